@@ -1,0 +1,1 @@
+"""Getting data ready for training: run a pipeline, validate a dataset, stream it."""

@@ -1,0 +1,80 @@
+"""Arrow string and binary arrays as the flat numpy buffers that the numba kernels read, without a copy where Arrow's layout allows."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+U8 = npt.NDArray[np.uint8]
+I64 = npt.NDArray[np.int64]
+
+
+class Slices(NamedTuple):
+    """Rows of bytes: row i is `data[offsets[i]:offsets[i + 1]]`; `valid[i]` is 0 for a null row, whose slice is empty or meaningless.
+
+    data (bytes,) uint8; offsets (rows + 1,) int64; valid (rows,) uint8. Text is UTF-8 exactly as Arrow holds it.
+    """
+
+    data: U8
+    offsets: I64
+    valid: U8
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are, nulls counted."""
+        return len(self.valid)
+
+
+def slices(array: pa.Array | pa.ChunkedArray) -> Slices:
+    """The rows of a string, binary, large_*, *_view or dictionary-encoded text array as `Slices`.
+
+    Offsets come out as int64 for every layout, so one kernel serves all. Sliced arrays are handled; several chunks are joined (a copy).
+
+    Raises:
+        TypeError: the array holds neither text nor bytes.
+    """
+    if isinstance(array, pa.ChunkedArray):
+        array = array.chunk(0) if array.num_chunks == 1 else array.combine_chunks()
+        if isinstance(array, pa.ChunkedArray):
+            array = pa.concat_arrays(array.chunks)
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if pa.types.is_string_view(array.type):
+        array = array.cast(pa.large_string())
+    elif pa.types.is_binary_view(array.type):
+        array = array.cast(pa.large_binary())
+    wide = pa.types.is_large_string(array.type) or pa.types.is_large_binary(array.type)
+    if not (wide or pa.types.is_string(array.type) or pa.types.is_binary(array.type)):
+        msg = f"text or bytes expected, got {array.type}"
+        raise TypeError(msg)
+    n = len(array)
+    _, offsets_buffer, data_buffer = array.buffers()
+    if n == 0 or offsets_buffer is None:
+        return Slices(np.zeros(0, np.uint8), np.zeros(n + 1, np.int64), validity(array))
+    offsets = np.frombuffer(offsets_buffer, np.int64 if wide else np.int32)[array.offset : array.offset + n + 1]
+    data = np.zeros(0, np.uint8) if data_buffer is None else np.frombuffer(data_buffer, np.uint8)
+    return Slices(data, offsets.astype(np.int64, copy=False), validity(array))
+
+
+def validity(array: pa.Array) -> U8:
+    """(rows,) uint8: 1 where the row is not null."""
+    if array.null_count == 0:
+        return np.ones(len(array), np.uint8)
+    return array.is_valid().to_numpy(zero_copy_only=False).astype(np.uint8)
+
+
+def text_array(data: U8, offsets: I64, valid: U8 | None = None, kind: pa.DataType | None = None) -> pa.Array:
+    """The large_string array (or `kind`: large_binary, string, binary) over these buffers; rows where `valid` is 0 are null.
+
+    The inverse of `slices`. `data` must be valid UTF-8 for text types: it is not checked.
+    """
+    kind = kind or pa.large_string()
+    wide = pa.types.is_large_string(kind) or pa.types.is_large_binary(kind)
+    bitmap = None
+    if valid is not None and not valid.all():
+        bitmap = pa.py_buffer(np.packbits(valid.astype(bool), bitorder="little"))
+    typed = np.ascontiguousarray(offsets, np.int64 if wide else np.int32)
+    return pa.Array.from_buffers(kind, len(offsets) - 1, [bitmap, pa.py_buffer(typed), pa.py_buffer(np.ascontiguousarray(data))])
