@@ -1,0 +1,74 @@
+"""The `gristmill` command: its groups of commands, exit status and error texts."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from gristmill import __version__
+from gristmill.cli import datasets, pipelines
+from gristmill.errors import GristmillError
+
+app = typer.Typer(
+    name="gristmill",
+    help="Raw data in; clean, de-duplicated, validated, versioned Parquet shards out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+pipelines.register(app)
+datasets.register(app)
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"gristmill {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Exit status: 0 fine, 1 the data failed a check, 2 bad usage or bad input, 3 the run failed (run it again to resume)."""
+
+
+def main() -> None:
+    """Runs the command line and exits with its status; errors go to stderr as one text, with a traceback only under --debug."""
+    debug = "--debug" in sys.argv
+    if debug:  # allowed anywhere on the line
+        sys.argv = [sys.argv[0], *[word for word in sys.argv[1:] if word != "--debug"]]
+    try:
+        app(standalone_mode=False)
+    except GristmillError as error:
+        _fail(error, error.exit_status, debug)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except typer.Abort:
+        sys.exit(130)
+    except KeyboardInterrupt:
+        print("gristmill: stopped; the same command resumes", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:  # noqa: BLE001  the last resort: one line instead of a traceback
+        if hasattr(error, "format_message"):  # click's own usage errors
+            print(f"gristmill: {error.format_message()}", file=sys.stderr)
+            sys.exit(2)
+        _fail(error, 3, debug)
+
+
+def _fail(error: BaseException, status: int, debug: bool) -> None:
+    if debug:
+        import traceback
+
+        traceback.print_exception(error)
+    name = "" if isinstance(error, GristmillError) else f"{type(error).__name__}: "
+    print(f"gristmill: {name}{error}", file=sys.stderr)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""`run`, `plan`, `init`, `explain` and `schema`: the commands around a pipeline file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="Lay key.path=value over the file; repeatable.", metavar="KEY=VALUE")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands of this module."""
+    for command in (run, plan, init, explain, schema):
+        app.command()(command)
+
+
+def run(
+    pipeline: Annotated[str, typer.Argument(help="The pipeline file.")],
+    engine: Annotated[str, typer.Option(help="dask or spark.")] = "dask",
+    address: Annotated[str | None, typer.Option(help="An existing cluster's scheduler, such as tcp://host:8786.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes; as many as cores by default.")] = None,
+    memory: Annotated[str | None, typer.Option(help="What all workers together may hold, such as 1.5GB.")] = None,
+    scratch: Annotated[str | None, typer.Option(help="Folder for work files; OUTPUT/_work by default.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Ignore finished work.")] = False,
+    settings: Settings = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a pipeline to a published version. The same command resumes after a crash and does only what is new."""
+    from gristmill.pipelines.run import run as run_pipeline
+
+    result = run_pipeline(
+        pipeline, engine=engine, address=address, workers=workers, memory=memory, scratch=scratch, fresh=fresh, settings=settings or []
+    )
+    if as_json:
+        print(json.dumps(result.to_json_dict()))
+        return
+    _print_result(result)
+
+
+def _print_result(result: Any) -> None:
+    counts = result.counts
+    state = f"published version {result.version}" if result.published else f"nothing new: version {result.version} holds this already"
+    print(f"{result.path}: {state}")
+    made = f" + {counts['created']:,} created" if counts["created"] else ""
+    print(f"  {counts['read']:,} read{made} = {counts['kept']:,} kept + {counts['dropped']:,} dropped + {counts['quarantined']:,} quarantined")
+    for name, totals in result.steps.items():
+        rules = ", ".join(f"{rule} {count:,}" for rule, count in sorted(totals.get("rules", {}).items(), key=lambda pair: -pair[1])[:6])
+        left = totals.get("dropped", 0) + totals.get("quarantined", 0)
+        if left or rules:
+            print(f"  {name}: {left:,} rows left{f' ({rules})' if rules else ''}")
+    if result.splits:
+        print("  splits: " + ", ".join(f"{name} {rows:,}" for name, rows in result.splits.items()))
+    print(f"  {result.seconds['total']:.1f} s, {result.reused_items} finished items reused; report: {result.report_path}")
+
+
+def plan(
+    pipeline: Annotated[str, typer.Argument(help="The pipeline file.")],
+    scratch: Annotated[str | None, typer.Option(help="Folder for work files, as for run.")] = None,
+    settings: Settings = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a run would read, redo and why; changes nothing."""
+    from gristmill.pipelines.run import plan as plan_run
+
+    found = plan_run(pipeline, scratch=scratch, settings=settings or [])
+    if as_json:
+        print(json.dumps(found))
+        return
+    version = found["newest_version"]
+    print(f"{found['pipeline']} -> {found['output']} ({f'newest version {version}' if version else 'no version yet'})")
+    read = [item for item in found["items"] if item["action"] == "read"]
+    print(f"  read {len(read)} of {len(found['items'])} items, {sum(item['bytes'] for item in read) / 1e6:,.1f} MB")
+    for item in read[:20]:
+        print(f"    {item['item']}: {item['reason']}")
+    if len(read) > 20:
+        print(f"    and {len(read) - 20} more")
+    for name in found["removed_files"][:20]:
+        print(f"    {name}: no longer there; its rows leave")
+    for part in found["segments"]:
+        print(f"  {' > '.join(part['steps']) or 'no steps'}: {part['action']} ({part['reason']})")
+
+
+def init(folder: Annotated[str, typer.Argument(help="A new or empty folder.")]) -> None:
+    """Make a small working pipeline to edit: a pipeline file and some raw text."""
+    from gristmill.pipelines.starter import make_starter
+
+    path = make_starter(Path(folder))
+    print(f"made {path}; now: gristmill run {path}")
+
+
+def explain(
+    dataset: Annotated[str, typer.Argument(help="The dataset, optionally with @VERSION.")],
+    uid: Annotated[str, typer.Argument(help="The row's _uid.")],
+    as_json: AsJson = False,
+) -> None:
+    """One row's whole story: where it came from, what each step did to it, where it is now."""
+    from gristmill.pipelines.explain import explain_row, story
+
+    found = explain_row(dataset, uid)
+    print(json.dumps(found) if as_json else story(found))
+
+
+def schema() -> None:
+    """Print the JSON Schema of pipeline files."""
+    from gristmill.pipelines.model import Pipeline
+
+    print(json.dumps(Pipeline.model_json_schema(by_alias=True), indent=2))

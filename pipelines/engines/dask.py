@@ -1,0 +1,105 @@
+"""The Dask engine: worker processes on this machine that come and go with the run, or an existing cluster by its scheduler's address."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, Self
+
+from gristmill.errors import RunError
+from gristmill.pipelines.engines.base import TRIES, Task, final, raise_failed
+
+
+class DaskEngine:
+    """Runs work items on Dask worker processes. The cluster starts in the background at once, so that planning and starting overlap.
+
+    address: an existing scheduler, such as tcp://host:8786; None starts `workers` processes on loopback, without a dashboard.
+    """
+
+    name = "dask"
+
+    def __init__(self, workers: int | None = None, address: str | None = None) -> None:
+        self.workers = workers or os.cpu_count() or 1
+        self._folder = tempfile.TemporaryDirectory(prefix="gristmill-dask-")
+        starter = ThreadPoolExecutor(1)
+        self._client: Future[Any] = starter.submit(_connect, address, self.workers, self._folder.name)
+        starter.shutdown(wait=False)
+
+    def map(self, function: Callable[[Task], dict[str, Any]], tasks: Sequence[Task], done: Callable[[dict[str, Any]], None]) -> list[dict[str, Any]]:
+        """See `Engine.map`. A worker that dies is replaced and its items run again."""
+        from distributed import as_completed
+
+        client = self._client.result()
+        # largest numbers first is not known here; submission order keeps the start of the input first
+        futures = [client.submit(guarded, function, task, pure=False) for task in tasks]
+        place = {future.key: i for i, future in enumerate(futures)}
+        results: list[dict[str, Any]] = [{} for _ in tasks]
+        failed: list[tuple[Task, BaseException]] = []
+        for future in as_completed(futures):
+            i = place[future.key]
+            error = future.exception()
+            outcome = None if error is not None else future.result()
+            if error is not None:
+                failed.append((tasks[i], error))
+            elif isinstance(outcome, BaseException):
+                failed.append((tasks[i], outcome))
+            else:
+                results[i] = outcome
+                done(outcome)
+        raise_failed(failed)
+        return results
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            client = self._client.result()
+        except RunError:
+            return  # it never started; map has said so, or nothing was asked of it
+        else:
+            cluster = client.cluster
+            client.close()
+            if cluster is not None:
+                cluster.close()
+        finally:
+            self._folder.cleanup()
+
+
+def guarded(function: Callable[[Task], dict[str, Any]], task: Task) -> dict[str, Any] | BaseException:
+    """The function's result, or after TRIES tries its error as a value: Dask would lose the error's context on the way."""
+    for left in range(TRIES - 1, -1, -1):
+        try:
+            return function(task)
+        except Exception as error:  # noqa: BLE001  it is raised by the driver, which names the item
+            if final(error) or not left:
+                return error
+    raise AssertionError("unreachable")
+
+
+def _connect(address: str | None, workers: int, folder: str) -> Any:
+    """A client of the scheduler at the address, or of worker processes started here."""
+    import dask
+    import distributed
+
+    try:
+        if address:
+            return distributed.Client(address, timeout="20s", set_as_default=False)
+        with dask.config.set({"distributed.admin.low-level-log-length": 0, "distributed.worker.use-file-locking": False}):
+            cluster = distributed.LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                host="127.0.0.1",
+                dashboard_address=None,
+                memory_limit=0,  # work items bound their own memory; Dask's limit would kill a worker for a page cache peak
+                local_directory=folder,
+                silence_logs=50,
+            )
+            return distributed.Client(cluster, set_as_default=False)
+    except (OSError, TimeoutError, RuntimeError) as error:
+        where = f"the Dask scheduler at {address}" if address else "Dask workers on this machine"
+        raise RunError(f"can't reach {where}: {error}. Check --address, or run without it to use this machine.") from error

@@ -1,0 +1,113 @@
+"""One row's whole story, from the ledger of a version and the version itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gristmill.errors import DatasetNotFoundError, UsageError
+from gristmill.storage.dataset import Dataset, open_dataset
+from gristmill.storage.parquet import open_parquet
+
+SHOWN = 300  # characters of a row's text that are shown
+
+
+def explain_row(dataset: str | Dataset, uid: str) -> dict[str, Any]:
+    """uid, fate (kept, dropped, quarantined), origins, decisions in order (each as in the ledger), split, file and the row itself if kept.
+
+    For a duplicate, `kept_row` tells where the kept row came from. One pass over the ledger of the version, reading only the row groups
+    that may hold the uid.
+
+    Raises:
+        UsageError: no such row in the version's ledger.
+    """
+    opened = dataset if isinstance(dataset, Dataset) else open_dataset(dataset)
+    base = opened.manifest.ledger
+    if base is None:
+        raise DatasetNotFoundError(f"version {opened.version} of {opened.path} has no ledger")
+    origins = _rows(opened, base, "origin", uid)
+    decided = _rows(opened, base, "decisions", uid)
+    if not origins and not decided:
+        raise UsageError(f"version {opened.version} of {opened.path} never saw a row '{uid}'; uids are in column _uid and in the ledger", uid=uid)
+    row = _kept_row(opened, uid)
+    quarantined = any(entry["action"] == "quarantine" for entry in decided)
+    found: dict[str, Any] = {
+        "uid": uid,
+        "dataset": opened.path,
+        "version": opened.version,
+        "fate": "kept" if row else ("quarantined" if quarantined else "dropped"),
+        "origins": origins,
+        "decisions": decided,
+        **(row or {}),
+    }
+    others = sorted({entry["other_uid"] for entry in decided if entry["action"] == "drop" and entry["other_uid"]} - {uid})
+    found["kept_rows"] = [{"uid": other, "origins": _rows(opened, base, "origin", other)} for other in others[:5]]
+    return found
+
+
+def story(found: dict[str, Any]) -> str:
+    """The explanation as lines of text."""
+    lines = [f"{found['uid']} in {found['dataset']}@{found['version']}: {found['fate']}"]
+    lines += [f"  read from {origin['position']} (source {origin['source']})" for origin in found["origins"]]
+    for entry in found["decisions"]:
+        text = f"  {entry['step']}: {entry['action']} by rule {entry['rule']}"
+        if entry["value"] is not None:
+            text += f", value {entry['value']:.6g}"
+        if entry["threshold"] is not None:
+            text += f", threshold {entry['threshold']:.6g}"
+        if entry["other_uid"]:
+            text += f", {'made from' if entry['action'] == 'create' else 'duplicate of'} {entry['other_uid']}"
+        if entry["similarity"] is not None:
+            text += f" (similarity {entry['similarity']:.4f})"
+        lines.append(text)
+    for other in found["kept_rows"]:
+        lines += [f"  {other['uid']} was read from {origin['position']} (source {origin['source']})" for origin in other["origins"]]
+    if found["fate"] == "kept":
+        lines.append(f"  now in {found['file']}" + (f", split {found['split']}" if found["split"] else ""))
+        lines += [f"    {name}: {str(value)[:SHOWN]!r}" for name, value in found["row"].items()]
+    return "\n".join(lines)
+
+
+def _rows(opened: Dataset, base: str, kind: str, uid: str) -> list[dict[str, Any]]:
+    found = []
+    for name, *_ in opened.folder.list(base):
+        if name.rsplit("/", 1)[-1].startswith(f"{kind}-"):
+            for table in _matching(opened, name, "uid", uid):
+                found += table.to_pylist()
+    return found
+
+
+def _kept_row(opened: Dataset, uid: str) -> dict[str, Any] | None:
+    for entry in opened.files():
+        for table in _matching(opened, entry.path, "_uid", uid):
+            return {"file": entry.path, "split": entry.split, "row": _plain(table)}
+    return None
+
+
+def _matching(opened: Dataset, path: str, column: str, uid: str) -> list[pa.Table]:
+    """The rows of a file whose column equals the uid; whole rows are read only from row groups that hold it."""
+    file = open_parquet(opened.folder, path)
+    number = file.schema_arrow.get_field_index(column)
+    found = []
+    for group in range(file.num_row_groups):
+        statistics = file.metadata.row_group(group).column(_leaf(file, number)).statistics
+        if statistics is not None and statistics.has_min_max and not statistics.min <= uid <= statistics.max:
+            continue
+        mask = pc.equal(file.read_row_group(group, columns=[column])[column], uid)
+        if pc.any(mask).as_py():
+            found.append(file.read_row_group(group).filter(mask))
+    return found
+
+
+def _leaf(file: Any, number: int) -> int:
+    """The Parquet column of a flat Arrow field: nested fields before it have several."""
+    name = file.schema_arrow.field(number).name
+    names = [file.schema.column(i).path for i in range(len(file.schema))]
+    return names.index(name)
+
+
+def _plain(table: pa.Table) -> dict[str, Any]:
+    row = table.slice(0, 1).to_pylist()[0]
+    return {name: value if isinstance(value, (str, int, float, bool, type(None))) else str(value) for name, value in row.items()}

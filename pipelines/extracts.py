@@ -1,0 +1,157 @@
+"""What wide steps need of each row, as slim tables beside the work items: hashes for exact duplicates, sketches for near ones, group keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gristmill.errors import PipelineError
+from gristmill.kernels.buffers import slices
+from gristmill.kernels.digests import cell_digests
+from gristmill.kernels.hashing import hash_slices
+from gristmill.kernels.minhash import signatures
+from gristmill.kernels.shingles import shingle_sets
+from gristmill.kernels.whitespace import collapse
+from gristmill.pipelines import parts
+from gristmill.pipelines.steps.dedupe import DropExactDuplicates, DropNearDuplicates, WideStep
+from gristmill.pipelines.steps.normalize_text import compose
+from gristmill.pipelines.work import WorkStore
+
+
+@dataclass(frozen=True)
+class ExactHash:
+    """row, uid, rank, quality, high, low, key: the 128-bit hash of the text after NFC, white space runs to one space, strip."""
+
+    step: DropExactDuplicates
+
+    def identity(self) -> list[object]:
+        """What the content of the file depends on, for its key."""
+        return ["exact", self.step]
+
+    def of(self, table: pa.Table, start: int) -> pa.Table:
+        """The slim table of these rows, null text left out; `start` is the number of the first one."""
+        text = text_column(table, self.step.column, self.step.step)
+        order = survivor_columns(table, self.step, start)
+        valid = pc.is_valid(text)
+        data, offsets = collapse(slices(compose(text)))
+        digests = hash_slices(data, offsets)
+        found = order.append_column("high", pa.array(digests[:, 0])).append_column("low", pa.array(digests[:, 1]))
+        return found.append_column("key", pa.array(digests[:, 1])).filter(valid)
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """row, uid, rank, quality, signature, shingles: the MinHash signature and the sorted set of shingle hashes of each row that has words."""
+
+    column: str
+    shingle: int
+    permutations: int
+    step: DropNearDuplicates | None = None
+
+    def identity(self) -> list[object]:
+        """See `ExactHash.identity`."""
+        return ["sketch", self.column, self.shingle, self.permutations, self.step]
+
+    def serves(self, other: Sketch) -> bool:
+        """Whether this sketch holds what the other one would."""
+        return (self.column, self.shingle, self.permutations) == (other.column, other.shingle, other.permutations)
+
+    def of(self, table: pa.Table, start: int) -> pa.Table:
+        """See `ExactHash.of`; rows without a word are left out too: they match nothing."""
+        text = text_column(table, self.column, "similarity")
+        values, offsets = shingle_sets(text, self.shingle)
+        minima = signatures(text, self.shingle, self.permutations)
+        order = survivor_columns(table, self.step, start)
+        sets = pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values))
+        found = order.append_column("signature", pa.FixedSizeListArray.from_arrays(pa.array(minima.reshape(-1)), self.permutations))
+        return found.append_column("shingles", sets).filter(pa.array(offsets[1:] > offsets[:-1]))
+
+
+@dataclass(frozen=True)
+class GroupKey:
+    """row, uid, key: the hash of the value of a column, null values left out."""
+
+    column: str
+
+    def identity(self) -> list[object]:
+        """See `ExactHash.identity`."""
+        return ["group", self.column]
+
+    def of(self, table: pa.Table, start: int) -> pa.Table:
+        """See `ExactHash.of`."""
+        column = table[self.column]
+        found = survivor_columns(table, None, start).select(["row", "uid"])
+        return found.append_column("key", pa.array(cell_digests(column)[:, 1])).filter(pc.is_valid(column))
+
+
+Extract = ExactHash | Sketch | GroupKey
+
+
+@dataclass(frozen=True)
+class ExtractOf:
+    """One item's extract: where it is, and which of its rows are still in question."""
+
+    item: int
+    key: str  # the work key of the stage that wrote it
+    name: str
+    gone: tuple[str, ...]  # keys of the slices whose rows have left since
+
+    @property
+    def digest(self) -> str:
+        """What the content of `read` depends on, apart from the item's number."""
+        return f"{self.item}:{self.key}:{self.name}:{','.join(self.gone)}"
+
+    def __str__(self) -> str:
+        return f"item {self.item}"
+
+    def read(self, store: WorkStore, columns: list[str]) -> pa.Table:
+        """The columns, with `item`, of the rows that are still there; memory-mapped where nothing has left."""
+        found = parts.table(store.folder(self.key), self.name, columns if "row" in columns else [*columns, "row"])
+        if found is None:
+            raise PipelineError(f"work item {self.item} has no {self.name}; run again with --fresh")
+        left = leaving_rows(store, self.gone)
+        if len(left):
+            found = found.filter(pa.array(~np.isin(found["row"].to_numpy(), left)))
+        return found.append_column("item", pa.repeat(pa.scalar(self.item, pa.int64()), found.num_rows))
+
+
+def leaving_rows(store: WorkStore, keys: tuple[str, ...]) -> npt.NDArray[np.int64]:
+    """The row numbers that the slices take away."""
+    found = [parts.read(Path(store.folder(key)) / "slice.arrow") for key in keys]
+    gone = [table.filter(pc.is_null(table["new_uid"]))["row"].to_numpy() for table in found]
+    return np.concatenate(gone) if gone else np.zeros(0, np.int64)
+
+
+def survivor_columns(table: pa.Table, step: WideStep | None, start: int) -> pa.Table:
+    """row, uid, rank, quality: the columns that order survivors. rank: place of the source's name in `priority`."""
+    n = table.num_rows
+    rank, quality = np.zeros(n, np.int32), pa.nulls(n, pa.float64())
+    if step is not None and step.priority:
+        place = pc.index_in(table["_source"], value_set=pa.array(step.priority, pa.string()))
+        rank = pc.fill_null(place, len(step.priority)).to_numpy().astype(np.int32)
+    if step is not None and step.quality:
+        column = table[step.quality]
+        if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_null(column.type)):
+            raise PipelineError(f"{step.step}: quality column '{step.quality}' is {column.type}, expected a number")
+        quality = pc.cast(column, pa.float64())
+    uids = table["_uid"].cast(pa.large_string())
+    return pa.table({"row": np.arange(start, start + n), "uid": uids, "rank": rank, "quality": quality})
+
+
+def text_column(table: pa.Table, name: str, step: str) -> pa.ChunkedArray:
+    """The column as text; a column of nothing but nulls counts as text.
+
+    Raises:
+        PipelineError: it holds something else.
+    """
+    column = table[name]
+    if pa.types.is_null(column.type):
+        return column.cast(pa.string())
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        raise PipelineError(f"{step}: column '{name}' is {column.type}, expected text; add a cast step before it")
+    return column

@@ -1,0 +1,208 @@
+"""What a run is going to do: the work items of every source, the segments between wide steps, and what is finished already."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from gristmill.errors import GristmillError, PipelineError, missing_column
+from gristmill.pipelines.extracts import ExactHash, Extract, GroupKey, Sketch
+from gristmill.pipelines.model import Pipeline, Split
+from gristmill.pipelines.sources import FrameSource, Source, WorkItem, plan_items, read_item, unify_schemas
+from gristmill.pipelines.steps.base import RowStep, Step
+from gristmill.pipelines.steps.dedupe import DropExactDuplicates, DropNearDuplicates, WideStep
+from gristmill.pipelines.steps.functions import Python
+from gristmill.pipelines.work import key_of
+
+SAMPLE_BYTES = 256 << 10  # how much of an item is read to learn its columns before any work
+
+
+@dataclass(frozen=True)
+class SegmentPlan:
+    """Row steps with their ledger names, then the wide steps that follow them, then what the wide steps need of each row."""
+
+    steps: tuple[tuple[str, RowStep], ...]
+    wide: tuple[tuple[str, WideStep], ...]
+    extracts: tuple[Extract, ...]
+
+    def identity(self) -> list[Any]:
+        """What the segment's output depends on beside its input, for its key."""
+        return [[[name, step, _code(step)] for name, step in self.steps], [extract.identity() for extract in self.extracts]]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A source with its work items, in the order of the run."""
+
+    source: Source
+    items: tuple[WorkItem, ...]
+
+
+def plan_segments(pipeline: Pipeline) -> list[SegmentPlan]:
+    """The pipeline's steps cut after each run of wide steps. The last segment has no wide steps; it takes the split's extracts, unless the
+    wide steps before it took the same and nothing was edited since."""
+    segments: list[SegmentPlan] = []
+    rows: list[tuple[str, RowStep]] = []
+    wide: list[tuple[str, WideStep]] = []
+    for name, step in named_steps(pipeline):
+        if isinstance(step, WideStep):
+            wide.append((name, step))
+            continue
+        if wide:
+            segments.append(_segment(rows, wide, []))
+            rows, wide = [], []
+        assert isinstance(step, RowStep)
+        rows.append((name, step))
+    wanted = _split_extracts(pipeline)
+    if wide:
+        # the last rows are edited no more: the split can be decided on what the wide steps read
+        return [*segments, _segment(rows, wide, wanted)]
+    return [*segments, _segment(rows, wide, wanted)]
+
+
+def named_steps(pipeline: Pipeline) -> list[tuple[str, Step]]:
+    """The steps with the names that the ledger uses: the step's own, and NAME#2, NAME#3 where it comes again."""
+    seen: dict[str, int] = {}
+    named = []
+    for step in pipeline.steps:
+        seen[step.step] = seen.get(step.step, 0) + 1
+        named.append((step.step if seen[step.step] == 1 else f"{step.step}#{seen[step.step]}", step))
+    return named
+
+
+def _segment(rows: list[tuple[str, RowStep]], wide: list[tuple[str, WideStep]], wanted: list[Extract]) -> SegmentPlan:
+    extracts: list[Extract] = []
+    for _, step in wide:
+        if isinstance(step, DropExactDuplicates):
+            extracts.append(ExactHash(step))
+        elif isinstance(step, DropNearDuplicates):
+            extracts.append(Sketch(step.column, step.shingle, step.permutations, step))
+    for extract in wanted:
+        held = any(isinstance(extract, Sketch) and isinstance(other, Sketch) and other.serves(extract) for other in extracts)
+        if not held:
+            extracts.append(extract)
+    return SegmentPlan(tuple(rows), tuple(wide), tuple(extracts))
+
+
+def split_column(pipeline: Pipeline) -> str:
+    """The text column that the split compares: its own, else the last one de-duplicated, else `text`."""
+    assert pipeline.split is not None
+    deduped = [step.column for step in pipeline.steps if isinstance(step, WideStep)]
+    return pipeline.split.column or (deduped[-1] if deduped else "text")
+
+
+def split_sketch(pipeline: Pipeline, split: Split) -> Sketch:
+    """The sketch that the split's similarity is decided on; of the same kind as the near-duplicate step's, so that one serves both."""
+    column = split_column(pipeline)
+    near = [step for step in pipeline.steps if isinstance(step, DropNearDuplicates) and step.column == column]
+    return Sketch(column, split.shingle, near[-1].permutations if near else 112)
+
+
+def _split_extracts(pipeline: Pipeline) -> list[Extract]:
+    split = pipeline.split
+    if split is None:
+        return []
+    found: list[Extract] = [] if split.similarity is None else [split_sketch(pipeline, split)]
+    return found if split.group_by is None else [*found, GroupKey(split.group_by)]
+
+
+def _code(step: Step) -> str:
+    return step.code() if isinstance(step, Python) else ""
+
+
+def plan_sources(pipeline: Pipeline, frames: Mapping[str, Any], cache: dict[str, str]) -> list[Planned]:
+    """The work items of every source. `frames` are the tables of `frame` sources by name; `cache` holds content hashes known from before.
+
+    Raises:
+        InputNotFoundError: a path that matches nothing.
+        PipelineError: a frame that wasn't passed, or one that no source takes; an output inside an input.
+    """
+    wanted = {source.name for source in pipeline.sources if isinstance(source, FrameSource)}
+    for name in frames:
+        if name not in wanted:
+            raise PipelineError(f"inputs: no source of kind frame is named '{name}' in pipeline '{pipeline.name}'")
+    planned = []
+    for source in pipeline.sources:
+        if isinstance(source, FrameSource):
+            if source.name not in frames:
+                raise PipelineError(f"source '{source.name}' is a frame: pass it as run(..., inputs={{'{source.name}': table}})")
+            source = source.with_table(frames[source.name])  # noqa: PLW2901
+        planned.append(Planned(source, tuple(plan_items(source, cache=cache))))
+    _output_apart(pipeline, planned)
+    return planned
+
+
+def _output_apart(pipeline: Pipeline, planned: list[Planned]) -> None:
+    """The output may not lie in a folder that is read, nor may a file that is read lie in the output."""
+    if "://" in pipeline.output.path:
+        return
+    output = Path(pipeline.output.path).resolve()
+    for plan in planned:
+        for item in plan.items:
+            for file in item.files:
+                if "://" not in file and output in Path(file).resolve().parents:
+                    raise PipelineError(f"output '{pipeline.output.path}' holds the input file '{file}' of source '{plan.source.name}'; use another folder")
+        for root in getattr(plan.source, "folders", list)():
+            if Path(root).resolve() == output or Path(root).resolve() in output.parents:
+                raise PipelineError(f"output '{pipeline.output.path}' lies inside the input folder '{root}' of source '{plan.source.name}'; the next run would read it")
+
+
+def check_columns(pipeline: Pipeline, planned: list[Planned]) -> None:
+    """Refuses a column that no input has, before any work: the start of every item (of the first 64 of a source) is read for its columns,
+    and the steps are walked. After a `python` or `pandas` step the columns are the function's affair.
+
+    Raises:
+        ColumnError, PipelineError: naming the step.
+    """
+    schema = _sampled_schema(planned)
+    if schema is None:
+        return
+    columns: list[str] | None = [*schema.names, "_uid", "_source"]
+    if pipeline.id is not None and pipeline.id not in schema.names:
+        raise missing_column(pipeline.id, schema.names, "id")
+    table: pa.Table | None = schema.append(pa.field("_uid", pa.string())).append(pa.field("_source", pa.string())).empty_table()
+    for i, (name, step) in enumerate(named_steps(pipeline)):
+        where = f"step {i + 1} ({name})"
+        if columns is None or table is None:
+            break
+        for column in step.needs():
+            if column not in columns:
+                raise missing_column(column, columns, where)
+        if isinstance(step, Python):
+            columns = table = None
+            break
+        columns = step.output_columns(columns)
+        if isinstance(step, RowStep):
+            table = _tried(step, table, where)
+    if pipeline.split is not None and columns is not None:
+        split = pipeline.split
+        for column in [*([split_column(pipeline)] if split.similarity is not None else []), *([split.group_by] if split.group_by else [])]:
+            if column not in columns:
+                raise missing_column(column, columns, "split")
+
+
+def _tried(step: RowStep, table: pa.Table, where: str) -> pa.Table:
+    """The step on an empty table: types that can't work are found before any work."""
+    try:
+        return step.apply(table)[0]
+    except GristmillError as error:
+        raise type(error)(f"{where}: {error}", **error.context) from None
+
+
+def _sampled_schema(planned: list[Planned]) -> pa.Schema | None:
+    found = []
+    for plan in planned:
+        for item in plan.items[:64]:
+            chunk = next(iter(read_item(plan.source, item, chunk_bytes=SAMPLE_BYTES)), None)
+            if chunk is not None and chunk.table.num_rows:
+                found.append((chunk.table.schema, str(item)))
+    return unify_schemas(found) if found else None
+
+
+def ingest_key(source: Source, item: WorkItem, id_column: str | None) -> str:
+    """The name of an ingested item's work: what was read, as what, and where from (the ledger's positions name files)."""
+    return key_of("ingest", source.read_identity(), source.name, id_column, item.content, item.files)

@@ -1,0 +1,270 @@
+"""`gristmill.run`: a pipeline file or model in, a published version out; the same call again resumes or finds nothing to do."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gristmill.errors import NotADatasetError, PipelineError, UsageError
+from gristmill.pipelines.engines.base import Engine, InProcess
+from gristmill.pipelines.loading import load_pipeline
+from gristmill.pipelines.model import Pipeline
+from gristmill.pipelines.plan import Planned, check_columns, ingest_key, plan_segments, plan_sources
+from gristmill.pipelines.progress import Progress
+from gristmill.pipelines.report import write_report
+from gristmill.pipelines.runner import Outcome, Runner
+from gristmill.pipelines.sizes import parse_size
+from gristmill.pipelines.work import WorkStore
+from gristmill.storage.folder import Folder, open_folder
+from gristmill.storage.versions import publish
+
+if TYPE_CHECKING:
+    from gristmill.storage.dataset import Dataset
+
+IN_PROCESS_BYTES = 48_000_000  # inputs up to this size (compressed ones count five-fold) are done before worker processes would have started
+BYTES_PER_CHUNK = 24  # a worker holds some copies of the chunk that it works on: text, edited text, sketches, compressed parts
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run did. `counts`: rows read, created, kept, dropped, quarantined; read + created = kept + dropped + quarantined."""
+
+    path: str
+    version: int
+    published: bool
+    counts: dict[str, int]
+    reused_items: int
+    report_path: str
+    fingerprint: str
+    layout: str
+    splits: dict[str, int]
+    steps: dict[str, Any] = field(repr=False)
+    seconds: dict[str, float] = field(repr=False)
+
+    @property
+    def dataset(self) -> Dataset:
+        """The version that now holds the result, opened."""
+        from gristmill.storage.dataset import open_dataset
+
+        return open_dataset(self.path, version=self.version)
+
+    def to_json_dict(self) -> dict[str, Any]:
+        """The plain values, for `--json`."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+def run(
+    pipeline: str | Path | Mapping[str, Any] | Pipeline,
+    *,
+    engine: str = "dask",
+    address: str | None = None,
+    workers: int | None = None,
+    memory: str | int | None = None,
+    scratch: str | Path | None = None,
+    fresh: bool = False,
+    settings: Sequence[str] = (),
+    inputs: Mapping[str, Any] | None = None,
+    progress: str | None = None,
+) -> RunResult:
+    """The result of running the pipeline to a published version.
+
+    engine, address: see `gristmill.pipelines.engines`; small inputs run in this process. workers: processes, as many as cores if None.
+    memory: bytes that all workers together may hold (`1.5GB`); the chunks that they work on are made to fit. scratch: the folder of work
+    files, `OUTPUT/_work` if None. fresh: ignores finished work. settings: `key.path=value` texts laid over the file. inputs: the tables of
+    `frame` sources by name. progress: bar, lines or quiet.
+
+    The version is a function of the pipeline and the inputs: the same again publishes nothing. After a crash the same call resumes.
+
+    Raises:
+        PipelineError, InputError, ColumnError: refused before any work.
+        RunError: could not finish; finished work is kept.
+        CommitConflictError: another run published meanwhile; nothing of this one is visible.
+    """
+    start = time.monotonic()
+    model = load_pipeline(pipeline, settings)
+    shown = Progress(progress)
+    folder = open_folder(model.output.path)
+    parent = check_output(folder, model)
+    store = WorkStore(str(scratch_folder(model, scratch)))
+    store.sweep()
+    planned, cache = _plan(model, inputs or {}, store)
+    check_columns(model, planned)
+    if fresh:
+        store.prune(set())
+    with choose_engine(engine, address, workers, planned, shown) as chosen:
+        runner = Runner(model, planned, chosen, store, folder, shown, chunk_bytes(memory, chosen.workers))
+        outcome = runner.run()
+        runner.seconds["total"] = time.monotonic() - start
+        result = _publish(model, folder, chosen, runner, outcome, parent)
+    store.prune(runner.used)
+    store.sweep()
+    _remember(store, model, planned, cache)
+    return result
+
+
+def check_output(folder: Folder, model: Pipeline) -> int | None:
+    """The newest version that the output folder holds, or None.
+
+    Raises:
+        NotADatasetError: the folder exists, isn't empty and isn't gristmill's.
+    """
+    from gristmill.storage.versions import newest_version
+
+    if model.output.mode == "append":
+        raise PipelineError("output: mode append is not available yet; use replace, which publishes a whole new version")
+    if not folder.exists("manifests") and not folder.exists("_work"):
+        held = [name for name, *_ in folder.list("")][:5]
+        if held:
+            raise NotADatasetError(
+                f"output '{model.output.path}' exists and is not a gristmill dataset (it holds {', '.join(held)}); choose a new or empty folder"
+            )
+    return newest_version(folder)
+
+
+def scratch_folder(model: Pipeline, scratch: str | Path | None) -> Path:
+    """The folder of work files: given, else beside the data; for remote output a local folder of the user's cache."""
+    path = model.output.path
+    if scratch is not None:
+        chosen = Path(scratch) / hashlib.sha256(path.encode()).hexdigest()[:16]
+    elif "://" in path:
+        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+        chosen = cache / "gristmill" / hashlib.sha256(path.encode()).hexdigest()[:16]
+    else:
+        chosen = Path(path) / "_work"
+    try:
+        chosen.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"can't make the folder for work files '{chosen}': {error.strerror}; give another one with --scratch") from error
+    return chosen.resolve()
+
+
+def chunk_bytes(memory: str | int | None, workers: int) -> int:
+    """How much raw input a worker reads at a time, so that all of them together stay within `memory`."""
+    if memory is None:
+        return 16 << 20
+    room = parse_size(memory) // max(workers, 1) - BASE_BYTES
+    if room < BYTES_PER_CHUNK << 20:
+        least = workers * (BASE_BYTES + (BYTES_PER_CHUNK << 20))
+        raise UsageError(f"--memory {memory} is too little for {workers} workers; at least {least // 10**6 + 1}MB, or fewer --workers")
+    return min(16 << 20, room // BYTES_PER_CHUNK)
+
+
+BASE_BYTES = 200 << 20  # what a worker process holds before it has read anything
+
+
+@contextlib.contextmanager
+def choose_engine(name: str, address: str | None, workers: int | None, planned: Sequence[Planned], progress: Progress) -> Iterator[Engine]:
+    """The engine, started: this process where the input is small and no cluster was named."""
+    weights = [(5 if str(item).endswith((".gz", ".zst")) else 1) * item.bytes for plan in planned for item in plan.items]
+    if name == "dask" and address is None and sum(weights) <= IN_PROCESS_BYTES:
+        with InProcess() as engine:
+            yield engine
+        return
+    if name != "dask":
+        raise UsageError(f"no engine '{name}'; valid: dask")
+    from gristmill.pipelines.engines.dask import DaskEngine
+
+    with DaskEngine(workers, address) as engine:
+        progress.note(f"dask: {'scheduler at ' + address if address else f'{engine.workers} worker processes'}")
+        yield engine
+
+
+def plan(pipeline: str | Path | Mapping[str, Any] | Pipeline, *, scratch: str | Path | None = None, settings: Sequence[str] = ()) -> dict[str, Any]:
+    """What a run would read and redo, and why: items by source with `read` or `reuse` and the reason, and the stages after them."""
+    model = load_pipeline(pipeline, settings)
+    parent = check_output(open_folder(model.output.path), model)
+    store = WorkStore(str(scratch_folder(model, scratch)))
+    planned, _ = _plan(model, {}, store)
+    check_columns(model, planned)
+    last = _last(store)
+    known = set(last.get("files", []))
+    items = []
+    for source_plan in planned:
+        for item in source_plan.items:
+            done = store.done(ingest_key(source_plan.source, item, model.id)) is not None
+            seen = any(file in known for file in item.files)
+            reason = "done" if done else ("content or reading options changed" if seen else "new")
+            items.append({"source": source_plan.source.name, "item": str(item), "bytes": item.bytes, "action": "reuse" if done else "read", "reason": reason})
+    now, before = _segment_texts(model), last.get("segments", [])
+    gone = sorted(known - {file for p in planned for item in p.items for file in item.files})
+    same = 0
+    while same < min(len(now), len(before)) and now[same] == before[same]:
+        same += 1
+    fresh = any(item["action"] == "read" for item in items) or bool(gone)
+    steps = []
+    for number, text in enumerate(now):
+        if number >= same:
+            action, reason = "redo", "new" if not before else "a step in it or before it changed"
+        else:
+            action, reason = ("new items, and rows whose decisions change", "the input changed") if fresh else ("reuse", "done")
+        steps.append({"segment": number + 1, "steps": text["names"], "action": action, "reason": reason})
+    return {"pipeline": model.name, "output": model.output.path, "newest_version": parent, "items": items, "removed_files": gone, "segments": steps}
+
+
+def _plan(model: Pipeline, inputs: Mapping[str, Any], store: WorkStore) -> tuple[list[Planned], dict[str, str]]:
+    cache_path = Path(store.root) / "hashes.json"
+    try:
+        cache: dict[str, str] = json.loads(cache_path.read_text())
+    except FileNotFoundError:
+        cache = {}
+    return plan_sources(model, inputs, cache), cache
+
+
+def _publish(model: Pipeline, folder: Folder, engine: Engine, runner: Runner, outcome: Outcome, parent: int | None) -> RunResult:
+    published = publish(
+        folder,
+        outcome.files,
+        outcome.schema,
+        expected_parent=parent,
+        pipeline=json.loads(model.model_dump_json(by_alias=True)),
+        engine=engine.name,
+        counts=outcome.counts,
+        ledger=outcome.ledger,
+        splits=list(model.split.shares) if model.split else [],
+    )
+    manifest = published.manifest
+    report = write_report(folder, model, outcome, runner.seconds, runner.reused_items, manifest)
+    return RunResult(
+        path=model.output.path,
+        version=manifest.version,
+        published=published.published,
+        counts=outcome.counts,
+        reused_items=runner.reused_items,
+        report_path=report,
+        fingerprint=manifest.fingerprint,
+        layout=manifest.layout,
+        splits=dict(manifest.splits),
+        steps=outcome.steps,
+        seconds=runner.seconds,
+    )
+
+
+def _segment_texts(model: Pipeline) -> list[dict[str, Any]]:
+    texts = []
+    for part in plan_segments(model):
+        names = [name for name, _ in part.steps] + [name for name, _ in part.wide]
+        models = [[name, type(step).VERSION, step.model_dump(mode="json")] for name, step in (*part.steps, *part.wide)]
+        texts.append({"names": names, "models": models})
+    return texts
+
+
+def _remember(store: WorkStore, model: Pipeline, planned: Sequence[Planned], cache: dict[str, str]) -> None:
+    files = sorted({file for plan in planned for item in plan.items for file in item.files})
+    for name, content in (("last_run.json", {"files": files, "segments": _segment_texts(model)}), ("hashes.json", cache)):
+        temporary = Path(store.root) / f".tmp-{name}-{os.getpid()}"
+        temporary.write_text(json.dumps(content))
+        temporary.replace(Path(store.root) / name)
+
+
+def _last(store: WorkStore) -> dict[str, Any]:
+    try:
+        return json.loads((Path(store.root) / "last_run.json").read_text())  # type: ignore[no-any-return]
+    except FileNotFoundError:
+        return {}

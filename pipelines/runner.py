@@ -1,0 +1,304 @@
+"""One run, stage by stage: ingest, identity, segments and wide steps, split, shards, ledger. What is finished already is found again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gristmill.errors import BalanceError
+from gristmill.pipelines import duplicates, identity, parts
+from gristmill.pipelines.engines.base import Engine
+from gristmill.pipelines.exchange import exchange
+from gristmill.pipelines.extracts import ExtractOf, GroupKey, Sketch, leaving_rows
+from gristmill.pipelines.ledger import ItemLedger, write_ledger
+from gristmill.pipelines.model import Pipeline
+from gristmill.pipelines.output import LEAVES, Shard, pack, store_assignment, write_shard
+from gristmill.pipelines.plan import Planned, SegmentPlan, ingest_key, plan_segments, split_sketch
+from gristmill.pipelines.progress import Progress
+from gristmill.pipelines.slices import read_slice, route
+from gristmill.pipelines.sources import unify_schemas
+from gristmill.pipelines.splits import clusters, share_of
+from gristmill.pipelines.stages import Ingest, Segment, count_rules, identified, ingest, segment
+from gristmill.pipelines.steps.dedupe import DropExactDuplicates, DropNearDuplicates
+from gristmill.pipelines.work import WorkStore, key_of
+from gristmill.storage.folder import Folder
+from gristmill.storage.manifest import FileEntry
+from gristmill.storage.parquet import ParquetSettings
+
+
+@dataclass
+class ItemState:
+    """Where one work item stands: the stage whose rows are current, and the slices that are still to be applied to them."""
+
+    number: int
+    source: str
+    label: str
+    ingested: str
+    rows: str
+    identity: tuple[str, ...] = ()
+    pending: tuple[str, ...] = ()
+    stages: tuple[str, ...] = ()
+
+
+@dataclass
+class Outcome:
+    """What the stages produced, ready to be published."""
+
+    files: list[FileEntry]
+    schema: pa.Schema
+    counts: dict[str, int]
+    steps: dict[str, Any]
+    ledger: str
+
+
+@dataclass
+class Runner:
+    """Carries a run through its stages. `used` collects every work key, so that the rest can be pruned."""
+
+    pipeline: Pipeline
+    planned: Sequence[Planned]
+    engine: Engine
+    store: WorkStore
+    folder: Folder
+    progress: Progress
+    chunk_bytes: int
+    used: set[str] = field(default_factory=set)
+    reused_items: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    steps: dict[str, Any] = field(default_factory=dict)
+
+    def run(self) -> Outcome:
+        """Every stage in order.
+
+        Raises:
+            BalanceError: rows that can't be accounted for.
+        """
+        items, read, bad = self._ingest()
+        schema = self._unify(items)
+        self._identify(items)
+        plan = plan_segments(self.pipeline)
+        for number, part in enumerate(plan):
+            self._segment(items, part, schema if number == 0 else None, f"steps {number + 1}/{len(plan)}")
+            self._wide(items, part)
+        codes, sizes = self._split(items, plan[-1])
+        files, final = self._shards(items, codes, sizes)
+        ledger = self._ledger(items)
+        counts = self._balance(read, bad, sum(entry.rows for entry in files))
+        return Outcome(files, final, counts, self.steps, ledger)
+
+    def map(self, name: str, function: Callable[[Any], dict[str, Any]], tasks: Sequence[Any]) -> list[dict[str, Any]]:
+        """The summaries of the tasks, in order; those that are done already aren't run."""
+        start = time.monotonic()
+        done = [self.store.done(task.key) for task in tasks]
+        missing = [task for task, summary in zip(tasks, done, strict=True) if summary is None]
+        self.reused_items += len(tasks) - len(missing)
+        self.used.update(task.key for task in tasks)
+        with self.progress.stage(name, len(missing)) as stage:
+            fresh = iter(self.engine.map(function, missing, stage.advance))
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start
+        return [next(fresh) if summary is None else summary for summary in done]
+
+    def _ingest(self) -> tuple[list[ItemState], int, int]:
+        tasks, items = [], []
+        for plan in self.planned:
+            for item in plan.items:
+                key = ingest_key(plan.source, item, self.pipeline.id)
+                tasks.append(Ingest(self.store, key, plan.source, item, self.pipeline.id, self.chunk_bytes))
+                items.append(ItemState(len(items), plan.source.name, str(item), key, key))
+        summaries = self.map("ingest", ingest, tasks)
+        rules: dict[str, int] = {}
+        for summary in summaries:
+            for reason, count in summary["reasons"].items():
+                rules[reason] = rules.get(reason, 0) + count
+        bad, null = sum(s["bad"] for s in summaries), sum(s.get("null_ids", 0) for s in summaries)
+        self._count("ingest", quarantined=bad, rules=rules)
+        self._count("id", quarantined=null, rules={"null_id": null} if null else {})
+        return items, sum(s["rows"] for s in summaries) + bad, bad
+
+    def _unify(self, items: Sequence[ItemState]) -> pa.Schema:
+        found = [(schema, item.label) for item in items for schema in parts.schemas(self.store.folder(item.ingested), "rows")]
+        return identified(unify_schemas(found) if found else pa.schema([]))
+
+    def _identify(self, items: Sequence[ItemState]) -> None:
+        start = time.monotonic()
+        sources = [identity.IdentityOf(item.number, item.ingested) for item in items]
+        size = sum(int((self.store.done(item.ingested) or {}).get("rows", 0)) for item in items) * 80
+        reduce = identity.resolver(by_id=self.pipeline.id is not None)
+        tables, used = exchange(self.engine, self.store, sources, identity.view, reduce, size=size, name="identity")
+        self.used.update(used)
+        if tables:
+            decided = pa.concat_tables(tables)
+            keys = route(self.store, decided, "id", [item.number for item in items])
+            for item in items:
+                item.identity = item.pending = (keys[item.number],) if item.number in keys else ()
+            self.used.update(keys.values())
+            self._count_slices("id", [read_slice(self.store.folder(key)) for key in keys.values()])
+        self.seconds["identity"] = time.monotonic() - start
+
+    def _segment(self, items: Sequence[ItemState], part: SegmentPlan, schema: pa.Schema | None, name: str) -> None:
+        tasks = []
+        for item in items:
+            text = schema.serialize().to_pybytes() if schema is not None else None
+            key = key_of("segment", item.rows, item.pending, text, part.identity())
+            tasks.append(Segment(self.store, key, item.rows, item.pending, schema, part.steps, part.extracts, item.label))
+        summaries = self.map(name, segment, tasks)
+        for item, task, summary in zip(items, tasks, summaries, strict=True):
+            item.rows, item.pending, item.stages = task.key, (), (*item.stages, task.key)
+            for step, totals in summary["steps"].items():
+                self._count(step, **totals)
+
+    def _wide(self, items: Sequence[ItemState], part: SegmentPlan) -> None:
+        for number, (name, step) in enumerate(part.wide):
+            start = time.monotonic()
+            sources = [ExtractOf(item.number, item.rows, f"extract-{number}", item.pending) for item in items]
+            if isinstance(step, DropExactDuplicates):
+                found = duplicates.exact_duplicates(self.engine, self.store, step, sources)
+            else:
+                assert isinstance(step, DropNearDuplicates)
+                found = duplicates.near_duplicates(self.engine, self.store, step, sources)
+            keys = route(self.store, found.decided, name, [item.number for item in items])
+            for item in items:
+                if item.number in keys:
+                    item.pending = (*item.pending, keys[item.number])
+            self.used.update(found.used, keys.values())
+            self._count_slices(name, [read_slice(self.store.folder(key)) for key in keys.values()])
+            self.steps[name].update(found.counts)
+            self.seconds[name] = time.monotonic() - start
+            self.progress.note(f"{name}: {found.decided.num_rows:,} rows dropped, {self.seconds[name]:.1f} s")
+
+    def _split(self, items: Sequence[ItemState], part: SegmentPlan) -> tuple[list[npt.NDArray[np.int8]], list[npt.NDArray[np.int64]]]:
+        """For each item: the split number of each row (LEAVES where it has been dropped) and the bytes of each row."""
+        start = time.monotonic()
+        codes, sizes, names = [], [], []
+        for item in items:
+            index = parts.table(self.store.folder(item.rows), "index")
+            assert index is not None
+            code = np.zeros(index.num_rows, np.int8)
+            code[leaving_rows(self.store, item.pending)] = LEAVES
+            codes.append(code)
+            sizes.append(index["bytes"].to_numpy())
+            names.append(index["uid"])
+        if self.pipeline.split is not None:
+            self._assign(items, part, codes, names)
+        self.seconds["split"] = time.monotonic() - start
+        return codes, sizes
+
+    def _assign(self, items: Sequence[ItemState], part: SegmentPlan, codes: list[npt.NDArray[np.int8]], names: list[pa.ChunkedArray]) -> None:
+        split = self.pipeline.split
+        assert split is not None
+        sketches, groups = self._split_sources(items, part)
+        linked = clusters(self.engine, self.store, split, sketches, groups)
+        self.used.update(linked.used)
+        self.steps["split"] = dict(linked.counts)
+        first = self._first_uids(linked.ids, linked.labels, names)
+        items_of, rows_of = linked.ids >> duplicates.ROW_BITS, linked.ids & ((1 << duplicates.ROW_BITS) - 1)
+        for number, (code, uids) in enumerate(zip(codes, names, strict=True)):
+            here = items_of == number
+            own = share_of(uids, split.shares)
+            own[rows_of[here]] = share_of(first.filter(pa.array(here)), split.shares)
+            kept = code != LEAVES
+            code[kept] = own[kept]
+
+    def _split_sources(self, items: Sequence[ItemState], part: SegmentPlan) -> tuple[list[ExtractOf], list[ExtractOf]]:
+        split = self.pipeline.split
+        assert split is not None
+        wanted = split_sketch(self.pipeline, split)
+        sketches: list[ExtractOf] = []
+        groups: list[ExtractOf] = []
+        for number, extract in enumerate(part.extracts):
+            sources = [ExtractOf(item.number, item.rows, f"extract-{number}", item.pending) for item in items]
+            if isinstance(extract, Sketch) and split.similarity is not None and extract.serves(wanted):
+                sketches = sources
+            elif isinstance(extract, GroupKey):
+                groups = sources
+        return sketches, groups
+
+    def _first_uids(self, ids: npt.NDArray[np.int64], labels: npt.NDArray[np.int64], names: list[pa.ChunkedArray]) -> pa.ChunkedArray:
+        """For each clustered row the smallest uid of its cluster."""
+        found = [names[number].take(pa.array(ids[ids >> duplicates.ROW_BITS == number] & ((1 << duplicates.ROW_BITS) - 1))) for number in range(len(names))]
+        uids = pa.chunked_array([chunk for column in found for chunk in column.chunks], pa.large_string())
+        table = pa.table({"label": labels, "uid": uids})
+        first = table.group_by("label").aggregate([("uid", "min")])
+        place = pc.index_in(table["label"], value_set=first["label"].combine_chunks())
+        return first["uid_min"].take(place)
+
+    def _shards(
+        self, items: Sequence[ItemState], codes: list[npt.NDArray[np.int8]], sizes: list[npt.NDArray[np.int64]]
+    ) -> tuple[list[FileEntry], pa.Schema]:
+        output = self.pipeline.output
+        found = [(schema, item.label) for item in items for schema in parts.schemas(self.store.folder(item.rows), "rows")]
+        schema = identified(unify_schemas(found) if found else pa.schema([]))
+        settings = ParquetSettings(row_group_bytes=output.row_group_bytes, row_group_rows=output.row_group_rows)
+        rows = [item.rows for item in items]
+        assignments = [store_assignment(self.store, code) for code in codes]
+        self.used.update(assignments)
+        names: list[str | None] = list(self.pipeline.split.shares) if self.pipeline.split else [None]
+        tasks = []
+        for code, split in enumerate(names):
+            for pieces in pack(rows, assignments, codes, sizes, code, output.shard_bytes):
+                facts = [[piece.rows, piece.assignment, piece.start, piece.stop] for piece in pieces]
+                key = key_of("shard", self.folder.url(""), split, code, facts, schema.serialize().to_pybytes(), repr(settings))
+                tasks.append(Shard(self.store, key, self.folder, split, code, pieces, schema, settings))
+        tasks = self._with_files(tasks)
+        summaries = self.map("shards", write_shard, tasks)
+        return [FileEntry.from_dict(entry) for summary in summaries for entry in summary["files"]], schema
+
+    def _with_files(self, tasks: Sequence[Shard]) -> list[Shard]:
+        """Forgets finished shards whose file is gone from the dataset, so that they are written again."""
+        for task in tasks:
+            summary = self.store.done(task.key)
+            if summary and not all(self.folder.exists(entry["path"]) for entry in summary["files"]):
+                self.store.forget(task.key)
+        return list(tasks)
+
+    def _ledger(self, items: Sequence[ItemState]) -> str:
+        facts = [[item.ingested, item.identity, item.stages, item.pending] for item in items]
+        base = f"ledger/{key_of('ledger', facts)[:20]}"
+        tasks = []
+        for item in items:
+            key = key_of("item ledger", self.folder.url(base), item.number, facts[item.number])
+            task = ItemLedger(
+                self.store, key, self.folder, base, item.number, item.source, item.ingested, item.identity, item.stages, item.pending
+            )
+            if self.store.done(key) is not None and not self.folder.exists(f"{base}/origin-{item.number:06d}.parquet"):
+                self.store.forget(key)
+            tasks.append(task)
+        self.map("ledger", write_ledger, tasks)
+        return base
+
+    def _count(self, step: str, *, dropped: int = 0, quarantined: int = 0, created: int = 0, rules: dict[str, int] | None = None) -> None:
+        totals = self.steps.setdefault(step, {"dropped": 0, "quarantined": 0, "created": 0, "rules": {}})
+        totals["dropped"] += dropped
+        totals["quarantined"] += quarantined
+        totals["created"] += created
+        for rule, count in (rules or {}).items():
+            totals["rules"][rule] = totals["rules"].get(rule, 0) + count
+
+    def _count_slices(self, step: str, slices: Sequence[pa.Table]) -> None:
+        self._count(step)
+        for content in slices:
+            leaving = content.filter(pc.is_null(content["new_uid"]))
+            quarantined = pc.sum(pc.equal(leaving["action"], "quarantine")).as_py() or 0
+            rules: dict[str, int] = {}
+            count_rules(rules, leaving)
+            self._count(step, dropped=leaving.num_rows - quarantined, quarantined=quarantined, rules=rules)
+
+    def _balance(self, read: int, bad: int, kept: int) -> dict[str, int]:
+        counted = [totals for totals in self.steps.values() if "dropped" in totals]
+        counts = {
+            "read": read,
+            "created": sum(totals["created"] for totals in counted),
+            "kept": kept,
+            "dropped": sum(totals["dropped"] for totals in counted),
+            "quarantined": sum(totals["quarantined"] for totals in counted),
+        }
+        if counts["read"] + counts["created"] != counts["kept"] + counts["dropped"] + counts["quarantined"]:
+            raise BalanceError(f"rows that can't be accounted for: {counts}, of which {bad} could not be read. Nothing was published.", **counts)
+        return counts

@@ -1,0 +1,209 @@
+"""The stages that a work item goes through: ingest, then segments of row steps, each ending with the slim extracts of the wide steps after it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gristmill.errors import BalanceError
+from gristmill.pipelines import decisions, parts
+from gristmill.pipelines.extracts import Extract
+from gristmill.pipelines.identity import identify
+from gristmill.pipelines.slices import STEPPED, Pending
+from gristmill.pipelines.sources import Source, WorkItem, cast_table, read_item
+from gristmill.pipelines.steps.base import RowStep
+from gristmill.pipelines.work import WorkStore
+
+
+@dataclass(frozen=True)
+class Ingest:
+    """Read one item of a source: rows with identity, positions, bad records."""
+
+    store: WorkStore
+    key: str
+    source: Source
+    item: WorkItem
+    id_column: str | None
+    chunk_bytes: int
+
+    def __str__(self) -> str:
+        return f"ingest of {self.item}"
+
+
+def ingest(task: Ingest) -> dict[str, Any]:
+    """Writes rows-*, identity-*, origin-*, lost-* (null ids) and bad-* (records that could not be read) of the item."""
+    rows = bad = 0
+    reasons: dict[str, int] = {}
+    with task.store.create(task.key) as (folder, summary), contextlib.ExitStack() as stack:
+        out = _Writers(stack, folder, ["rows", "identity", "origin", "lost", "bad"])
+        for chunk in read_item(task.source, task.item, chunk_bytes=task.chunk_bytes):
+            rows += chunk.table.num_rows
+            table, slim, lost = identify(chunk.table, task.id_column, task.source.name)
+            positions = chunk.positions
+            if lost.num_rows:
+                null = pc.is_null(chunk.table[task.id_column])
+                out.write("lost", with_step(lost, "id").append_column("position", positions.filter(null.combine_chunks())))
+                positions = positions.filter(pc.invert(null).combine_chunks())
+            out.write("rows", table)
+            out.write("identity", slim)
+            out.write("origin", pa.table({"uid": slim["uid"].cast(pa.large_string()), "position": positions}))  # row for row as in rows-*
+            out.write("bad", chunk.bad)
+            bad += chunk.bad.num_rows
+            for reason in chunk.bad["reason"].to_pylist():
+                reasons[reason] = reasons.get(reason, 0) + 1
+            summary["null_ids"] = summary.get("null_ids", 0) + lost.num_rows
+        summary.update(rows=rows, rows_out=rows - summary.get("null_ids", 0), bad=bad, reasons=reasons, bytes=task.item.bytes)
+    return summary
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Apply what was decided, then row steps, then take extracts."""
+
+    store: WorkStore
+    key: str
+    before: str  # the key of the stage whose rows come in
+    slices: tuple[str, ...]
+    schema: pa.Schema | None  # what the rows are cast to first
+    steps: tuple[tuple[str, RowStep], ...]  # with the name that the ledger uses
+    extracts: tuple[Extract, ...]
+    label: str
+
+    def __str__(self) -> str:
+        return f"steps of {self.label}"
+
+
+def segment(task: Segment) -> dict[str, Any]:
+    """Writes rows-*, index-*, decisions-* and extract-N-* of the item."""
+    counts: dict[str, Any] = {"rows": 0, "rows_out": 0, "bytes": 0, "steps": {}}
+    pending = Pending(task.store, task.slices)
+    with task.store.create(task.key) as (folder, summary), contextlib.ExitStack() as stack:
+        out = _Writers(stack, folder, ["rows", "index", "decisions"])
+        slim = [stack.enter_context(parts.PartWriter(folder, f"extract-{i}", parts.PLAIN)) for i in range(len(task.extracts))]
+        for table in _input(task):
+            counts["rows"] += table.num_rows
+            kept, found = pending.apply(table)
+            out.write("decisions", found)
+            kept = kept if task.schema is None else cast_table(kept, task.schema)
+            kept = _apply_steps(task, kept, out, counts)
+            out.write("rows", kept)
+            out.write("index", index_of(kept))
+            for extract, writer in zip(task.extracts, slim, strict=True):
+                writer.write(extract.of(kept, counts["rows_out"]).combine_chunks())
+            counts["rows_out"] += kept.num_rows
+            counts["bytes"] += table.nbytes
+        summary.update(counts)
+    return summary
+
+
+def _apply_steps(task: Segment, table: pa.Table, out: _Writers, counts: dict[str, Any]) -> pa.Table:
+    for name, step in task.steps:
+        after, found = step.apply(table)
+        dropped, quarantined, created = check_balance(name, task.label, table.num_rows, after.num_rows, found)
+        out.write("decisions", with_step(found, name))
+        totals = counts["steps"].setdefault(name, {"dropped": 0, "quarantined": 0, "created": 0, "rules": {}})
+        totals["dropped"] += dropped
+        totals["quarantined"] += quarantined
+        totals["created"] += created
+        count_rules(totals["rules"], found)
+        table = after
+    return table
+
+
+def _input(task: Segment) -> Iterator[pa.Table]:
+    folder = task.store.folder(task.before)
+    if not parts.paths(folder, "rows") and task.schema is not None:
+        yield identified(task.schema).empty_table()  # extracts and rows need a schema even where there are no rows
+        return
+    yield from parts.batches(folder, "rows")
+
+
+def identified(schema: pa.Schema) -> pa.Schema:
+    """The schema with `_uid` and `_source`, if it lacks them."""
+    for name in ("_uid", "_source"):
+        if name not in schema.names:
+            schema = schema.append(pa.field(name, pa.string()))
+    return schema
+
+
+def check_balance(step: str, label: str, before: int, after: int, found: pa.Table) -> tuple[int, int, int]:
+    """(dropped, quarantined, created) rows of a step. Nothing vanishes: rows in + created = rows out + rows with a reason to leave.
+
+    Raises:
+        BalanceError: otherwise.
+    """
+    if not found.num_rows and before == after:
+        return 0, 0, 0
+    dropped, quarantined, created = (found["uid"].filter(pc.equal(found["action"], action)) for action in ("drop", "quarantine", "create"))
+    aside = pc.count_distinct(quarantined).as_py()
+    left = pc.count_distinct(pa.chunked_array([*dropped.chunks, *quarantined.chunks], pa.large_string())).as_py()
+    if before + len(created) != after + left:
+        raise BalanceError(
+            f"step {step} on {label}: {before} rows in, {len(created)} created, but {after} out and {left} with a reason to leave; "
+            "a step must give a decision for every row that it takes away",
+            step=step,
+        )
+    return left - aside, aside, len(created)
+
+
+def count_rules(totals: dict[str, int], found: pa.Table) -> None:
+    """Adds the number of decisions of each rule."""
+    for entry in pc.value_counts(found["rule"]).to_pylist():
+        totals[entry["values"]] = totals.get(entry["values"], 0) + entry["counts"]
+
+
+def with_step(found: pa.Table, step: str) -> pa.Table:
+    """Decisions with the name of their step (STEPPED)."""
+    return found.append_column(STEPPED.field("step"), pa.repeat(pa.scalar(step), found.num_rows))
+
+
+def index_of(table: pa.Table) -> pa.Table:
+    """uid, bytes: of each row, its name and its size in Arrow bytes, from which shards are packed."""
+    total = np.zeros(table.num_rows, np.int64)
+    for name in table.column_names:
+        total += cell_bytes(table[name])
+    return pa.table({"uid": table["_uid"].cast(pa.large_string()), "bytes": total})
+
+
+def cell_bytes(column: pa.ChunkedArray) -> Any:
+    """Bytes of each cell: exact for text, bytes and numbers, the column's average for nested values. Free of how rows are cut for the former."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return 4
+    if pa.types.is_string(kind) or pa.types.is_binary(kind) or pa.types.is_large_string(kind) or pa.types.is_large_binary(kind):
+        return pc.fill_null(pc.binary_length(column), 0).to_numpy().astype(np.int64) + 4
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        width = _width(kind.value_type)
+        return pc.fill_null(pc.list_value_length(column), 0).to_numpy().astype(np.int64) * width + 4
+    return _width(kind)
+
+
+def _width(kind: pa.DataType) -> int:
+    if pa.types.is_fixed_size_list(kind):
+        return kind.list_size * _width(kind.value_type)
+    if pa.types.is_struct(kind):
+        return sum(_width(field.type) for field in kind)
+    try:
+        return max(1, kind.bit_width // 8)
+    except ValueError:
+        return 16  # nested text: a guess, the same for every cut
+
+
+class _Writers:
+    """One PartWriter a name; empty tables after the first of a file are not written."""
+
+    def __init__(self, stack: contextlib.ExitStack, folder: Path, names: Sequence[str]) -> None:
+        self._writers = {name: stack.enter_context(parts.PartWriter(folder, name)) for name in names}
+        self._begun: set[str] = set()
+
+    def write(self, name: str, table: pa.Table) -> None:
+        if table.num_rows or (name not in self._begun and name in ("rows", "index")):
+            self._writers[name].write(table)
+            self._begun.add(name)

@@ -1,0 +1,125 @@
+"""`python` and `pandas`: the user's own step, an Arrow table (or a pandas frame) in and out, held to the same accounting as ours."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field, field_validator
+
+from gristmill.errors import PipelineError, RunError, did_you_mean
+from gristmill.kernels.digests import row_digests
+from gristmill.pipelines import decisions
+from gristmill.pipelines.steps.base import RowStep
+
+
+class Python(RowStep):
+    """What `module:function` makes of each table: an Arrow table in, an Arrow table out.
+
+    `_uid` names the rows and must come back with them. A row that doesn't come back is dropped with the function's name as rule; one whose
+    cells changed is an edit; a new row needs a `_uid` of its own and a non-null `_parent_uid`. `options` are passed as keyword arguments.
+    The function sees any number of rows at a time, so a row's result must not depend on its neighbours. Finished work is found again by the
+    module's text, so an edited function runs again.
+    """
+
+    step: Literal["python"] = "python"
+    function: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("function")
+    @classmethod
+    def _resolves(cls, value: str) -> str:
+        load(value)
+        return value
+
+    def code(self) -> str:
+        """The text of the function's module: part of the name under which finished work is stored."""
+        module = sys.modules[load(self.function).__module__]
+        return Path(str(module.__file__)).read_text(encoding="utf-8")
+
+    def apply(self, table: pa.Table) -> tuple[pa.Table, pa.Table]:
+        result = self._call(table)
+        if not isinstance(result, pa.Table):
+            raise RunError(f"step python: {self.function} returned {type(result).__name__}, expected a pyarrow.Table")
+        return accounted(table, result, self.function)
+
+    def _call(self, table: pa.Table) -> Any:
+        return load(self.function)(table, **self.options)
+
+
+class Pandas(Python):
+    """What `module:function` makes of each table: a pandas frame in, a pandas frame out; the same rules as `python`."""
+
+    step: Literal["pandas"] = "pandas"  # type: ignore[assignment]
+
+    def _call(self, table: pa.Table) -> Any:
+        frame = load(self.function)(table.to_pandas(), **self.options)
+        if not hasattr(frame, "columns"):
+            raise RunError(f"step pandas: {self.function} returned {type(frame).__name__}, expected a pandas DataFrame")
+        result = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
+        # pandas loses Arrow's types where a column holds nulls: columns that existed keep theirs
+        for i, field in enumerate(result.schema):
+            if field.name in table.column_names and field.type != table.schema.field(field.name).type:
+                result = result.set_column(i, table.schema.field(field.name), result[field.name].cast(table.schema.field(field.name).type))
+        return result
+
+
+@functools.lru_cache(maxsize=64)
+def load(name: str) -> Callable[..., Any]:
+    """The function that `module:function` names, imported from the Python path or the current folder.
+
+    Raises:
+        PipelineError: the module can't be imported or has no such function.
+    """
+    module_name, colon, attribute = name.partition(":")
+    if not colon or not attribute:
+        raise PipelineError(f"function '{name}': write 'module:function'")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise PipelineError(f"function '{name}': can't import module '{module_name}': {error}") from error
+    found = getattr(module, attribute, None)
+    if not callable(found):
+        raise PipelineError(f"function '{name}': module '{module_name}' has no function '{attribute}'.{did_you_mean(attribute, vars(module))}")
+    return found  # type: ignore[no-any-return]
+
+
+def accounted(before: pa.Table, after: pa.Table, rule: str) -> tuple[pa.Table, pa.Table]:
+    """(after, the decisions that explain every difference from before).
+
+    Raises:
+        RunError: rows that can't be accounted for: no `_uid`, a repeated one, or a new row without a parent.
+    """
+    if "_uid" not in after.column_names:
+        raise RunError(f"step {rule}: the result has no column '_uid'; return the rows with the '_uid' they came with")
+    old, new = before["_uid"].combine_chunks(), after["_uid"].combine_chunks().cast(before["_uid"].type)
+    if pc.count_distinct(new, mode="all").as_py() < len(new) or new.null_count:
+        raise RunError(f"step {rule}: the result has repeated or null '_uid' values; a row that is made needs a '_uid' of its own")
+    found = []
+    gone = pc.invert(pc.is_in(old, value_set=new))
+    if pc.any(gone).as_py():
+        found.append(decisions.decide(old.filter(gone), "drop", rule))
+    place = pc.index_in(new, value_set=old)
+    made = pc.is_null(place)
+    if pc.any(made).as_py():
+        parents = after["_parent_uid"].filter(made) if "_parent_uid" in after.column_names else None
+        if parents is None or parents.null_count:
+            raise RunError(f"step {rule}: a row that is made needs the '_uid' of the row it was made from in column '_parent_uid'")
+        found.append(decisions.decide(new.filter(made), "create", rule, other_uid=parents))
+    stayed = pc.is_valid(place)
+    shared = [name for name in before.column_names if name in after.column_names]
+    was = row_digests(before.select(shared).take(place.filter(stayed)))
+    now = row_digests(after.select(shared).filter(stayed))
+    changed = pa.array(np.any(was != now, axis=1))
+    if pc.any(changed).as_py():
+        found.append(decisions.decide(new.filter(stayed).filter(changed), "edit", rule))
+    return after, pa.concat_tables(found) if found else decisions.none()

@@ -1,0 +1,117 @@
+"""Finished work, addressed by content: a folder per work item whose name is the hash of everything that its content depends on."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import xxhash
+from pydantic import BaseModel
+
+from gristmill.errors import RunError
+
+FORMAT = 1  # part of every key: raise it when the files that stages write change
+
+
+def key_of(*parts: Any) -> str:
+    """32 hex digits that differ when any part differs. Parts are JSON values, models or nested lists of them; bytes by their hex."""
+    return xxhash.xxh3_128_hexdigest(json.dumps([FORMAT, *parts], sort_keys=True, default=_plain).encode())
+
+
+@dataclass(frozen=True)
+class WorkStore:
+    """The scratch folder of a run. Shared safely by runs at the same time: equal keys mean equal content, and a folder appears whole or not at all."""
+
+    root: str
+
+    def folder(self, key: str) -> Path:
+        """Where the work of this key is, once it is done."""
+        return Path(self.root) / "items" / key[:2] / key
+
+    def done(self, key: str) -> dict[str, Any] | None:
+        """The summary of finished work, or None."""
+        try:
+            return json.loads((self.folder(key) / "summary.json").read_text())  # type: ignore[no-any-return]
+        except FileNotFoundError:
+            return None
+
+    @contextmanager
+    def create(self, key: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """(an empty folder to write to, the summary to fill). Both become visible together when the block ends without an error.
+
+        If another process finished the same key meanwhile, its equal content stays and this one's goes.
+        """
+        final = self.folder(key)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".tmp-{socket.gethostname()}-{os.getpid()}-", dir=final.parent))
+        summary: dict[str, Any] = {}
+        try:
+            yield temporary, summary
+            (temporary / "summary.json").write_text(json.dumps(summary))
+            _rename(temporary, final)
+        except OSError as error:
+            if error.errno is not None and error.errno in _FULL:
+                raise RunError(
+                    f"no space left for work files in {self.root} ({error.strerror}); free some, or give another folder with --scratch. "
+                    "What is finished is kept: the same command resumes."
+                ) from error
+            raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def forget(self, key: str) -> None:
+        """Takes the work of this key out, so that it is done again."""
+        shutil.rmtree(self.folder(key), ignore_errors=True)
+
+    def prune(self, keep: set[str]) -> int:
+        """How many finished folders were removed: all whose key isn't in `keep`."""
+        gone = 0
+        for folder in (Path(self.root) / "items").glob("??/*"):
+            if folder.name not in keep and not folder.name.startswith(".tmp-"):
+                shutil.rmtree(folder, ignore_errors=True)
+                gone += 1
+        return gone
+
+    def sweep(self) -> None:
+        """Removes what killed processes of this machine left behind; folders of living ones stay."""
+        for folder in (Path(self.root) / "items").glob("??/.tmp-*"):
+            host, pid = folder.name.removeprefix(".tmp-").rsplit("-", 2)[:2]
+            if host == socket.gethostname() and not _alive(int(pid)):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+_FULL = (28, 122)  # ENOSPC, EDQUOT
+
+
+def _rename(temporary: Path, final: Path) -> None:
+    try:
+        temporary.rename(final)
+    except OSError:
+        if not (final / "summary.json").exists():
+            raise
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return [type(value).__name__, getattr(value, "VERSION", 0), value.model_dump(mode="json")]
+    if isinstance(value, bytes):
+        return value.hex()
+    raise TypeError(f"no key can be made of {type(value).__name__}")
