@@ -1,0 +1,47 @@
+"""White space made one: runs of it become one space and none is left at the ends."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from gristmill.kernels.buffers import Slices
+from gristmill.kernels.unicode import CLASS, NEWLINE, SPACE, decode
+
+
+@njit(cache=True, nogil=True)
+def _collapse(data, offsets, valid, kinds):  # type: ignore[no-untyped-def]
+    rows = len(valid)
+    out = np.empty(max(offsets[rows] - offsets[0], 1), np.uint8)
+    ends = np.zeros(rows + 1, np.int64)
+    total = 0
+    for i in range(rows):
+        start = total
+        gap = False
+        at, stop = offsets[i], offsets[i + 1] if valid[i] else offsets[i]
+        while at < stop:
+            byte = data[at]
+            width = 1
+            kind = kinds[byte]
+            if byte >= 128:
+                code, width = decode(data, at, stop)
+                kind = kinds[code]
+            if kind == SPACE or kind == NEWLINE:
+                gap = total > start
+            else:
+                if gap:
+                    out[total] = 32
+                    total += 1
+                    gap = False
+                for k in range(width):
+                    out[total + k] = data[at + k]
+                total += width
+            at += width
+        ends[i + 1] = total
+    return out[:total], ends
+
+
+def collapse(rows: Slices) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """(data, offsets) of the rows with every run of Unicode white space and line breaks as one space, none at either end; null rows empty."""
+    return _collapse(rows.data, rows.offsets, rows.valid, CLASS)  # type: ignore[no-any-return]
