@@ -14,8 +14,7 @@ from gristmill.errors import PipelineError
 from gristmill.kernels.buffers import slices
 from gristmill.kernels.digests import cell_digests
 from gristmill.kernels.hashing import hash_slices
-from gristmill.kernels.minhash import signatures
-from gristmill.kernels.shingles import shingle_sets
+from gristmill.kernels.minhash import sketches
 from gristmill.kernels.whitespace import collapse
 from gristmill.pipelines import parts
 from gristmill.pipelines.steps.dedupe import DropExactDuplicates, DropNearDuplicates, WideStep
@@ -64,8 +63,7 @@ class Sketch:
     def of(self, table: pa.Table, start: int) -> pa.Table:
         """See `ExactHash.of`; rows without a word are left out too: they match nothing."""
         text = text_column(table, self.column, "similarity")
-        values, offsets = shingle_sets(text, self.shingle)
-        minima = signatures(text, self.shingle, self.permutations)
+        minima, values, offsets = sketches(text, self.shingle, self.permutations)
         order = survivor_columns(table, self.step, start)
         sets = pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values))
         found = order.append_column("signature", pa.FixedSizeListArray.from_arrays(pa.array(minima.reshape(-1)), self.permutations))

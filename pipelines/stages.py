@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -20,6 +19,7 @@ from gristmill.pipelines.slices import STEPPED, Pending
 from gristmill.pipelines.sources import Source, WorkItem, cast_table, read_item
 from gristmill.pipelines.steps.base import RowStep
 from gristmill.pipelines.work import WorkStore
+from gristmill.storage.sizes import row_bytes
 
 
 @dataclass(frozen=True)
@@ -166,34 +166,7 @@ def with_step(found: pa.Table, step: str) -> pa.Table:
 
 def index_of(table: pa.Table) -> pa.Table:
     """uid, bytes: of each row, its name and its size in Arrow bytes, from which shards are packed."""
-    total = np.zeros(table.num_rows, np.int64)
-    for name in table.column_names:
-        total += cell_bytes(table[name])
-    return pa.table({"uid": table["_uid"].cast(pa.large_string()), "bytes": total})
-
-
-def cell_bytes(column: pa.ChunkedArray) -> Any:
-    """Bytes of each cell: exact for text, bytes and numbers, the column's average for nested values. Free of how rows are cut for the former."""
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        return 4
-    if pa.types.is_string(kind) or pa.types.is_binary(kind) or pa.types.is_large_string(kind) or pa.types.is_large_binary(kind):
-        return pc.fill_null(pc.binary_length(column), 0).to_numpy().astype(np.int64) + 4
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        width = _width(kind.value_type)
-        return pc.fill_null(pc.list_value_length(column), 0).to_numpy().astype(np.int64) * width + 4
-    return _width(kind)
-
-
-def _width(kind: pa.DataType) -> int:
-    if pa.types.is_fixed_size_list(kind):
-        return kind.list_size * _width(kind.value_type)
-    if pa.types.is_struct(kind):
-        return sum(_width(field.type) for field in kind)
-    try:
-        return max(1, kind.bit_width // 8)
-    except ValueError:
-        return 16  # nested text: a guess, the same for every cut
+    return pa.table({"uid": table["_uid"].cast(pa.large_string()), "bytes": row_bytes(table)})
 
 
 class _Writers:
