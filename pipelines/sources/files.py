@@ -1,0 +1,157 @@
+"""Input files, local or behind URLs: listed, opened, hashed."""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import xxhash
+
+from gristmill.errors import InputError, InputNotFoundError, did_you_mean
+from gristmill.storage.folder import open_folder
+
+BLOCK = 4 << 20
+
+
+class Found(NamedTuple):
+    """A file with its size and what tells this state of it from another."""
+
+    path: str
+    size: int
+    version: str
+
+
+def list_files(patterns: Sequence[str], endings: Sequence[str]) -> list[Found]:
+    """The files that the paths, folders and globs mean, sorted by path, each once. In folders, files with one of the endings count
+    (all if there are none to choose by); names that start with `.` or `_` never do.
+
+    Raises:
+        InputNotFoundError: a pattern that matches nothing, with the nearest name.
+        InputError: something that is no file, or can't be read.
+    """
+    found: dict[str, Found] = {}
+    for pattern in patterns:
+        matches = _remote(pattern, endings) if "://" in pattern else _local(pattern, endings)
+        if not matches:
+            raise InputNotFoundError(f"no input matches '{pattern}'.{_hint(pattern)}", path=pattern)
+        found.update((match.path, match) for match in matches)
+    return [found[path] for path in sorted(found)]
+
+
+def open_file(path: str) -> IO[bytes]:
+    """The file, open for reading and seeking.
+
+    Raises:
+        InputError: it can't be opened.
+    """
+    try:
+        if "://" in path:
+            base, _, name = path.rpartition("/")
+            return open_folder(base).open_input(name)
+        return open(path, "rb")
+    except OSError as error:
+        raise InputError(f"can't read '{path}': {error.strerror or error}", path=path) from error
+
+
+def current_version(path: str) -> str:
+    """What tells this state of the file from another: size and time of change; behind a URL also its etag."""
+    if "://" in path:
+        return _remote(path, ())[0].version
+    info = os.stat(path)
+    return f"{info.st_size}:{info.st_mtime_ns}"
+
+
+def check_unchanged(path: str, version: str) -> None:
+    """Refuses a file that has changed since the run was planned.
+
+    Raises:
+        InputError: it has, or it is gone.
+    """
+    try:
+        now = current_version(path)
+    except (OSError, IndexError) as error:
+        raise InputError(f"input '{path}' has gone since the run was planned; run again", path=path) from error
+    if now != version:
+        raise InputError(f"input '{path}' has changed since the run was planned; run again when it is no longer written to", path=path)
+
+
+def content_hash(path: str, start: int, stop: int) -> str:
+    """32 hex digits of XXH3-128 over these bytes of the file."""
+    digest = xxhash.xxh3_128()
+    with open_file(path) as source:
+        source.seek(start)
+        left = stop - start
+        while left and (block := source.read(min(BLOCK, left))):
+            digest.update(block)
+            left -= len(block)
+    return digest.hexdigest()
+
+
+def _local(pattern: str, endings: Sequence[str]) -> list[Found]:
+    paths: list[str] = []
+    if os.path.isdir(pattern):
+        paths = _in_folder(pattern, endings)
+        if not paths:
+            raise InputNotFoundError(f"folder '{pattern}' has no file {'ending with ' + ', '.join(endings) if endings else 'in it'}", path=pattern)
+    elif os.path.lexists(pattern):
+        paths = [pattern]
+    elif glob.has_magic(pattern):
+        for match in sorted(glob.glob(pattern, recursive=True)):
+            paths += _in_folder(match, endings) if os.path.isdir(match) and "**" not in pattern else ([] if os.path.isdir(match) else [match])
+    return [_stat(path) for path in paths]
+
+
+def _in_folder(folder: str, endings: Sequence[str]) -> list[str]:
+    found = []
+    for root, folders, files in os.walk(folder, onerror=_raise):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "_")))
+        found += [os.path.join(root, name) for name in sorted(files) if not name.startswith((".", "_")) and (not endings or name.endswith(tuple(endings)))]
+    return found
+
+
+def _raise(error: OSError) -> None:
+    raise InputError(f"can't list '{error.filename}': {error.strerror}") from error
+
+
+def _stat(path: str) -> Found:
+    try:
+        info = os.stat(path)
+    except OSError as error:
+        raise InputError(f"can't read '{path}': {error.strerror}", path=path) from error
+    if not stat.S_ISREG(info.st_mode):
+        raise InputError(f"'{path}' is not a regular file", path=path)
+    if not os.access(path, os.R_OK):
+        raise InputError(f"no permission to read '{path}'", path=path)
+    return Found(path, info.st_size, f"{info.st_size}:{info.st_mtime_ns}")
+
+
+def _remote(pattern: str, endings: Sequence[str]) -> list[Found]:
+    import fnmatch
+
+    magic = glob.has_magic(pattern)
+    base = pattern[: min(i for i in (pattern.find(c) for c in "*?[") if i >= 0)].rpartition("/")[0] if magic else pattern
+    if not magic:
+        parent, _, name = pattern.rstrip("/").rpartition("/")
+        folder = open_folder(parent)
+        exact = [row for row in folder.list(name) if row[0] == name]
+        if exact:
+            return [Found(f"{parent}/{name}", exact[0][1], f"{exact[0][1]}:{exact[0][2]}")]
+    folder = open_folder(base)
+    rows = [(f"{folder.base}/{path}", size, changed) for path, size, changed in folder.list("")]
+    wanted = [row for row in rows if (fnmatch.fnmatch(row[0], pattern.replace("**/", "*")) if magic else not endings or row[0].endswith(tuple(endings)))]
+    return [Found(path, size, f"{size}:{changed}") for path, size, changed in wanted if not Path(path).name.startswith((".", "_"))]
+
+
+def _hint(pattern: str) -> str:
+    if "://" in pattern:
+        return ""
+    parent = Path(pattern).parent
+    while glob.has_magic(str(parent)):
+        parent = parent.parent
+    if not parent.is_dir():
+        return f" There is no folder '{parent}'."
+    return did_you_mean(Path(pattern).name, [entry.name for entry in list(parent.iterdir())[:1000]])

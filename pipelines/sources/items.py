@@ -1,0 +1,144 @@
+"""Work items: large files cut, small ones bundled, from the files alone, so that items are the same wherever and however a run goes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pyarrow as pa
+import xxhash
+
+from gristmill.pipelines.sources.base import FrameSource, JsonlSource, ParquetSource, Piece, Source, TextSource, WorkItem
+from gristmill.pipelines.sources.files import Found, content_hash, list_files, open_file
+from gristmill.pipelines.sources.parquet import footer
+
+ITEM_BYTES = 64 << 20  # of plain input
+PACKED_WEIGHT = 5  # compressed text counts as so many times its size
+SMALL_BYTES = 1 << 20  # smaller files share items
+BUNDLE_BYTES = 8 << 20
+BUNDLE_FILES = 5_000
+ENDINGS = {
+    JsonlSource: [ending + packed for ending in (".jsonl", ".json", ".ndjson") for packed in ("", ".gz", ".zst")],
+    ParquetSource: [".parquet"],
+    TextSource: [],
+}
+
+
+def plan_items(source: Source, *, item_bytes: int = ITEM_BYTES, cache: dict[str, str] | None = None) -> list[WorkItem]:
+    """The work items of a source, in order of path. `cache` maps states of files to content hashes known from before, and is added to.
+
+    Plain JSONL is cut at the line end after each multiple of `item_bytes`, Parquet between row groups; compressed files are one item each.
+    Small files are bundled; where a bundle ends depends on the content of its last file, so a new file changes one bundle only.
+
+    Raises:
+        InputNotFoundError, InputError: nothing there, or not readable.
+    """
+    cache = {} if cache is None else cache
+    if isinstance(source, FrameSource):
+        return _frame_items(source, item_bytes)
+    found = list_files(source.paths, ENDINGS[type(source)])
+    if isinstance(source, ParquetSource):
+        return [item for file in found for item in _parquet_items(source, file, item_bytes, cache)]
+    small = {file.path for file in found if file.size * _weight(file.path) < SMALL_BYTES}
+    pieces = {file.path: [Piece(file.path, 0, file.size, file.version)] if file.path in small else list(_cut(source, file, item_bytes)) for file in found}
+    hashes = _hashes([piece for parts in pieces.values() for piece in parts], cache)
+    items: list[WorkItem] = []
+    bundle: list[Piece] = []
+    mean = sum(file.size for file in found if file.path in small) // max(len(small), 1)
+    divisor = _power_of_two(BUNDLE_BYTES // max(mean, 256))
+    for file in found:
+        if file.path in small:
+            bundle.append(pieces[file.path][0])
+            if int(hashes[bundle[-1]], 16) % divisor == 0 or len(bundle) >= BUNDLE_FILES or sum(p.stop for p in bundle) >= item_bytes:
+                items.append(_item(source, bundle, hashes))
+                bundle = []
+            continue
+        if bundle:
+            items.append(_item(source, bundle, hashes))
+            bundle = []
+        items += [_item(source, [piece], hashes) for piece in pieces[file.path]]
+    return [*items, _item(source, bundle, hashes)] if bundle else items
+
+
+def _item(source: Source, pieces: Sequence[Piece], hashes: dict[Piece, str]) -> WorkItem:
+    content = xxhash.xxh3_128_hexdigest("".join(hashes[piece] for piece in pieces).encode())
+    return WorkItem(source.name, tuple(pieces), content, sum(piece.stop - piece.start for piece in pieces))
+
+
+def _weight(path: str) -> int:
+    return PACKED_WEIGHT if path.endswith((".gz", ".zst")) else 1
+
+
+def _power_of_two(number: int) -> int:
+    return 1 << max(0, number.bit_length() - 1)
+
+
+def _cut(source: Source, file: Found, item_bytes: int) -> Iterator[Piece]:
+    """A plain JSONL file in pieces that end at line ends; any other file whole."""
+    if not isinstance(source, JsonlSource) or file.size <= item_bytes or _packed(file.path):
+        yield Piece(file.path, 0, file.size, file.version)
+        return
+    start = 0
+    with open_file(file.path) as stream:
+        while start < file.size:
+            stop = file.size
+            if start + item_bytes < file.size:
+                stream.seek(start + item_bytes)
+                stop = start + item_bytes
+                while block := stream.read(1 << 16):  # to the end of the line
+                    end = block.find(b"\n")
+                    stop += len(block) if end < 0 else end + 1
+                    if end >= 0:
+                        break
+            yield Piece(file.path, start, min(stop, file.size), file.version)
+            start = stop
+
+
+def _packed(path: str) -> bool:
+    with open_file(path) as stream:
+        return stream.read(4)[:2] == b"\x1f\x8b" or path.endswith(".zst")
+
+
+def _hashes(pieces: Sequence[Piece], cache: dict[str, str]) -> dict[Piece, str]:
+    """The content hash of each piece; those in the cache aren't read. Remote files are known by their version alone."""
+    names = {piece: f"{piece.file}|{piece.version}|{piece.start}-{piece.stop}" for piece in pieces}
+
+    def one(piece: Piece) -> str:
+        if "://" in piece.file:
+            return xxhash.xxh3_128_hexdigest(names[piece].encode())
+        return cache.get(names[piece]) or content_hash(piece.file, piece.start, piece.stop)
+
+    with ThreadPoolExecutor(4) as threads:
+        found = dict(zip(pieces, threads.map(one, pieces), strict=True))
+    cache.update({names[piece]: digest for piece, digest in found.items()})
+    return found
+
+
+def _parquet_items(source: ParquetSource, file: Found, item_bytes: int, cache: dict[str, str]) -> Iterator[WorkItem]:
+    whole = Piece(file.path, 0, file.size, file.version)
+    digest = _hashes([whole], cache)[whole]
+    sizes = footer(file.path)
+    if sizes is None:  # not readable: the reader quarantines it
+        yield WorkItem(source.name, (Piece(file.path, 0, 0, file.version),), digest, file.size)
+        return
+    start, total = 0, 0
+    for group, size in enumerate(sizes):
+        total += size
+        if total >= item_bytes or group == len(sizes) - 1:
+            content = xxhash.xxh3_128_hexdigest(f"{digest}:{start}-{group + 1}".encode())
+            yield WorkItem(source.name, (Piece(file.path, start, group + 1, file.version),), content, total)
+            start, total = group + 1, 0
+    if not sizes:
+        yield WorkItem(source.name, (Piece(file.path, 0, 0, file.version),), digest, file.size)
+
+
+def _frame_items(source: FrameSource, item_bytes: int) -> list[WorkItem]:
+    with pa.memory_map(source._file) as mapped:  # noqa: SLF001  the package's own
+        table = pa.ipc.open_file(mapped).read_all()
+        size, rows = max(table.nbytes, 1), table.num_rows
+    step = max(1, rows * item_bytes // size)
+    digest = source._file.rsplit("/", 1)[-1].removesuffix(".arrow")  # noqa: SLF001
+    return [
+        WorkItem(source.name, (Piece(source._file, start, min(start + step, rows), ""),), f"{digest}:{start}-{start + step}", size * min(step, rows) // max(rows, 1))  # noqa: SLF001
+        for start in range(0, max(rows, 1), step)
+    ]
