@@ -1,0 +1,143 @@
+"""`show`, `log`, `verify`, `diff`, `rollback` and `gc`: the commands around a dataset."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Annotated, Any
+
+import typer
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
+DatasetPath = Annotated[str, typer.Argument(help="The dataset's folder or URL, optionally with @VERSION.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands of this module."""
+    for command in (show, log, verify, diff, rollback, gc):
+        app.command()(command)
+
+
+def show(dataset: DatasetPath, as_json: AsJson = False) -> None:
+    """Show a version: rows, splits, schema, files, fingerprint."""
+    from gristmill.storage.dataset import open_dataset
+
+    opened = open_dataset(dataset)
+    manifest = opened.manifest
+    files = opened.file_list
+    facts: dict[str, Any] = {
+        "path": opened.path,
+        "version": opened.version,
+        "created": manifest.created,
+        "parent": manifest.parent,
+        "num_rows": opened.num_rows,
+        "splits": opened.splits,
+        "schema": {field.name: str(field.type) for field in opened.schema},
+        "files": len(files),
+        "bytes": sum(files.table["bytes"].to_pylist()),
+        "fingerprint": opened.fingerprint,
+        "layout": opened.layout,
+        "gate": list(manifest.gate),
+        "verdicts": opened.verdicts,
+        "engine": manifest.engine,
+        "counts": dict(manifest.counts),
+        "ledger": manifest.ledger,
+    }
+    if as_json:
+        print(json.dumps(facts))
+        return
+    print(f"{facts['path']}@{facts['version']}: {facts['num_rows']:,} rows in {facts['files']} files, {facts['bytes'] / 1e6:,.1f} MB, made {facts['created']}")
+    if facts["splits"]:
+        print("  splits: " + ", ".join(f"{name} {rows:,}" for name, rows in facts["splits"].items()))
+    for name, kind in facts["schema"].items():
+        print(f"  {name}: {kind}")
+    if facts["counts"]:
+        print("  counts: " + ", ".join(f"{name} {count:,}" for name, count in facts["counts"].items()))
+    print(f"  fingerprint {facts['fingerprint']}\n  layout      {facts['layout']}")
+
+
+def log(dataset: DatasetPath, as_json: AsJson = False) -> None:
+    """List the versions, newest first."""
+    from gristmill.storage.dataset import open_dataset
+
+    history = open_dataset(dataset).history()
+    if as_json:
+        print(json.dumps({"versions": history}))
+        return
+    for entry in history:
+        splits = ", ".join(f"{name} {rows:,}" for name, rows in entry["splits"].items())
+        print(f"v{entry['version']}  {entry['created']}  {entry['num_rows']:,} rows  {entry['fingerprint'][:12]}{f'  ({splits})' if splits else ''}")
+
+
+def verify(
+    dataset: DatasetPath, fast: Annotated[bool, typer.Option("--fast", help="Sizes only.")] = False, as_json: AsJson = False
+) -> None:
+    """Check every file of a version against its manifest. Exit status 1 if something doesn't match."""
+    from gristmill.storage.dataset import open_dataset
+
+    opened = open_dataset(dataset)
+    problems = opened.verify(fast=fast)
+    if as_json:
+        print(json.dumps({"path": opened.path, "version": opened.version, "whole": not problems, "problems": [dataclasses.asdict(p) for p in problems]}))
+    else:
+        for problem in problems:
+            print(f"{problem.path}: {problem.what}")
+        state = f"{len(problems)} problems" if problems else "whole"
+        print(f"{opened.path}@{opened.version}: {state} ({len(opened.file_list)} files)")
+    if problems:
+        raise typer.Exit(1)
+
+
+def diff(
+    dataset: Annotated[str, typer.Argument(help="The dataset's folder or URL.")],
+    a: Annotated[int, typer.Argument(help="A version.")],
+    b: Annotated[int, typer.Argument(help="Another one.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show what changed from version A to version B: schema and rows."""
+    from gristmill.storage.dataset import open_dataset
+
+    found = open_dataset(dataset, version=a).diff(open_dataset(dataset, version=b)).to_json_dict()
+    if as_json:
+        print(json.dumps(found))
+        return
+    for what, names in found["schema"].items():
+        if names:
+            print(f"columns {what}: {', '.join(names)}")
+    rows = found["rows"]
+    print(f"rows: {rows['before']:,} -> {rows['after']:,}")
+    for what in ("added", "removed", "changed", "moved"):
+        if rows[what]:
+            print(f"  {what} {rows[what]:,}: {', '.join(found['examples'][what])}{' ...' if rows[what] > len(found['examples'][what]) else ''}")
+    if found["same_content"]:
+        print("the same content")
+
+
+def rollback(
+    dataset: Annotated[str, typer.Argument(help="The dataset's folder or URL.")],
+    version: Annotated[int, typer.Argument(help="The version to go back to.")],
+    as_json: AsJson = False,
+) -> None:
+    """Make a new version with the files of an older one."""
+    from gristmill.storage.dataset import open_dataset
+
+    opened = open_dataset(dataset).rollback(version)
+    print(json.dumps({"version": opened.version, "of": version}) if as_json else f"{opened.path}: version {opened.version} now holds what version {version} held")
+
+
+def gc(
+    dataset: Annotated[str, typer.Argument(help="The dataset's folder or URL.")],
+    keep: Annotated[int | None, typer.Option(help="Remove all but the newest versions; keeps all by default.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove files that no version needs."""
+    from gristmill.storage.dataset import open_dataset
+    from gristmill.storage.gc import gc as collect
+
+    found = collect(open_dataset(dataset).folder, keep, dry_run=dry_run)
+    if as_json:
+        print(json.dumps(dataclasses.asdict(found)))
+        return
+    versions = f"versions {', '.join(map(str, found.versions))}, " if found.versions else ""
+    print(f"{'would remove' if dry_run else 'removed'} {versions}{len(found.files)} files, {found.bytes / 1e6:,.1f} MB")

@@ -1,0 +1,83 @@
+"""The report of a run: one JSON for programs and one page of HTML for people, beside the version."""
+
+from __future__ import annotations
+
+import html
+import json
+from typing import TYPE_CHECKING, Any
+
+from gristmill.pipelines.model import Pipeline
+from gristmill.storage.folder import Folder
+from gristmill.storage.manifest import Manifest
+
+if TYPE_CHECKING:
+    from gristmill.pipelines.runner import Outcome
+
+_STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;color:#1c2733}
+h1{font-size:1.4rem;margin-bottom:.2rem}h2{font-size:1.05rem;margin-top:1.8rem}.sub{color:#5b6b7b;margin-top:0}
+table{border-collapse:collapse;width:100%}th,td{padding:.3rem .6rem;text-align:right;border-bottom:1px solid #e3e8ee}
+th:first-child,td:first-child{text-align:left}.bar{display:flex;height:1.6rem;border-radius:4px;overflow:hidden;margin:.8rem 0}
+.bar span{display:block}.kept{background:#2f8f5b}.dropped{background:#c9a227}.quarantined{background:#c0453b}
+.key i{display:inline-block;width:.8rem;height:.8rem;border-radius:2px;margin:0 .3rem 0 1rem}code{background:#f1f4f7;padding:.1rem .3rem}
+"""
+
+
+def write_report(folder: Folder, model: Pipeline, outcome: Outcome, seconds: dict[str, float], reused: int, manifest: Manifest) -> str:
+    """Where the HTML is. Named by the ledger, so that a version has one report however often the run is repeated."""
+    facts = {
+        "pipeline": model.name,
+        "dataset": folder.base,
+        "version": manifest.version,
+        "fingerprint": manifest.fingerprint,
+        "layout": manifest.layout,
+        "splits": dict(manifest.splits),
+        "counts": outcome.counts,
+        "steps": outcome.steps,
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "reused_items": reused,
+        "files": len(outcome.files),
+        "bytes": sum(entry.bytes for entry in outcome.files),
+    }
+    base = f"reports/{outcome.ledger.rsplit('/', 1)[-1]}"
+    folder.write_atomic(f"{base}.json", json.dumps(facts, indent=1).encode())
+    folder.write_atomic(f"{base}.html", render(facts).encode())
+    return folder.url(f"{base}.html")
+
+
+def render(facts: dict[str, Any]) -> str:
+    """The page: what became of the rows first, then each step and rule, splits, times."""
+    counts = facts["counts"]
+    whole = max(counts["read"] + counts["created"], 1)
+    bar = "".join(f'<span class="{name}" style="width:{100 * counts[name] / whole:.3f}%"></span>' for name in ("kept", "dropped", "quarantined"))
+    key = "".join(f'<i class="{name}"></i>{name} {counts[name]:,}' for name in ("kept", "dropped", "quarantined"))
+    steps = []
+    for name, totals in facts["steps"].items():
+        steps.append([f"<b>{_text(name)}</b>", *[f"{totals.get(column, 0):,}" for column in ("dropped", "quarantined", "created")]])
+        for rule, count in sorted(totals.get("rules", {}).items(), key=lambda pair: -pair[1]):
+            steps.append([f"&emsp;{_text(rule)}", f"{count:,}", "", ""])
+        for fact, value in totals.items():
+            if fact not in ("dropped", "quarantined", "created", "rules"):
+                steps.append([f"&emsp;<i>{_text(fact.replace('_', ' '))}</i>", f"{value:,}", "", ""])
+    body = [
+        f"<h1>{_text(facts['pipeline'])}: version {facts['version']}</h1>",
+        f"<p class=sub>{_text(facts['dataset'])} &middot; {facts['files']} shards, {facts['bytes'] / 1e6:,.1f} MB</p>",
+        f"<p>{counts['read']:,} rows read, {counts['created']:,} created</p><div class=bar>{bar}</div><p class=key>{key}</p>",
+        "<h2>Steps and rules</h2>" + _table(["step, rule", "dropped, or rows of a rule", "quarantined", "created"], steps),
+    ]
+    if facts["splits"]:
+        total = max(sum(facts["splits"].values()), 1)
+        rows = [[_text(name), f"{rows:,}", f"{100 * rows / total:.2f} %"] for name, rows in facts["splits"].items()]
+        body.append("<h2>Splits</h2>" + _table(["split", "rows", "share"], rows))
+    body.append("<h2>Seconds</h2>" + _table(["stage", "seconds"], [[_text(name), f"{value:.2f}"] for name, value in facts["seconds"].items()]))
+    body.append(f"<p class=sub>fingerprint <code>{facts['fingerprint']}</code>, layout <code>{facts['layout'][:16]}</code></p>")
+    return f"<!doctype html><html lang=en><meta charset=utf-8><title>{_text(facts['pipeline'])}</title><style>{_STYLE}</style>{''.join(body)}</html>"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    first = "".join(f"<th>{name}</th>" for name in head)
+    return f"<table><tr>{first}</tr>" + "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows) + "</table>"
+
+
+def _text(value: object) -> str:
+    return html.escape(str(value))
