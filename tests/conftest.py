@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("gristmill", deadline=None)  # the first call of a kernel compiles it
+settings.load_profile("gristmill")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -53,10 +53,20 @@ def slices(array: pa.Array | pa.ChunkedArray) -> Slices:
     n = len(array)
     _, offsets_buffer, data_buffer = array.buffers()
     if n == 0 or offsets_buffer is None:
-        return Slices(np.zeros(0, np.uint8), np.zeros(n + 1, np.int64), validity(array))
+        return Slices(read_only(np.zeros(0, np.uint8)), read_only(np.zeros(n + 1, np.int64)), validity(array))
     offsets = np.frombuffer(offsets_buffer, np.int64 if wide else np.int32)[array.offset : array.offset + n + 1]
     data = np.zeros(0, np.uint8) if data_buffer is None else np.frombuffer(data_buffer, np.uint8)
-    return Slices(data, offsets.astype(np.int64, copy=False), validity(array))
+    return Slices(read_only(data), read_only(offsets.astype(np.int64, copy=False)), validity(array))
+
+
+def read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A read-only, contiguous view of the array (a copy where it has gaps).
+
+    Arrays from Arrow are read-only, and numba compiles a kernel anew for writable ones: kernels' wrappers make all of them alike.
+    """
+    view = np.ascontiguousarray(array).view()
+    view.flags.writeable = False
+    return view
 
 
 def validity(array: pa.Array) -> U8:
@@ -77,4 +87,6 @@ def text_array(data: U8, offsets: I64, valid: U8 | None = None, kind: pa.DataTyp
     if valid is not None and not valid.all():
         bitmap = pa.py_buffer(np.packbits(valid.astype(bool), bitorder="little"))
     typed = np.ascontiguousarray(offsets, np.int64 if wide else np.int32)
-    return pa.Array.from_buffers(kind, len(offsets) - 1, [bitmap, pa.py_buffer(typed), pa.py_buffer(np.ascontiguousarray(data))])
+    return pa.Array.from_buffers(
+        kind, len(offsets) - 1, [bitmap, pa.py_buffer(typed), pa.py_buffer(np.ascontiguousarray(data))]
+    )

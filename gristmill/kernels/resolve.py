@@ -1,4 +1,4 @@
-"""Which of some candidate rows survive: the lexicographically first maximal independent set of the verified pairs, in survivor order."""
+"""Which candidate rows survive, and which belong together: rows that share a band are compared, each pair once, bounded in hot buckets."""
 
 from __future__ import annotations
 
@@ -8,115 +8,197 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from gristmill.kernels.buffers import read_only
 from gristmill.kernels.jaccard import at_least
-from gristmill.kernels.shingles import mix64
+
+U32 = npt.NDArray[np.uint32]
+U64 = npt.NDArray[np.uint64]
+I32 = npt.NDArray[np.int32]
+I64 = npt.NDArray[np.int64]
+
+_NONE = np.int64(2**63 - 1)
 
 
 class Resolved(NamedTuple):
-    """kept_by (rows,) int64: -1 where the row survives, else the kept row that it was verified against. similarity (rows,) float64: of those
-    two. comparisons: pairs verified. capped: pairs that `max_bucket` left out."""
+    """kept_by (rows,) int64: -1 where the row survives, else the kept row that it was verified against; and what it took.
 
-    kept_by: npt.NDArray[np.int64]
+    similarity (rows,) float64: of those two, 0 where the row survives. comparisons: pairs verified. capped: rows of their buckets, beyond
+    `max_bucket`, that survivors were not compared with, summed over survivors and bands; 0 means that nothing was left out.
+    """
+
+    kept_by: I64
     similarity: npt.NDArray[np.float64]
     comparisons: int
     capped: int
 
 
-def resolve(
-    keys: npt.NDArray[np.uint64], values: npt.NDArray[np.uint32], offsets: npt.NDArray[np.int64], threshold: float, max_bucket: int = 256
-) -> Resolved:
-    """What becomes of each row. Rows come in survivor order: keys (rows, bands) their band keys, values and offsets their shingle sets.
+class Linked(NamedTuple):
+    """labels (rows,) int64: the smallest row of each row's component; and what it took.
+
+    comparisons: pairs verified. capped: earlier rows of their buckets, beyond `max_bucket`, that rows were not compared with, summed over rows
+    and bands.
+    """
+
+    labels: I64
+    comparisons: int
+    capped: int
+
+
+def resolve(keys: U64, values: U32, offsets: I64, threshold: float, max_bucket: int = 256) -> Resolved:
+    """What becomes of each row. Rows come in survivor order: keys (rows, bands) their `band_keys`, values and offsets their `shingle_sets`.
 
     Each row is compared with the kept rows that share a band with it, the first in survivor order first; at the first one whose Jaccard
-    similarity reaches the threshold it leaves, else it is kept. So no two kept rows that share a band are similar, and every row that left
-    is similar to a kept one: no chains. Of one band's bucket the first `max_bucket` kept rows are compared.
+    similarity reaches the threshold it leaves, else it is kept. This is the lexicographically first maximal independent set of the graph of
+    candidate pairs with J >= threshold: no two kept rows are such a pair, and every row that left is one with a kept row: no chains. Of one
+    bucket (the rows with one key in one band) only the first `max_bucket` kept rows are compared; what that leaves out is counted.
     """
-    kept_by, similarity, comparisons, capped = _resolve(keys, values, offsets, threshold, max_bucket)
+    buckets, starts = bucket_numbers(keys)
+    kept_by, similarity, comparisons, capped = _resolve(
+        buckets, starts, read_only(values), read_only(offsets), threshold, max_bucket
+    )
     return Resolved(kept_by, similarity, int(comparisons), int(capped))
 
 
+def links(keys: U64, values: U32, offsets: I64, threshold: float, max_bucket: int = 256) -> Linked:
+    """The components of the graph of candidate pairs with J >= threshold; chains count. Arguments as in `resolve`; any order of rows will do.
+
+    Pairs that are connected already are not compared. Of one bucket a row is compared with the first `max_bucket` rows before it.
+    """
+    buckets, starts = bucket_numbers(keys)
+    labels, comparisons, capped = _links(buckets, starts, read_only(values), read_only(offsets), threshold, max_bucket)
+    return Linked(labels, int(comparisons), int(capped))
+
+
+def components(left: I64, right: I64, count: int) -> I64:
+    """(count,) int64: for each of the nodes 0 to count - 1 the smallest node of its component under the edges left[k] - right[k]."""
+    return _components(read_only(left), read_only(right), count)  # type: ignore[no-any-return]
+
+
+def bucket_numbers(keys: U64) -> tuple[I32, I64]:
+    """(rows, bands) int32: the number of each row's bucket in each band, -1 where it is alone; and (buckets + 1,) int64 where each begins.
+
+    That is, if the buckets, every one as long as it has rows, lie one after the other.
+    """
+    rows, bands = keys.shape
+    numbers = np.full((rows, bands), -1, np.int32)
+    sizes: list[I64] = []
+    total = 0
+    for band in range(bands):
+        _, inverse, counts = np.unique(keys[:, band], return_inverse=True, return_counts=True)
+        shared = counts > 1
+        places = np.where(shared, np.cumsum(shared) - 1 + total, -1)
+        numbers[:, band] = places[inverse]
+        sizes.append(counts[shared])
+        total += len(sizes[-1])
+    return numbers, np.concatenate([[0], *sizes]).cumsum()
+
+
 @njit
-def _slot(table, heads, key):  # type: ignore[no-untyped-def]
-    """Where the key is in the open-addressing table, or the empty place where it belongs."""
-    mask = np.uint64(len(table) - 1)
-    at = np.int64(mix64(key) & mask)
-    while heads[at] >= 0 and table[at] != key:
-        at = (at + 1) & np.int64(mask)
-    return at
+def _enter(row, buckets, starts, members, lengths, max_bucket):  # type: ignore[no-untyped-def]
+    """Adds the row to the members of its buckets; of those beyond the first `max_bucket` only the number is kept."""
+    for band in range(buckets.shape[1]):
+        bucket = buckets[row, band]
+        if bucket >= 0:
+            if lengths[bucket] < max_bucket:
+                members[starts[bucket] + lengths[bucket]] = row
+            lengths[bucket] += 1
+
+
+@njit
+def _open(row, buckets, starts, lengths, max_bucket, at, stop):  # type: ignore[no-untyped-def]
+    """Sets `at` and `stop` to the part of `members` that holds each of the row's buckets; returns how many are beyond `max_bucket`."""
+    beyond = 0
+    for band in range(len(at)):
+        bucket = buckets[row, band]
+        at[band], stop[band] = 0, 0
+        if bucket >= 0:
+            at[band], stop[band] = starts[bucket], starts[bucket] + min(lengths[bucket], max_bucket)
+            beyond += max(0, lengths[bucket] - max_bucket)
+    return beyond
+
+
+@njit
+def _next(members, at, stop):  # type: ignore[no-untyped-def]
+    """The smallest row that is next in any of the buckets, passed in all of them: each comes once, in order. _NONE at the end."""
+    smallest = _NONE
+    for band in range(len(at)):
+        if at[band] < stop[band]:
+            smallest = min(smallest, members[at[band]])
+    for band in range(len(at)):
+        if at[band] < stop[band] and members[at[band]] == smallest:
+            at[band] += 1
+    return smallest
 
 
 @njit(cache=True, nogil=True)
-def _resolve(keys, values, offsets, threshold, max_bucket):  # type: ignore[no-untyped-def]
-    rows, bands = keys.shape
-    size = 16
-    while size < 2 * rows * bands:
-        size *= 2
-    table, heads = np.zeros(size, np.uint64), np.full(size, -1, np.int64)
-    tails, lengths = np.zeros(size, np.int64), np.zeros(size, np.int64)
-    links, owners = np.full(rows * bands + 1, -1, np.int64), np.zeros(rows * bands + 1, np.int64)
-    used = 0
-    stamp = np.full(rows, -1, np.int64)
+def _resolve(buckets, starts, values, offsets, threshold, max_bucket):  # type: ignore[no-untyped-def]
+    rows, bands = buckets.shape
     kept_by, similarity = np.full(rows, -1, np.int64), np.zeros(rows, np.float64)
-    slots = np.empty(bands, np.int64)
-    candidates = np.empty(rows + 1, np.int64)
+    members, lengths = np.empty(starts[-1], np.int64), np.zeros(len(starts) - 1, np.int64)
+    at, stop = np.empty(bands, np.int64), np.empty(bands, np.int64)
     comparisons, capped = 0, 0
     for row in range(rows):
-        count = 0
-        for band in range(bands):
-            at = _slot(table, heads, keys[row, band])
-            slots[band] = at
-            node, seen = heads[at], 0
-            while node >= 0 and seen < max_bucket:
-                other = owners[node]
-                if stamp[other] != row:
-                    stamp[other] = row
-                    candidates[count] = other
-                    count += 1
-                node = links[node]
-                seen += 1
-            if heads[at] >= 0:
-                capped += lengths[at] - seen
-        found = candidates[:count]
-        found.sort()
-        for k in range(count):
+        beyond = _open(row, buckets, starts, lengths, max_bucket, at, stop)
+        other = _next(members, at, stop)
+        while other != _NONE:
             comparisons += 1
-            j = at_least(values, offsets, row, found[k], threshold)
+            j = at_least(values, offsets, row, other, threshold)
             if j >= 0.0:
-                kept_by[row], similarity[row] = found[k], j
+                kept_by[row], similarity[row] = other, j
                 break
-        if kept_by[row] >= 0:
-            continue
-        for band in range(bands):
-            at = slots[band]
-            if heads[at] >= 0 and table[at] != keys[row, band]:
-                at = _slot(table, heads, keys[row, band])  # taken by another band of this row meanwhile
-            owners[used] = row
-            if heads[at] < 0:
-                table[at], heads[at], lengths[at] = keys[row, band], used, 0
-            else:
-                links[tails[at]] = used
-            tails[at] = used
-            lengths[at] += 1
-            used += 1
+            other = _next(members, at, stop)
+        if kept_by[row] < 0:
+            capped += beyond
+            _enter(row, buckets, starts, members, lengths, max_bucket)
     return kept_by, similarity, comparisons, capped
 
 
 @njit(cache=True, nogil=True)
-def components(left, right, count):  # type: ignore[no-untyped-def]
-    """(count,) int64: for each of the nodes 0 to count - 1 the smallest node of its component under the edges left[k] - right[k]."""
+def _links(buckets, starts, values, offsets, threshold, max_bucket):  # type: ignore[no-untyped-def]
+    rows, bands = buckets.shape
+    parent = np.arange(rows)
+    members, lengths = np.empty(starts[-1], np.int64), np.zeros(len(starts) - 1, np.int64)
+    at, stop = np.empty(bands, np.int64), np.empty(bands, np.int64)
+    comparisons, capped = 0, 0
+    for row in range(rows):
+        capped += _open(row, buckets, starts, lengths, max_bucket, at, stop)
+        other = _next(members, at, stop)
+        while other != _NONE:
+            if _root(parent, other) != _root(parent, row):
+                comparisons += 1
+                if at_least(values, offsets, row, other, threshold) >= 0.0:
+                    _join(parent, row, other)
+            other = _next(members, at, stop)
+        _enter(row, buckets, starts, members, lengths, max_bucket)
+    return _flattened(parent), comparisons, capped
+
+
+@njit(cache=True, nogil=True)
+def _components(left, right, count):  # type: ignore[no-untyped-def]
     parent = np.arange(count)
     for k in range(len(left)):
-        a, b = left[k], right[k]
-        while parent[a] != a:
-            parent[a] = parent[parent[a]]
-            a = parent[a]
-        while parent[b] != b:
-            parent[b] = parent[parent[b]]
-            b = parent[b]
-        if a < b:
-            parent[b] = a
-        elif b < a:
-            parent[a] = b
-    for node in range(count):  # parents are smaller, so theirs are final already
+        _join(parent, left[k], right[k])
+    return _flattened(parent)
+
+
+@njit
+def _root(parent, node):  # type: ignore[no-untyped-def]
+    """The root of the node's tree; halves the path on the way."""
+    while parent[node] != node:
+        parent[node] = parent[parent[node]]
+        node = parent[node]
+    return node
+
+
+@njit
+def _join(parent, one, other):  # type: ignore[no-untyped-def]
+    """Makes one tree of two; its root is the smaller one, so parents are never larger than their children."""
+    one, other = _root(parent, one), _root(parent, other)
+    parent[max(one, other)] = min(one, other)
+
+
+@njit
+def _flattened(parent):  # type: ignore[no-untyped-def]
+    for node in range(len(parent)):  # parents are smaller, so theirs are final already
         parent[node] = parent[parent[node]]
     return parent

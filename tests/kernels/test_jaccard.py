@@ -1,0 +1,61 @@
+"""Similarities of sorted sets against Python's sets, at and around every threshold that can be met exactly."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gristmill.kernels.jaccard import at_least, pairs
+
+SETS = st.lists(st.sets(st.integers(0, 40)), min_size=1, max_size=5)
+
+
+def flat(sets: list[set[int]]) -> tuple[np.ndarray, np.ndarray]:
+    values = np.array([value for one in sets for value in sorted(one)], np.uint32)
+    return values, np.cumsum([0, *map(len, sets)])
+
+
+def jaccard(one: set[int], other: set[int]) -> float:
+    return len(one & other) / len(one | other) if one and other else 0.0
+
+
+@given(SETS)
+def test_pairs(sets: list[set[int]]) -> None:
+    left, right = (side.ravel() for side in np.meshgrid(np.arange(len(sets)), np.arange(len(sets))))
+    found = pairs(*flat(sets), left, right)
+    assert found.tolist() == [jaccard(sets[i], sets[j]) for i, j in zip(left, right, strict=True)]
+
+
+@given(SETS, st.floats(0.01, 1))
+def test_pairs_at_least(sets: list[set[int]], threshold: float) -> None:
+    left, right = (side.ravel() for side in np.meshgrid(np.arange(len(sets)), np.arange(len(sets))))
+    exact = [jaccard(sets[i], sets[j]) for i, j in zip(left, right, strict=True)]
+    assert pairs(*flat(sets), left, right, threshold).tolist() == [j if j >= threshold else 0.0 for j in exact]
+
+
+@pytest.mark.parametrize("union", [*range(1, 130), 1000, 5000])
+def test_a_similarity_equal_to_the_threshold_is_enough(union: int) -> None:
+    for shared in {1, union // 3 + 1, union // 2 + 1, max(1, union * 4 // 5), union}:
+        for only_left in {0, (union - shared) // 2, union - shared}:
+            one = set(range(shared + only_left))
+            other = set(range(shared)) | set(range(shared + only_left, union))
+            values, offsets = flat([one, other])
+            similarity = shared / union
+            assert at_least(values, offsets, 0, 1, similarity) == similarity
+            assert at_least(values, offsets, 1, 0, similarity) == similarity
+            assert at_least(values, offsets, 0, 1, math.nextafter(similarity, 2)) == -1
+
+
+def test_long_sets_that_part_early_or_late() -> None:
+    rng = np.random.default_rng(5)
+    base = set(rng.integers(0, 2**32, 5000).tolist())
+    order = sorted(base)
+    for cut in (0, 100, 2500, 4900, 5000):
+        other = set(order[:cut]) | set(rng.integers(0, 2**32, 5000 - cut).tolist())
+        found = pairs(*flat([base, other]), np.array([0]), np.array([1]))[0]
+        assert found == jaccard(base, other)
+        assert pairs(*flat([base, other]), np.array([0]), np.array([1]), 0.5)[0] == (found if found >= 0.5 else 0)
