@@ -40,7 +40,7 @@ class Found:
 def exact_duplicates(engine: Engine, store: WorkStore, step: DropExactDuplicates, sources: Sequence[ExtractOf]) -> Found:
     """Decisions for every row but the survivor of each group with the same text."""
     size = sum(_rows(store, source) for source in sources) * 96
-    tables, used = exchange(engine, store, sources, _exact_view, _exact_groups, size=size, name=step.step)
+    tables, used = exchange(engine, store, sources, _exact_view, exact_groups, size=size, name=step.step)
     return Found(pa.concat_tables(tables) if tables else ROUTED.empty_table(), used)
 
 
@@ -74,7 +74,8 @@ def _exact_view(store: WorkStore, source: ExtractOf) -> pa.Table:
     return source.read(store, ["row", "uid", "rank", "quality", "high", "low", "key"])
 
 
-def _exact_groups(table: pa.Table) -> pa.Table:
+def exact_groups(table: pa.Table) -> pa.Table:
+    """Decisions for every row but the first in survivor order of those with equal hashes."""
     keys = table["key"].to_numpy()
     values, counts = np.unique(keys, return_counts=True)
     table = table.filter(pa.array(np.isin(keys, values[counts > 1])))

@@ -13,6 +13,7 @@ from gristmill.kernels.digests import row_digests
 from gristmill.kernels.hashing import hash_text, hex_digests
 from gristmill.pipelines import decisions, parts
 from gristmill.pipelines.slices import ROUTED
+from gristmill.pipelines.sources.base import RESERVED, Source
 from gristmill.pipelines.work import WorkStore
 
 
@@ -22,33 +23,38 @@ class IdentityOf:
 
     item: int
     digest: str  # the item's work key
+    source: str
 
     def __str__(self) -> str:
         return f"item {self.item}"
 
 
-def identify(table: pa.Table, id_column: str | None, source: str) -> tuple[pa.Table, pa.Table, pa.Table]:
-    """(the table with `_uid` and `_source`; its identity columns; quarantine decisions of rows whose id is null).
+def identify(table: pa.Table, id_column: str | None, source: Source) -> tuple[pa.Table, pa.Table, pa.Array]:
+    """(the table with `_uid` and `_source`, without rows whose id is null; its identity columns; which of the incoming rows have an id).
 
-    The content hash is of the row as read, `_` columns aside, so it is the same however files are cut, named or ordered. Identity columns:
-    uid, high, low (the content hash), key (what equal uids share).
+    The content hash is of the row as read, without columns that say where it lies, so it is the same however files are cut, named or ordered.
+    Columns with gristmill's own names are taken out, unless they are the id. Identity columns: uid, high, low (the content hash), key (what
+    equal uids share).
     """
-    digests = row_digests(table)
-    lost = decisions.none()
-    if id_column is None:
+    if not table.num_columns:
+        table = pa.table({name: pa.array([], pa.string()) for name in ([id_column] if id_column else [])})
+    if id_column is not None and id_column not in table.column_names:
+        table = table.append_column(id_column, pa.nulls(table.num_rows, pa.string()))
+    ids = table[id_column] if id_column is not None else None
+    table = table.drop_columns([name for name in RESERVED if name in table.column_names])
+    digests = row_digests(table, exclude=source.path_columns)
+    named = pa.array(np.ones(table.num_rows, bool))
+    if ids is None:
         uids = hex_digests(digests)
     else:
-        uids = pc.cast(table[id_column], pa.string())
-        null = pc.is_null(uids)
-        if pc.any(null).as_py():
-            lost = decisions.decide(hex_digests(digests).filter(null.combine_chunks()), "quarantine", "null_id")
-            keep = pc.invert(null)
-            table, uids, digests = table.filter(keep), uids.filter(keep), digests[keep.to_numpy()]
+        uids = pc.cast(ids, pa.string())
+        named = pc.is_valid(uids).combine_chunks()
+        table, uids, digests = table.filter(named), uids.filter(named), digests[named.to_numpy(zero_copy_only=False)]
     uids = uids.combine_chunks() if isinstance(uids, pa.ChunkedArray) else uids
-    key = digests[:, 1] if id_column is None else hash_text(uids)[:, 1]
+    key = digests[:, 1] if ids is None else hash_text(uids)[:, 1]
     slim = pa.table({"uid": uids, "high": digests[:, 0], "low": digests[:, 1], "key": key})
     table = table.append_column("_uid", uids.cast(pa.string()))
-    return table.append_column("_source", pa.repeat(pa.scalar(source), table.num_rows)), slim, lost
+    return table.append_column("_source", pa.repeat(pa.scalar(source.name), table.num_rows)), slim, named
 
 
 def view(store: WorkStore, source: IdentityOf) -> pa.Table:
@@ -57,7 +63,8 @@ def view(store: WorkStore, source: IdentityOf) -> pa.Table:
     if slim is None:
         return _VIEW.empty_table()
     n = slim.num_rows
-    return slim.append_column("item", pa.repeat(pa.scalar(source.item), n)).append_column("row", pa.array(np.arange(n))).select(_VIEW.names).cast(_VIEW)
+    facts = {"source": pa.repeat(pa.scalar(source.source), n), "item": pa.repeat(pa.scalar(source.item), n), "row": np.arange(n)}
+    return pa.table({**{name: slim[name] for name in slim.column_names}, **facts}).select(_VIEW.names).cast(_VIEW)
 
 
 _VIEW = pa.schema(
@@ -92,7 +99,7 @@ def resolve(table: pa.Table, *, by_id: bool) -> pa.Table:
     rows = table.filter(later)
     uid = rows["uid"]
     if not by_id:
-        names = pc.binary_join_element_wise(uid, pa.array([str(n + 1) for n in nth[nth > 0]], pa.large_string()), "~")
+        names = pc.binary_join_element_wise(uid, pa.array([str(n + 1) for n in nth[nth > 0]], pa.large_string()), pa.scalar("~", pa.large_string()))
         return _routed(rows, decisions.decide(uid, "edit", "repeated_row"), names)
     high, low = table["high"].to_numpy(), table["low"].to_numpy()
     equal = ((high == high[start]) & (low == low[start]))[nth > 0]

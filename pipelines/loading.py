@@ -59,6 +59,12 @@ def _check(data: dict[str, Any], where: str, tree: yaml.Node | None) -> Pipeline
         raise type(error)(f"{where}: {error}", **error.context) from None
 
 
+def describe_step_error(error: ValidationError, step: Mapping[str, Any]) -> str:
+    """What is wrong with a step given from Python."""
+    problems = [_describe({**problem, "loc": ("steps", 0, *problem["loc"])}, f"step {dict(step)}", None)[1] for problem in error.errors()]  # type: ignore[typeddict-item]
+    return "\n".join(problems)
+
+
 def _overlaid(data: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
     for setting in settings:
         path, equals, text = setting.partition("=")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import pyarrow as pa
 from gristmill.errors import GristmillError, PipelineError, missing_column
 from gristmill.pipelines.extracts import ExactHash, Extract, GroupKey, Sketch
 from gristmill.pipelines.model import Pipeline, Split
-from gristmill.pipelines.sources import FrameSource, Source, WorkItem, plan_items, read_item, unify_schemas
+from gristmill.pipelines.sources import FrameSource, Source, WorkItem, plan_items, read_item, store_frame, unify_schemas
 from gristmill.pipelines.steps.base import RowStep, Step
 from gristmill.pipelines.steps.dedupe import DropExactDuplicates, DropNearDuplicates, WideStep
 from gristmill.pipelines.steps.functions import Python
@@ -48,7 +48,7 @@ def plan_segments(pipeline: Pipeline) -> list[SegmentPlan]:
     segments: list[SegmentPlan] = []
     rows: list[tuple[str, RowStep]] = []
     wide: list[tuple[str, WideStep]] = []
-    for name, step in named_steps(pipeline):
+    for name, step in name_steps(pipeline.steps):
         if isinstance(step, WideStep):
             wide.append((name, step))
             continue
@@ -64,11 +64,11 @@ def plan_segments(pipeline: Pipeline) -> list[SegmentPlan]:
     return [*segments, _segment(rows, wide, wanted)]
 
 
-def named_steps(pipeline: Pipeline) -> list[tuple[str, Step]]:
+def name_steps(steps: Sequence[Step]) -> list[tuple[str, Step]]:
     """The steps with the names that the ledger uses: the step's own, and NAME#2, NAME#3 where it comes again."""
     seen: dict[str, int] = {}
     named = []
-    for step in pipeline.steps:
+    for step in steps:
         seen[step.step] = seen.get(step.step, 0) + 1
         named.append((step.step if seen[step.step] == 1 else f"{step.step}#{seen[step.step]}", step))
     return named
@@ -114,8 +114,9 @@ def _code(step: Step) -> str:
     return step.code() if isinstance(step, Python) else ""
 
 
-def plan_sources(pipeline: Pipeline, frames: Mapping[str, Any], cache: dict[str, str]) -> list[Planned]:
-    """The work items of every source. `frames` are the tables of `frame` sources by name; `cache` holds content hashes known from before.
+def plan_sources(pipeline: Pipeline, frames: Mapping[str, Any], work: Path, cache: dict[str, str]) -> list[Planned]:
+    """The work items of every source. `frames` are the tables of `frame` sources by name, written into `work` for the workers; `cache` holds
+    content hashes known from before.
 
     Raises:
         InputNotFoundError: a path that matches nothing.
@@ -130,7 +131,7 @@ def plan_sources(pipeline: Pipeline, frames: Mapping[str, Any], cache: dict[str,
         if isinstance(source, FrameSource):
             if source.name not in frames:
                 raise PipelineError(f"source '{source.name}' is a frame: pass it as run(..., inputs={{'{source.name}': table}})")
-            source = source.with_table(frames[source.name])  # noqa: PLW2901
+            source = store_frame(source, frames[source.name], work / "frames")  # noqa: PLW2901
         planned.append(Planned(source, tuple(plan_items(source, cache=cache))))
     _output_apart(pipeline, planned)
     return planned
@@ -146,7 +147,7 @@ def _output_apart(pipeline: Pipeline, planned: list[Planned]) -> None:
             for file in item.files:
                 if "://" not in file and output in Path(file).resolve().parents:
                     raise PipelineError(f"output '{pipeline.output.path}' holds the input file '{file}' of source '{plan.source.name}'; use another folder")
-        for root in getattr(plan.source, "folders", list)():
+        for root in [path for path in plan.source.paths if path and "://" not in path and Path(path).is_dir()]:
             if Path(root).resolve() == output or Path(root).resolve() in output.parents:
                 raise PipelineError(f"output '{pipeline.output.path}' lies inside the input folder '{root}' of source '{plan.source.name}'; the next run would read it")
 
@@ -165,7 +166,7 @@ def check_columns(pipeline: Pipeline, planned: list[Planned]) -> None:
     if pipeline.id is not None and pipeline.id not in schema.names:
         raise missing_column(pipeline.id, schema.names, "id")
     table: pa.Table | None = schema.append(pa.field("_uid", pa.string())).append(pa.field("_source", pa.string())).empty_table()
-    for i, (name, step) in enumerate(named_steps(pipeline)):
+    for i, (name, step) in enumerate(name_steps(pipeline.steps)):
         where = f"step {i + 1} ({name})"
         if columns is None or table is None:
             break

@@ -214,7 +214,7 @@ def _plan(model: Pipeline, inputs: Mapping[str, Any], store: WorkStore) -> tuple
         cache: dict[str, str] = json.loads(cache_path.read_text())
     except FileNotFoundError:
         cache = {}
-    return plan_sources(model, inputs, cache), cache
+    return plan_sources(model, inputs, Path(store.root), cache), cache
 
 
 def _publish(model: Pipeline, folder: Folder, engine: Engine, runner: Runner, outcome: Outcome, parent: int | None) -> RunResult:

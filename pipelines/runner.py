@@ -128,7 +128,7 @@ class Runner:
 
     def _identify(self, items: Sequence[ItemState]) -> None:
         start = time.monotonic()
-        sources = [identity.IdentityOf(item.number, item.ingested) for item in items]
+        sources = [identity.IdentityOf(item.number, item.ingested, item.source) for item in items]
         size = sum(int((self.store.done(item.ingested) or {}).get("rows", 0)) for item in items) * 80
         reduce = identity.resolver(by_id=self.pipeline.id is not None)
         tables, used = exchange(self.engine, self.store, sources, identity.view, reduce, size=size, name="identity")

@@ -56,7 +56,7 @@ def clusters(engine: Engine, store: WorkStore, split: Split, sketches: Sequence[
 
 def share_of(uids: pa.Array, shares: dict[str, float]) -> npt.NDArray[np.int8]:
     """The number of the split of each uid, by hash of the uid alone: the same in every run and however many rows there are."""
-    marked = pc.binary_join_element_wise(pa.scalar("split", pa.large_string()), pc.cast(uids, pa.large_string()), ":")
+    marked = pc.binary_join_element_wise(pa.scalar("split", pa.large_string()), pc.cast(uids, pa.large_string()), pa.scalar(":", pa.large_string()))
     place = hash_text(marked)[:, 1].astype(np.float64) / 2.0**64
     return np.searchsorted(np.cumsum(list(shares.values()))[:-1], place, side="right").astype(np.int8)
 

@@ -12,11 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gristmill.errors import BalanceError
+from gristmill.kernels.digests import row_digests
+from gristmill.kernels.hashing import hex_digests
 from gristmill.pipelines import decisions, parts
 from gristmill.pipelines.extracts import Extract
 from gristmill.pipelines.identity import identify
 from gristmill.pipelines.slices import STEPPED, Pending
-from gristmill.pipelines.sources import Source, WorkItem, cast_table, read_item
+from gristmill.pipelines.sources import Chunk, Source, WorkItem, cast_table, read_item
 from gristmill.pipelines.steps.base import RowStep
 from gristmill.pipelines.work import WorkStore
 from gristmill.storage.sizes import row_bytes
@@ -39,28 +41,31 @@ class Ingest:
 
 def ingest(task: Ingest) -> dict[str, Any]:
     """Writes rows-*, identity-*, origin-*, lost-* (null ids) and bad-* (records that could not be read) of the item."""
-    rows = bad = 0
+    rows = bad = nameless = 0
     reasons: dict[str, int] = {}
     with task.store.create(task.key) as (folder, summary), contextlib.ExitStack() as stack:
         out = _Writers(stack, folder, ["rows", "identity", "origin", "lost", "bad"])
         for chunk in read_item(task.source, task.item, chunk_bytes=task.chunk_bytes):
             rows += chunk.table.num_rows
-            table, slim, lost = identify(chunk.table, task.id_column, task.source.name)
-            positions = chunk.positions
-            if lost.num_rows:
-                null = pc.is_null(chunk.table[task.id_column])
-                out.write("lost", with_step(lost, "id").append_column("position", positions.filter(null.combine_chunks())))
-                positions = positions.filter(pc.invert(null).combine_chunks())
+            table, slim, named = identify(chunk.table, task.id_column, task.source)
+            if table.num_rows < len(named):
+                out.write("lost", _lost(chunk, pc.invert(named)))
+                nameless += len(named) - table.num_rows
             out.write("rows", table)
             out.write("identity", slim)
-            out.write("origin", pa.table({"uid": slim["uid"].cast(pa.large_string()), "position": positions}))  # row for row as in rows-*
+            out.write("origin", pa.table({"uid": slim["uid"].cast(pa.large_string()), "position": chunk.positions.filter(named)}))  # row for row as rows-*
             out.write("bad", chunk.bad)
             bad += chunk.bad.num_rows
             for reason in chunk.bad["reason"].to_pylist():
                 reasons[reason] = reasons.get(reason, 0) + 1
-            summary["null_ids"] = summary.get("null_ids", 0) + lost.num_rows
-        summary.update(rows=rows, rows_out=rows - summary.get("null_ids", 0), bad=bad, reasons=reasons, bytes=task.item.bytes)
+        summary.update(rows=rows, rows_out=rows - nameless, null_ids=nameless, bad=bad, reasons=reasons, bytes=task.item.bytes)
     return summary
+
+
+def _lost(chunk: Chunk, null: pa.Array) -> pa.Table:
+    """Quarantine decisions, with positions, for rows whose id is null; they are named by their content."""
+    uids = hex_digests(row_digests(chunk.table.filter(null)))
+    return with_step(decisions.decide(uids, "quarantine", "null_id"), "id").append_column("position", chunk.positions.filter(null))
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ class DaskEngine:
         place = {future.key: i for i, future in enumerate(futures)}
         results: list[dict[str, Any]] = [{} for _ in tasks]
         failed: list[tuple[Task, BaseException]] = []
-        for future in as_completed(futures):
+        for future in as_completed(futures, loop=client.loop):
             i = place[future.key]
             error = future.exception()
             outcome = None if error is not None else future.result()
