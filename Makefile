@@ -1,0 +1,52 @@
+# Everything works in .venv, made here; a second time nothing is downloaded.
+PYTHON ?= python3
+PIP = .venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt
+TESTS ?= tests
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-all lint type bench docs clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+run: .venv/installed  ## run a real pipeline on the texts of the packages just installed
+	.venv/bin/python examples/first_run.py
+
+test: .venv/installed-test  ## the fast tests
+	.venv/bin/python -m pytest $(TESTS) -q
+
+test-all: .venv/installed-test  ## the slow tests too
+	.venv/bin/python -m pytest $(TESTS) -q --slow
+
+lint: .venv/installed-test  ## ruff, and the format
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+type: .venv/installed-test  ## mypy, strict
+	rm -rf build/typed
+	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --target build/typed . 2>/dev/null || .venv/bin/pip install --quiet --disable-pip-version-check --no-deps --target build/typed .
+	MYPYPATH=build/typed .venv/bin/mypy -p gristmill
+
+bench: .venv/installed-test  ## the benchmarks; prints tables
+	.venv/bin/python benchmarks/run_all.py
+
+docs: .venv/installed  ## write the JSON Schema of pipeline files
+	.venv/bin/gristmill schema > docs/pipeline.schema.json
+
+clean:  ## remove what was made here
+	rm -rf .venv build dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "gristmill needs Python 3.11 or newer; this is $$($(PYTHON) --version 2>&1). Name another: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' || { echo "Python's venv module is missing; on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+
+.venv/installed: .venv/bin/python pyproject.toml constraints.txt
+	@$(PIP) -e . || { echo "could not install; the first time this needs the Python package index" >&2; exit 2; }
+	.venv/bin/python -m gristmill.kernels.warm
+	@touch $@
+
+.venv/installed-test: .venv/installed
+	@$(PIP) -e '.[test]' || { echo "could not install the test packages; the first time this needs the Python package index" >&2; exit 2; }
+	@touch $@

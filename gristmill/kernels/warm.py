@@ -1,0 +1,33 @@
+"""Compiles every kernel once, so that the first run doesn't wait for it: `python -m gristmill.kernels.warm`, some seconds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from gristmill.kernels.buffers import slices
+from gristmill.kernels.digests import row_digests
+from gristmill.kernels.jaccard import pairs
+from gristmill.kernels.minhash import band_keys, sketches
+from gristmill.kernels.normalize import clean, scan
+from gristmill.kernels.resolve import components, resolve
+from gristmill.kernels.signals import text_signals
+from gristmill.kernels.whitespace import collapse
+
+
+def warm() -> None:
+    """Calls each kernel with a few rows, which puts its machine code in numba's cache beside the module."""
+    texts = pa.array(["one two three four five six", "one two three four five seven\r\n", "", None])
+    rows = slices(texts)
+    row_digests(pa.table({"text": texts, "n": [1, 2, None, 4]}))
+    text_signals(texts)
+    collapse(rows)
+    clean(rows, scan(rows.data, rows.offsets, rows.valid))
+    found = sketches(texts)
+    resolve(band_keys(found.signatures, 14, 8), found.values, found.offsets, 0.8)
+    pairs(found.values, found.offsets, np.array([0]), np.array([1]))
+    components(np.array([0]), np.array([1]), 2)
+
+
+if __name__ == "__main__":
+    warm()
