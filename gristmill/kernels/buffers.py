@@ -73,7 +73,7 @@ def validity(array: pa.Array) -> U8:
     """(rows,) uint8: 1 where the row is not null."""
     if array.null_count == 0:
         return np.ones(len(array), np.uint8)
-    return array.is_valid().to_numpy(zero_copy_only=False).astype(np.uint8)
+    return np.asarray(array.is_valid(), dtype=np.uint8)
 
 
 def text_array(data: U8, offsets: I64, valid: U8 | None = None, kind: pa.DataType | None = None) -> pa.Array:

@@ -18,9 +18,9 @@ def common(values, a, a_end, b, b_end, needed):  # type: ignore[no-untyped-def]
             return -1
         for _ in range(min(64, a_end - a, b_end - b)):  # no branch inside: neither side can run out in so many moves
             x, y = values[a], values[b]
-            shared += np.int64(x == y)
-            a += np.int64(x <= y)
-            b += np.int64(y <= x)
+            shared += int(x == y)
+            a += int(x <= y)
+            b += int(y <= x)
     return shared if shared >= needed else -1
 
 

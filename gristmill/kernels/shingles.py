@@ -57,7 +57,7 @@ def word_hashes(data, start, stop, kinds, lowered, out):  # type: ignore[no-unty
         if byte < 128 and inside < 2:  # without a branch at the ends of words, which no processor foresees
             at += 1
             low = np.uint64(_ASCII[byte])
-            letter = np.int64(low != 0)
+            letter = int(low != 0)
             out[count] = h
             count += inside & (1 - letter)
             h = (h ^ low) * _PRIME if letter else _SEED
@@ -65,8 +65,8 @@ def word_hashes(data, start, stop, kinds, lowered, out):  # type: ignore[no-unty
             continue
         code, width = decode(data, at, stop)
         at += width
-        kind = np.int64(kinds[code])
-        joins = kind == MARK or (inside == 1 and (kind in (LETTER, DIGIT)))
+        kind = kinds[code]
+        joins = kind == MARK or (inside == 1 and kind in (LETTER, DIGIT))
         if inside and not joins:
             out[count] = h
             count += 1

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gristmill.kernels.jaccard import at_least, pairs
+from gristmill.kernels.shingles import shingle_sets
 
 SETS = st.lists(st.sets(st.integers(0, 40)), min_size=1, max_size=5)
 
@@ -59,3 +63,21 @@ def test_long_sets_that_part_early_or_late() -> None:
         found = pairs(*flat([base, other]), np.array([0]), np.array([1]))[0]
         assert found == jaccard(base, other)
         assert pairs(*flat([base, other]), np.array([0]), np.array([1]), 0.5)[0] == (found if found >= 0.5 else 0)
+
+
+def test_hashed_shingles_give_the_similarity_of_the_words_themselves(shared_data: Path) -> None:
+    """Two 32-bit hashes meet by chance about once in all these pairs, as the docstring of `shingle_sets` has it: m^2 / 2^32 for each pair."""
+    files = sorted((shared_data / "text/spdx_licences").glob("*.txt"))[::5]
+    texts = [text for file in files if (text := file.read_bytes().decode("utf-8", "replace")).isascii()]
+    assert len(texts) > 100
+    sets = []
+    for text in texts:
+        words = re.findall("[a-z0-9]+", text.lower())
+        sets.append({tuple(words[i : i + 5]) for i in range(max(1, len(words) - 4))})
+    left, right = np.triu_indices(len(texts), 1)
+    found = pairs(*shingle_sets(pa.array(texts)), left, right)
+    off = np.abs(found - [jaccard(sets[i], sets[j]) for i, j in zip(left, right, strict=True)])
+    sizes = np.array([len(one) for one in sets])
+    assert np.count_nonzero(off) <= 3 + 3 * (sizes[left] * sizes[right]).sum() / 2**32
+    assert off.max() <= 2 / sizes.min()
+    assert (found >= 0.8).any()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gristmill.kernels.jaccard import pairs
+from gristmill.kernels.minhash import band_keys, bands, sketches
 from gristmill.kernels.resolve import bucket_numbers, components, links, resolve
 
 SETS = st.lists(st.sets(st.integers(0, 7)), min_size=1, max_size=14)
@@ -142,3 +147,43 @@ def test_bucket_numbers(rows: int) -> None:
                 == expected
             )
     assert all(not set(numbers[:, a]) & set(numbers[:, b]) - {-1} for a in range(3) for b in range(a))
+
+
+def read(folder: Path) -> list[str]:
+    return [file.read_bytes().decode("utf-8", "replace") for file in sorted(folder.glob("*.txt"))]
+
+
+@pytest.mark.parametrize(("threshold", "least"), [(0.9, 131), (0.8, 316), (0.7, 533), (0.5, 886)])
+def test_recall_and_precision_on_licences(shared_data: Path, threshold: float, least: int) -> None:
+    """`least` is the number of such pairs that the data's README counts, as lower bounds."""
+    found = sketches(pa.array(read(shared_data / "text/spdx_licences")))
+    left, right = np.triu_indices(len(found.signatures), 1)
+    exact = pairs(found.values, found.offsets, left, right)
+    like = exact >= threshold
+    assert like.sum() >= least
+    keys = band_keys(found.signatures, *bands(threshold))
+    result = resolve(keys, found.values, found.offsets, threshold)
+    kept = result.kept_by < 0
+    assert (like & kept[left] & kept[right]).sum() <= 0.02 * like.sum()
+    gone = np.flatnonzero(~kept)
+    assert kept[result.kept_by[gone]].all()
+    assert (result.kept_by[gone] < gone).all()
+    verified = pairs(found.values, found.offsets, result.kept_by[gone], gone)
+    assert np.array_equal(verified, result.similarity[gone])
+    assert verified.min() >= threshold
+    labels = links(keys, found.values, found.offsets, threshold).labels
+    assert np.array_equal(labels[gone], labels[result.kept_by[gone]])
+
+
+def test_reading_levels_stay_and_their_copies_go(shared_data: Path) -> None:
+    levels = {name: read(shared_data / "text/onestop" / name) for name in ("adv", "int", "ele", "int_copy")}
+    level = np.repeat(list(levels), [len(texts) for texts in levels.values()])
+    found = sketches(pa.array([text for texts in levels.values() for text in texts]))
+    result = resolve(band_keys(found.signatures, *bands(0.8)), found.values, found.offsets, 0.8)
+    gone = np.flatnonzero(result.kept_by >= 0)
+    ours = level[gone] != "int_copy"
+    assert (level[gone[ours]] == level[result.kept_by[gone[ours]]]).all()
+    original, copy = np.flatnonzero(level == "int"), np.flatnonzero(level == "int_copy")
+    near = copy[pairs(found.values, found.offsets, original, copy) >= 0.8]
+    assert len(near) > 100
+    assert np.isin(near, gone).mean() >= 0.98
