@@ -16,7 +16,8 @@ PLAIN = pa.ipc.IpcWriteOptions()  # for files that are read by row through a mem
 
 
 class PartWriter:
-    """Writes tables in order to PREFIX-000.arrow, PREFIX-001.arrow, ...; a new file begins where the schema changes."""
+    """Writes tables in order to PREFIX-000.arrow, PREFIX-001.arrow, ...; a new file begins where the schema changes (and with
+    each table that has dictionaries: a file can hold one for each column)."""
 
     def __init__(self, folder: Path, prefix: str, options: pa.ipc.IpcWriteOptions = LZ4) -> None:
         self._folder, self._prefix, self._options = folder, prefix, options
@@ -27,7 +28,7 @@ class PartWriter:
     def write(self, table: pa.Table) -> None:
         """Appends the table, schema metadata aside."""
         table = table.replace_schema_metadata(None)
-        if self._writer is None or table.schema != self._schema:
+        if self._writer is None or table.schema != self._schema or _has_dictionary(table.schema):
             self._close()
             self._schema = table.schema
             path = self._folder / f"{self._prefix}-{self._parts:03d}.arrow"
@@ -44,6 +45,10 @@ class PartWriter:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._close()
+
+
+def _has_dictionary(schema: pa.Schema) -> bool:
+    return any(pa.types.is_dictionary(field.type) for field in schema)
 
 
 def paths(folder: Path, prefix: str) -> list[Path]:

@@ -71,6 +71,7 @@ def run(
     fresh: bool = False,
     settings: Sequence[str] = (),
     inputs: Mapping[str, Any] | None = None,
+    in_process: bool | None = None,
     progress: str | None = None,
 ) -> RunResult:
     """The result of running the pipeline to a published version.
@@ -78,7 +79,8 @@ def run(
     engine, address: see `gristmill.pipelines.engines`; small inputs run in this process. workers: processes, as many as cores if None.
     memory: bytes that all workers together may hold (`1.5GB`); the chunks that they work on are made to fit. scratch: the folder of work
     files, `OUTPUT/_work` if None. fresh: ignores finished work. settings: `key.path=value` texts laid over the file. inputs: the tables of
-    `frame` sources by name. progress: bar, lines or quiet.
+    `frame` sources by name. in_process: work in this process rather than on workers; None decides by the size of the input. progress: bar,
+    lines or quiet.
 
     The version is a function of the pipeline and the inputs: the same again publishes nothing. After a crash the same call resumes.
 
@@ -98,7 +100,7 @@ def run(
     check_columns(model, planned)
     if fresh:
         store.prune(set())
-    with choose_engine(engine, address, workers, planned, shown) as chosen:
+    with choose_engine(engine, address, workers, planned, shown, in_process=in_process) as chosen:
         runner = Runner(model, planned, chosen, store, folder, shown, chunk_bytes(memory, chosen.workers))
         outcome = runner.run()
         runner.seconds["total"] = time.monotonic() - start
@@ -160,10 +162,13 @@ BASE_BYTES = 200 << 20  # what a worker process holds before it has read anythin
 
 
 @contextlib.contextmanager
-def choose_engine(name: str, address: str | None, workers: int | None, planned: Sequence[Planned], progress: Progress) -> Iterator[Engine]:
+def choose_engine(
+    name: str, address: str | None, workers: int | None, planned: Sequence[Planned], progress: Progress, *, in_process: bool | None = None
+) -> Iterator[Engine]:
     """The engine, started: this process where the input is small and no cluster was named."""
     weights = [(5 if str(item).endswith((".gz", ".zst")) else 1) * item.bytes for plan in planned for item in plan.items]
-    if name == "dask" and address is None and sum(weights) <= IN_PROCESS_BYTES:
+    small = sum(weights) <= IN_PROCESS_BYTES if in_process is None else in_process
+    if name == "dask" and address is None and small:
         with InProcess() as engine:
             yield engine
         return

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator,
 
 from gristmill.pipelines.arrow_types import parse_type
 
-POSITION = pa.struct([("place", pa.dictionary(pa.int32(), pa.string())), ("at", pa.int64())])
+POSITION = pa.struct([("place", pa.string()), ("at", pa.int64())])
 """Where a record is: a file with the unit of `at` ("raw/a.jsonl.gz:byte"), and the number; null for a whole file."""
 
 BAD = pa.schema([("position", pa.string()), ("reason", pa.string()), ("detail", pa.string()), ("raw", pa.large_binary()), ("raw_bytes", pa.int64())])
@@ -158,8 +158,7 @@ class Chunk(NamedTuple):
 def positions(place: str, at: Any) -> pa.Array:
     """POSITION values in one file; `at` is an int64 array."""
     numbers = pa.array(at, pa.int64())
-    names = pa.DictionaryArray.from_arrays(pa.nulls(len(numbers), pa.int32()).fill_null(0), pa.array([place]))
-    return pa.StructArray.from_arrays([names, numbers], fields=list(POSITION))
+    return pa.StructArray.from_arrays([pa.repeat(pa.scalar(place), len(numbers)), numbers], fields=list(POSITION))
 
 
 def format_positions(found: pa.Array | pa.ChunkedArray) -> pa.Array:
@@ -167,7 +166,7 @@ def format_positions(found: pa.Array | pa.ChunkedArray) -> pa.Array:
     if isinstance(found, pa.ChunkedArray):
         parts = [format_positions(chunk) for chunk in found.chunks]
         return pa.concat_arrays(parts) if parts else pa.array([], pa.string())
-    place = found.field("place").dictionary_decode()
+    place = found.field("place")
     numbered = pc.binary_join_element_wise(place, pc.cast(found.field("at"), pa.string()), " ")
     return pc.coalesce(numbered, place)
 

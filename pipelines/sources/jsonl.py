@@ -184,11 +184,11 @@ def _read(text: bytes, schema: pa.Schema | None) -> pa.Table:
 
 
 def _joined(data: bytes, rows: Sequence[_Row]) -> bytes:
-    """The rows' bytes; without a copy where nothing lies between them."""
-    if sum(row.stop - row.start for row in rows) + 2 * len(rows) >= len(data) - rows[0].start and rows[0].start in (0, 3):
-        between = len(data) - rows[0].start - sum(row.stop - row.start for row in rows)
-        if between <= 2 * len(rows):  # line ends only
-            return data if rows[0].start == 0 else data[rows[0].start :]
+    """The rows' bytes; without a copy where only line ends lie between them."""
+    edges = np.array(rows, np.int64)
+    gaps = np.concatenate([edges[1:, 0], [len(data)]]) - edges[:, 1]
+    if edges[0, 0] in (0, len(BOM)) and gaps.max() <= 2:
+        return data[edges[0, 0] :]
     return b"\n".join(data[row.start : row.stop] for row in rows)
 
 
