@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
 
-from gristmill.errors import DatasetNotFoundError, NotADatasetError, TaintedVersionError, UsageError, did_you_mean
+from gristmill.errors import (
+    CorruptDatasetError,
+    DatasetNotFoundError,
+    NotADatasetError,
+    TaintedVersionError,
+    UsageError,
+    did_you_mean,
+    missing_column,
+)
 from gristmill.storage import interop, verify
+from gristmill.storage.candidates import NAME_DIGITS, read_candidate
 from gristmill.storage.diff import Difference, compare
 from gristmill.storage.folder import Folder, open_folder
 from gristmill.storage.manifest import FileEntry, FileList, Manifest
 from gristmill.storage.parquet import open_parquet
 from gristmill.storage.versions import newest_version, read_files, read_manifest, republish, version_numbers
+
+_CANDIDATE = re.compile(rf"[0-9a-f]{{{NAME_DIGITS}}}")
 
 
 class Dataset:
@@ -32,7 +45,7 @@ class Dataset:
 
     @property
     def version(self) -> int:
-        """The version's number, from 1."""
+        """The version's number, from 1; 0 for a candidate."""
         return self.manifest.version
 
     @property
@@ -81,40 +94,67 @@ class Dataset:
         self._check_split(split)
         return list(self.file_list.of_split(split))
 
+    def open_file(self, entry: FileEntry, *, metadata: Any = None, checksums: bool = False) -> Any:
+        """A file of this version as a pyarrow ParquetFile; the arguments are those of `open_parquet`.
+
+        Raises:
+            CorruptDatasetError: missing or not readable.
+        """
+        try:
+            return open_parquet(self.folder, entry.path, metadata=metadata, checksums=checksums)
+        except FileNotFoundError:
+            text = f"'{self.folder.url(entry.path)}' is missing; `gristmill verify` lists all that is wrong with {self.name}"
+            raise CorruptDatasetError(text, file=entry.path) from None
+
     def to_table(self, split: str | None = None, columns: list[str] | None = None) -> pa.Table:
-        """The rows of a split, or of all, in order, as one Arrow table in memory."""
-        schema = self.schema if columns is None else pa.schema([self.schema.field(name) for name in self._known(columns)])
-        tables = []
+        """The rows of a split, or of all, in order, as one Arrow table in memory.
+
+        Raises:
+            ColumnError: no such column.
+            UsageError: no such split.
+        """
+        schema = self.schema if columns is None else pa.schema([self._field(name) for name in columns])
+        tables = [schema.empty_table()]
         for entry in self.files(split):
-            with open_parquet(self.folder, entry.path) as file:
-                tables.append(file.read(columns=columns).select(schema.names).cast(schema))
-        return pa.concat_tables(tables) if tables else schema.empty_table()
+            with self.open_file(entry) as file:
+                tables.append(file.read(columns=schema.names).select(schema.names).cast(schema))
+        return pa.concat_tables(tables)
 
     def history(self) -> list[dict[str, Any]]:
         """Every version, newest first: version, created, rows, splits, fingerprint, parent, counts."""
         found = []
         for number in reversed(version_numbers(self.folder)):
             manifest = read_manifest(self.folder, number)
-            names = ("version", "parent", "created", "num_rows", "splits", "fingerprint", "layout", "engine", "code_version", "counts")
+            names = (
+                "version",
+                "parent",
+                "created",
+                "num_rows",
+                "splits",
+                "fingerprint",
+                "layout",
+                "engine",
+                "code_version",
+                "counts",
+            )
             found.append({name: getattr(manifest, name) for name in names})
         return found
 
     def verify(self, *, fast: bool = False) -> list[verify.Problem]:
         """Everything that doesn't match the manifest; empty if the version is whole. fast: sizes only, nothing is read."""
-        return verify.verify_files(self.folder, self.manifest, self.file_list, fast=fast)
+        return verify.verify_version(self.folder, self.manifest, fast=fast)
 
     def rollback(self, version: int) -> Dataset:
-        """A new, newest version with the files of an older one.
+        """The newest version, made with the files of an older one; no new one is made if the newest has them already.
 
         Raises:
             DatasetNotFoundError: no such version.
+            TaintedVersionError: rows of it were erased since.
             CommitConflictError: another run published meanwhile.
         """
         old = read_manifest(self.folder, version)
         check_untainted(self.folder, old)
-        newest = newest_version(self.folder)
-        assert newest is not None
-        return Dataset(self.folder, republish(self.folder, old, newest))
+        return Dataset(self.folder, republish(self.folder, old).manifest)
 
     def diff(self, other: Dataset) -> Difference:
         """What changed from this version to the other: schema, rows by uid, splits."""
@@ -132,70 +172,95 @@ class Dataset:
         """A lazy Dask DataFrame, one partition a shard."""
         return interop.to_dask(self, split, columns)
 
-    def _known(self, columns: list[str]) -> list[str]:
-        from gristmill.errors import missing_column
+    def to_torch(self, split: str | None = None, columns: list[str] | None = None) -> dict[str, Any]:
+        """The rows as {column: torch.Tensor, or a list for what has no tensor form}; for small data, `gristmill.stream` for large."""
+        return interop.to_torch(self.to_table(split, columns))
 
-        for name in columns:
-            if name not in self.schema.names:
-                raise missing_column(name, self.schema.names, f"{self.path}@{self.version}")
-        return columns
+    @property
+    def name(self) -> str:
+        """PATH@VERSION, as errors and commands have it."""
+        return f"{self.path}@{self.version or self.fingerprint[:NAME_DIGITS]}"
+
+    def _field(self, name: str) -> pa.Field:
+        if name not in self.schema.names:
+            raise missing_column(name, self.schema.names, self.name)
+        return self.schema.field(name)
 
     def _check_split(self, split: str | None) -> None:
         if split is not None and split not in self.splits:
-            raise UsageError(f"{self.path}@{self.version} has no split '{split}'.{did_you_mean(split, self.splits)}")
+            hint = did_you_mean(split, self.splits) or " It has no splits: leave split out."
+            raise UsageError(f"{self.name} has no split '{split}'.{hint}", split=split)
 
     def __repr__(self) -> str:
         splits = ", ".join(f"{name} {rows:,}" for name, rows in self.splits.items())
         return f"Dataset({self.path!r}, version={self.version}, rows={self.num_rows:,}{f', splits: {splits}' if splits else ''})"
 
 
-def open_dataset(path: str | os.PathLike[str] | Folder, version: int | None = None, options: Mapping[str, Any] | None = None) -> Dataset:
+def open_dataset(
+    path: str | os.PathLike[str] | Folder, version: int | None = None, options: Mapping[str, Any] | None = None
+) -> Dataset:
     """The newest published version of the dataset at a path or URL, or the one named by `version` or `PATH@VERSION`.
 
+    `PATH@` with the 16 digits of a candidate opens that. options: as for `open_folder`.
+
     Raises:
-        DatasetNotFoundError: no such folder or version.
+        DatasetNotFoundError: no such folder, version or candidate.
         NotADatasetError: a folder that isn't gristmill's.
         TaintedVersionError: rows of the version were erased since.
+        CorruptDatasetError, DatasetError: its manifest can't be read, or was written by a newer gristmill.
     """
     location, number = split_version(path, version)
     folder = open_folder(location, options)
-    if number is None:
-        number = newest_version(folder)
-    if number is None:
+    if isinstance(number, str):
+        return Dataset(folder, read_candidate(folder, number))
+    newest = newest_version(folder)
+    if newest is None:
         raise _absent(folder)
-    if not folder.exists("manifests"):
-        raise _absent(folder)
-    manifest = read_manifest(folder, number)
+    manifest = read_manifest(folder, newest if number is None else number)
     check_untainted(folder, manifest)
     return Dataset(folder, manifest)
 
 
-def split_version(path: str | os.PathLike[str] | Folder, version: int | None) -> tuple[str | Folder, int | None]:
-    """(path, version) of `PATH@VERSION`."""
+def split_version(path: str | os.PathLike[str] | Folder, version: int | None) -> tuple[str | Folder, int | str | None]:
+    """(path, version or name of a candidate) of `PATH@VERSION`."""
     if isinstance(path, Folder):
         return path, version
     text = os.fspath(path)
-    base, at, number = text.rpartition("@")
-    if at and number.isdigit():
-        if version is not None and version != int(number):
-            raise UsageError(f"'{text}' names version {number}, but version={version} was given too")
-        return base, int(number)
-    return text, version
+    base, at, name = text.rpartition("@")
+    if not at or not (name.isdecimal() or _CANDIDATE.fullmatch(name)):
+        return text, version
+    if version is not None and str(version) != name:
+        raise UsageError(f"'{text}' names version {name}, but version={version} was given too")
+    return base, name if _CANDIDATE.fullmatch(name) else int(name)
 
 
 def check_untainted(folder: Folder, manifest: Manifest) -> None:
     """Refuses a version that holds rows erased since."""
-    if folder.exists(f"erased/tainted/v{manifest.version:08d}"):
-        raise TaintedVersionError(f"'{folder.base}' version {manifest.version} holds rows that were erased since; open a newer version", version=manifest.version)
+    if folder.exists(tainted_path(manifest.version)):
+        text = f"'{folder.base}': version {manifest.version} holds rows that were erased since; open a newer version"
+        raise TaintedVersionError(text, version=manifest.version)
+
+
+def tainted_path(version: int) -> str:
+    """The mark of a version whose rows were erased."""
+    return f"erased/tainted/v{version:08d}"
 
 
 def _absent(folder: Folder) -> Exception:
-    if not folder.remote and not os.path.isdir(folder.base):
-        parent, name = os.path.split(folder.base)
-        near = did_you_mean(name, os.listdir(parent)) if os.path.isdir(parent) else ""
-        return DatasetNotFoundError(f"no dataset at '{folder.base}'.{near}")
-    if folder.exists("_work"):
-        return DatasetNotFoundError(f"'{folder.base}' has no published version yet; run its pipeline (again) to finish one")
-    if folder.remote and not folder.list(""):
-        return DatasetNotFoundError(f"no dataset at '{folder.base}'")
+    if folder.exists("manifests") or folder.exists("_work"):
+        return DatasetNotFoundError(
+            f"'{folder.base}' has no published version yet; run its pipeline (again) to finish one"
+        )
+    if not folder.exists(""):
+        return DatasetNotFoundError(
+            f"no dataset at '{folder.base}'.{'' if folder.remote else _neighbours(folder.base)}"
+        )
     return NotADatasetError(f"'{folder.base}' is not a gristmill dataset: it has no manifests/")
+
+
+def _neighbours(path: str) -> str:
+    parent, name = os.path.split(path)
+    if not os.path.isdir(parent):
+        return f" There is no folder '{parent}'."
+    near = difflib.get_close_matches(name, os.listdir(parent), n=1)
+    return f" Did you mean '{near[0]}'?" if near else ""

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gristmill.errors import missing_column
 from gristmill.kernels.digests import row_digests
 
 if TYPE_CHECKING:
@@ -35,12 +36,21 @@ class Difference:
 
 
 def compare(old: Dataset, new: Dataset) -> Difference:
-    """The difference. Only uids, splits and row digests are held in memory: about 100 bytes a row; shards that both share are not read."""
+    """The difference. Only uids, splits and row digests are held in memory: about 100 bytes a row; shards that both share are not read.
+
+    Raises:
+        ColumnError: a version without `_uid`.
+    """
     was, now = _columns(old), _columns(new)
+    for dataset, columns in ((old, was), (new, now)):
+        if "_uid" not in columns:
+            raise missing_column("_uid", columns, dataset.name)
     schema = {
         "added": sorted(set(now) - set(was)),
         "removed": sorted(set(was) - set(now)),
-        "retyped": sorted(f"{name}: {was[name]} -> {now[name]}" for name in set(was) & set(now) if was[name] != now[name]),
+        "retyped": sorted(
+            f"{name}: {was[name]} -> {now[name]}" for name in set(was) & set(now) if was[name] != now[name]
+        ),
     }
     shared_files = {entry.path for entry in old.file_list} & {entry.path for entry in new.file_list}
     common = sorted(set(was) & set(now))
@@ -48,7 +58,9 @@ def compare(old: Dataset, new: Dataset) -> Difference:
     place = pc.index_in(b["uid"], value_set=a["uid"].combine_chunks())
     both = b.filter(pc.is_valid(place))
     before = a.take(place.drop_null())
-    changed = (before["high"].to_numpy() != both["high"].to_numpy()) | (before["low"].to_numpy() != both["low"].to_numpy())
+    changed = (before["high"].to_numpy() != both["high"].to_numpy()) | (
+        before["low"].to_numpy() != both["low"].to_numpy()
+    )
     moved = pc.not_equal(pc.fill_null(before["split"], ""), pc.fill_null(both["split"], "")).to_numpy()
     sets = {
         "added": b.filter(pc.is_null(place))["uid"],
@@ -67,13 +79,15 @@ def _columns(dataset: Dataset) -> dict[str, str]:
 
 def _index(dataset: Dataset, columns: list[str], skip: set[str]) -> pa.Table:
     """uid, split, high, low of every row outside the skipped files."""
-    from gristmill.storage.parquet import open_parquet
-
-    found = [pa.schema([("uid", pa.large_string()), ("split", pa.string()), ("high", pa.uint64()), ("low", pa.uint64())]).empty_table()]
+    found = [
+        pa.schema(
+            [("uid", pa.large_string()), ("split", pa.string()), ("high", pa.uint64()), ("low", pa.uint64())]
+        ).empty_table()
+    ]
     for entry in dataset.file_list:
         if entry.path in skip:
             continue
-        with open_parquet(dataset.folder, entry.path) as file:
+        with dataset.open_file(entry) as file:
             for batch in file.iter_batches(columns=columns):
                 table = pa.Table.from_batches([batch])
                 digests = row_digests(table)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import os
 import socket
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from gristmill.errors import InputError, MissingDependencyError, RunError
+from gristmill.errors import GristmillError, InputError, RunError
+from gristmill.storage import remote
 
 TEMPORARY = ".tmp-"  # files so named are being written, or were when their writer died
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)  # what file systems without hard links answer
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class Folder:
     """A local folder or a URL (s3://bucket/prefix; other schemes come through fsspec), picklable. Paths inside are relative, with `/`.
 
     Reads after writes are fresh: nothing about files is cached. Local writes are synced before they become visible.
+
+    Every method raises InputError for a missing permission or a remote that can't be reached, and RunError for a full disk.
     """
 
     base: str
@@ -43,154 +47,130 @@ class Folder:
         Raises:
             FileNotFoundError: no such file.
         """
-        with self.open_input(path) as source:
-            return source.read()
+        with _clear_errors(self.url(path), "read"):
+            if self.remote:
+                return self._client.cat_file(self.url(path))  # type: ignore[no-any-return]
+            return Path(self.url(path)).read_bytes()
 
     def open_input(self, path: str) -> IO[bytes]:
         """The file, open for reading and seeking."""
-        if self.remote:
-            return self._remote.open(self.url(path), "rb")  # type: ignore[no-any-return]
-        return open(self.url(path), "rb")
+        with _clear_errors(self.url(path), "read"):
+            if self.remote:
+                return self._client.open(self.url(path), "rb")  # type: ignore[no-any-return]
+            return Path(self.url(path)).open("rb")
 
     @contextlib.contextmanager
     def writer(self, path: str) -> Iterator[WritableFile]:
-        """A file to write, which appears whole when the block ends without an error; `rename` may change its name until then."""
-        target = WritableFile(path)
-        temporary = f"{path.rpartition('/')[0]}/{TEMPORARY}{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:12]}".lstrip("/")
-        with _readable_errors(self.url(path)):
+        """A file to write, which appears whole when the block ends without an error; `rename` may change its name until then.
+
+        A remote file is collected in the local temporary folder and uploaded at the end, so that no half of it is ever there.
+        """
+        with _clear_errors(self.url(path), "write"):
             if self.remote:
-                # an upload under a temporary name, then a copy on the server: the name is known only once the content is
-                try:
-                    with self._remote.open(self.url(temporary), "wb") as sink:
-                        target.sink = sink
-                        yield target
-                    self._remote.mv(self.url(temporary), self.url(target.path))
-                except BaseException:
-                    with contextlib.suppress(FileNotFoundError, OSError):
-                        self._remote.rm(self.url(temporary))
-                    raise
+                with tempfile.NamedTemporaryFile(prefix=f"gristmill{TEMPORARY}") as sink:
+                    target = WritableFile(path, sink)
+                    yield target
+                    sink.flush()
+                    remote.upload(
+                        self._client, sink.name, self.url(target.path), self.url(_temporary_name(target.path))
+                    )
                 return
-            local = Path(self.url(temporary))
-            local.parent.mkdir(parents=True, exist_ok=True)
+            temporary = Path(self.url(_temporary_name(path)))
+            _make_folder(temporary.parent)
             try:
-                with open(local, "wb") as sink:
-                    target.sink = sink
+                with temporary.open("xb") as sink:
+                    target = WritableFile(path, sink)
                     yield target
                     sink.flush()
                     os.fsync(sink.fileno())
                 final = Path(self.url(target.path))
-                final.parent.mkdir(parents=True, exist_ok=True)
-                local.replace(final)
+                _make_folder(final.parent)
+                temporary.replace(final)
+                _sync_folder(final.parent)
             finally:
-                local.unlink(missing_ok=True)
+                temporary.unlink(missing_ok=True)
 
     def write_atomic(self, path: str, content: bytes) -> None:
         """Writes or replaces the file; a reader sees the old content or the new, never a part."""
+        if self.remote:
+            with _clear_errors(self.url(path), "write"):
+                remote.put(self._client, self.url(path), content, self.url(_temporary_name(path)))
+            return
         with self.writer(path) as target:
             target.sink.write(content)
 
     def create(self, path: str, content: bytes) -> None:
         """Makes the file with its whole content, or fails: of several at once exactly one succeeds.
 
-        Local: a hard link to a finished file, which fails if the name is taken; where the file system has no links, an exclusive open (whose
-        content isn't atomic under a crash). S3: a put with If-None-Match.
+        Local: a hard link to a finished file, which fails if the name is taken; where the file system has no links, an exclusive open, whose
+        content can be cut short by a crash. S3: a put with If-None-Match. Other schemes: fsspec's mode "create", atomic where theirs is.
 
         Raises:
             FileExistsError: the file exists.
         """
-        if self.remote:
-            self._create_remote(path, content)
-            return
-        final = Path(self.url(path))
-        with _readable_errors(str(final)):
-            final.parent.mkdir(parents=True, exist_ok=True)
-            temporary = final.parent / f"{TEMPORARY}{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:12]}"
+        with _clear_errors(self.url(path), "write"):
+            if self.remote:
+                remote.create(self._client, self.url(path), content)
+                return
+            final = Path(self.url(path))
+            temporary = Path(self.url(_temporary_name(path)))
+            _make_folder(final.parent)
             try:
-                with open(temporary, "xb") as sink:
-                    sink.write(content)
-                    sink.flush()
-                    os.fsync(sink.fileno())
+                _write_new(temporary, content)
                 try:
                     os.link(temporary, final)
                 except OSError as error:
-                    if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
+                    if error.errno not in NO_LINKS:
                         raise
-                    with open(final, "xb") as sink:
-                        sink.write(content)
+                    _write_new(final, content)
+                _sync_folder(final.parent)
             finally:
                 temporary.unlink(missing_ok=True)
 
     def exists(self, path: str) -> bool:
         """Whether there is a file or a folder that isn't empty."""
-        if self.remote:
-            return bool(self._remote.exists(self.url(path)))
-        return os.path.exists(self.url(path))
+        with _clear_errors(self.url(path), "read"):
+            if self.remote:
+                return bool(self._client.exists(self.url(path)))
+            return Path(self.url(path)).exists()
 
     def size(self, path: str) -> int:
-        """The file's bytes."""
-        return int(self._remote.size(self.url(path))) if self.remote else os.stat(self.url(path)).st_size
+        """The file's bytes.
 
-    def list(self, prefix: str = "") -> list[tuple[str, int, float]]:
-        """(path, bytes, seconds since 1970 of the last change) of every file under the prefix, sorted by path; none if there is no such folder."""
-        if self.remote:
-            return self._list_remote(prefix)
-        root = Path(self.url(prefix) if prefix else self.base)
-        found = []
-        for folder, _, files in os.walk(root):
-            for name in files:
-                full = os.path.join(folder, name)
-                with contextlib.suppress(FileNotFoundError):  # a temporary file may go while we look
-                    info = os.stat(full)
-                    found.append((os.path.relpath(full, self.base).replace(os.sep, "/"), info.st_size, info.st_mtime))
-        return sorted(found)
+        Raises:
+            FileNotFoundError: no such file.
+        """
+        with _clear_errors(self.url(path), "read"):
+            return int(self._client.size(self.url(path))) if self.remote else Path(self.url(path)).stat().st_size
+
+    def list(self, prefix: str = "", *, recursive: bool = True) -> list[tuple[str, int, float]]:
+        """(path, bytes, seconds since 1970 of the last change) of every file in the folder `prefix`, sorted by path; none if there is no such folder."""
+        place = self.url(prefix.rstrip("/"))
+        with _clear_errors(place, "list"):
+            if self.remote:
+                return remote.list_files(self._client, place, self.base, recursive=recursive)
+            within = f"{prefix.rstrip('/')}/" if prefix else ""
+            return sorted(_walk(place, within, recursive=recursive))
 
     def delete(self, path: str) -> None:
         """Removes the file; it may be gone already."""
-        with contextlib.suppress(FileNotFoundError):
+        with _clear_errors(self.url(path), "delete"), contextlib.suppress(FileNotFoundError):
             if self.remote:
-                self._remote.rm_file(self.url(path))
+                self._client.rm_file(self.url(path))
             else:
-                os.unlink(self.url(path))
-
-    def _list_remote(self, prefix: str) -> list[tuple[str, int, float]]:
-        try:
-            found = self._remote.find(self.url(prefix) if prefix else self.base, detail=True)
-        except FileNotFoundError:
-            return []
-        root = self._remote._strip_protocol(self.base).rstrip("/") + "/"  # noqa: SLF001  fsspec's own way to compare paths
-        rows = []
-        for name, info in found.items():
-            changed = info.get("LastModified") or info.get("mtime") or info.get("updated")
-            rows.append((name.removeprefix(root), int(info["size"]), changed.timestamp() if hasattr(changed, "timestamp") else float(changed or 0)))
-        return sorted(rows)
-
-    def _create_remote(self, path: str, content: bytes) -> None:
-        if self.base.startswith(("s3://", "s3a://")):
-            bucket, _, key = self._remote._strip_protocol(self.url(path)).partition("/")  # noqa: SLF001
-            try:
-                self._remote.call_s3("put_object", Bucket=bucket, Key=key, Body=content, IfNoneMatch="*")
-            except FileExistsError:
-                raise
-            except Exception as error:
-                code = getattr(error, "response", {}).get("Error", {}).get("Code", "") or str(error)
-                if "PreconditionFailed" in code or "ConditionalRequestConflict" in code or "412" in code or "pre-conditions" in code:
-                    raise FileExistsError(errno.EEXIST, "exists", self.url(path)) from error
-                raise
-            return
-        self._remote.pipe_file(self.url(path), content, mode="create")
+                Path(self.url(path)).unlink()
 
     @property
-    def _remote(self) -> Any:
-        return _filesystem(self.base.split("://")[0], tuple(sorted(self.options.items(), key=str)), os.getpid())
+    def _client(self) -> Any:
+        return remote.client(self.base.split("://", maxsplit=1)[0], self.options)
 
 
+@dataclass
 class WritableFile:
     """A file on its way: `sink` takes bytes; `path` is the name that it will have."""
 
+    path: str
     sink: IO[bytes]
-
-    def __init__(self, path: str) -> None:
-        self.path = path
 
     def rename(self, path: str) -> None:
         """Changes the name that the file will appear under."""
@@ -205,37 +185,88 @@ def open_folder(location: str | os.PathLike[str] | Folder, options: Mapping[str,
     if text.startswith("file://"):
         text = text.removeprefix("file://")
     if "://" not in text:
-        text = str(Path(text).absolute())
+        text = str(Path(text).expanduser().absolute())
     return Folder(text.rstrip("/") or "/", dict(options or {}))
 
 
-@functools.lru_cache(maxsize=16)
-def _filesystem(protocol: str, options: tuple[tuple[str, Any], ...], process: int) -> Any:
-    """One client for each process (after a fork an event loop of the parent would hang)."""
-    import fsspec
+def is_temporary(path: str) -> bool:
+    """Whether the file is one that is, or was, being written."""
+    return path.rpartition("/")[2].startswith(TEMPORARY)
 
-    extra: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True, **dict(options)}
-    if protocol in ("s3", "s3a") and "endpoint_url" not in extra and os.environ.get("AWS_ENDPOINT_URL"):
-        extra["endpoint_url"] = os.environ["AWS_ENDPOINT_URL"]
+
+def _temporary_name(path: str) -> str:
+    """A new temporary name in the same folder; host and process tell whose it is."""
+    folder, slash, _ = path.rpartition("/")
+    return f"{folder}{slash}{TEMPORARY}{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:12]}"
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    """The file, synced; nothing of it is left if that fails."""
+    with path.open("xb") as sink:
+        try:
+            sink.write(content)
+            sink.flush()
+            os.fsync(sink.fileno())
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+
+def _make_folder(path: Path) -> None:
     try:
-        return fsspec.filesystem(protocol, **extra)
-    except ImportError as error:
-        hint = "gristmill[s3]" if protocol.startswith("s3") else f"the fsspec package for {protocol}"
-        raise MissingDependencyError(f"{protocol}:// needs a package that isn't installed: pip install '{hint}' ({error})") from error
-    except ValueError as error:
-        raise InputError(f"no file system for '{protocol}://': {error}") from error
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(
+            f"can't make the folder '{path}': '{error.filename}' is a file; choose another folder or move the file away",
+            path=str(path),
+        ) from error
+
+
+def _sync_folder(path: Path) -> None:
+    """Makes a new name in the folder survive a power failure."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _walk(folder: str, prefix: str, *, recursive: bool) -> Iterator[tuple[str, int, float]]:
+    try:
+        entries = os.scandir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    with entries:
+        for entry in entries:
+            if entry.is_dir():
+                if recursive and not entry.is_symlink():
+                    yield from _walk(entry.path, f"{prefix}{entry.name}/", recursive=True)
+                continue
+            with contextlib.suppress(FileNotFoundError):  # a temporary file may go while we look
+                info = entry.stat()
+                yield f"{prefix}{entry.name}", info.st_size, info.st_mtime
 
 
 @contextlib.contextmanager
-def _readable_errors(path: str) -> Iterator[None]:
-    """Says what to do about a full disk or a missing permission."""
+def _clear_errors(path: str, doing: str) -> Iterator[None]:
+    """Says what to do about a full disk, a missing permission or a remote that doesn't answer."""
     try:
         yield
-    except FileExistsError:
+    except (GristmillError, FileExistsError, FileNotFoundError):
         raise
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise RunError(f"no space left while writing '{path}'; free some and run the same command again: it resumes") from error
-        if isinstance(error, PermissionError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise InputError(f"no permission to write '{path}': {error.strerror}") from error
+            raise RunError(
+                f"no space left to write '{path}': free some and run the same command again, it resumes", path=path
+            ) from error
+        if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+            at = error.filename or path
+            text = f"no permission to {doing} '{at}' ({error.strerror or error}): allow it, or choose another folder"
+            raise InputError(text, path=str(at)) from error
+        raise
+    except Exception as error:
+        if remote.is_connection_error(error):
+            raise InputError(
+                f"can't {doing} '{path}': {error}. Check the address, the network and the credentials", path=path
+            ) from error
         raise

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from gristmill.errors import UsageError
-from gristmill.storage.folder import TEMPORARY, Folder
-from gristmill.storage.versions import manifest_path, read_files, read_manifest, version_numbers
+from gristmill.storage.candidates import candidate_path, list_candidates
+from gristmill.storage.folder import Folder, is_temporary
+from gristmill.storage.manifest import FileList, Manifest
+from gristmill.storage.versions import (
+    THREADS,
+    manifest_path,
+    now,
+    read_manifest,
+    read_part,
+    removed_path,
+    version_numbers,
+)
 
 DAY = 86_400.0
-KEPT_FOLDERS = ("verdicts/", "candidates/", "erased/", "_work/")
+COLLECTED = ("data/", "manifests/files/", "ledger/", "reports/")  # everywhere else only temporary files are removed
+WORK = "_work/"  # its temporary files are the pipeline's own to remove
 
 
 @dataclass(frozen=True)
@@ -26,47 +41,67 @@ class Collected:
 def gc(folder: Folder, keep: int | None = None, *, dry_run: bool = False, older_than: float = DAY) -> Collected:
     """Removes all but the newest `keep` versions (None keeps every version), then files that no version left needs.
 
-    Files younger than `older_than` seconds stay unless a removed version held them: a run may be about to publish them. Live files, verdicts,
-    candidates, erasure records and work files are never touched.
+    Goes: shards, parts of file lists, ledgers and reports that no version and no candidate needs, and temporary files. Of these, files younger
+    than `older_than` seconds stay unless a removed version held them: a run may be about to publish them. All else stays: verdicts, erasure
+    records, work files, the manifests of removed versions (as history, marked), and whatever isn't gristmill's.
+
+    A publish beside it is safe: it checks its files right before it commits, and fails if they are gone.
 
     Raises:
         UsageError: keep is under 1.
+        DatasetError: a manifest can't be read; nothing is removed.
     """
     if keep is not None and keep < 1:
         raise UsageError(f"--keep {keep}: at least the newest version stays; write 1 or more")
     numbers = version_numbers(folder)
     dead = numbers[:-keep] if keep is not None else []
-    doomed = set().union(*(_files_of(folder, number) for number in dead)) if dead else set()
-    live: set[str] = set().union(*(_files_of(folder, number) for number in numbers if number not in dead)) if numbers else set()
-    now = time.time()
-    gone, size = [], 0
-    for path, count, changed in folder.list(""):
-        if path in live or path.startswith(KEPT_FOLDERS) or _of_live_ledger(path, live):
-            continue
-        if path in doomed or _of_live_ledger(path, doomed) or now - changed > older_than:
-            if path.startswith("manifests/v") and path not in doomed:
-                continue
-            gone.append(path)
-            size += count
+    parts: dict[str, list[str]] = {}
+    live = _needed(folder, [*_manifests(folder, set(numbers) - set(dead)), *list_candidates(folder)], parts)
+    doomed = _needed(folder, _manifests(folder, dead), parts) - live
+    since = time.time() - older_than
+    gone = {path: size for path, size, changed in folder.list() if _goes(path, changed < since, live, doomed)}
     if not dry_run:
-        # a version's manifest goes first: what is left of it is then an orphan, never a version with holes
-        for path in sorted(gone, key=lambda name: not name.startswith("manifests/v")):
-            folder.delete(path)
-    return Collected(tuple(dead), tuple(sorted(gone)), size, dry_run)
+        for number in dead:  # from here on they don't exist, and what is left of them is an orphan
+            with contextlib.suppress(FileExistsError):
+                folder.create(removed_path(number), json.dumps({"removed": now()}).encode())
+        fresh = set(version_numbers(folder)) - set(numbers)
+        spared = _needed(folder, [*_manifests(folder, fresh), *list_candidates(folder)], parts)
+        gone = {path: size for path, size in gone.items() if path not in spared and _unit(path) not in spared}
+        with ThreadPoolExecutor(THREADS) as threads:
+            list(threads.map(folder.delete, gone))
+    return Collected(tuple(dead), tuple(sorted(gone)), sum(gone.values()), dry_run)
 
 
-def _files_of(folder: Folder, version: int) -> set[str]:
-    """Every file that the version needs; a ledger or report by its folder's or file's name."""
-    manifest = read_manifest(folder, version)
-    needed = {manifest_path(version), *(part["path"] for part in manifest.parts)}
-    files = read_files(folder, manifest)
-    needed.update(files.table["path"].to_pylist())
-    needed.update(name for names in files.table["side_cars"].to_pylist() for name in names or ())
-    if manifest.ledger:
-        needed.add(manifest.ledger)
-        needed.update(f"reports/{manifest.ledger.rsplit('/', 1)[-1]}{ending}" for ending in (".html", ".json"))
+def _manifests(folder: Folder, numbers: Iterable[int]) -> list[Manifest]:
+    return [read_manifest(folder, number) for number in sorted(numbers)]
+
+
+def _needed(folder: Folder, manifests: Iterable[Manifest], parts: dict[str, list[str]]) -> set[str]:
+    """The files, and folders of ledgers, that the versions need. `parts` keeps what was read: versions share them."""
+    needed: set[str] = set()
+    for manifest in manifests:
+        needed.add(manifest_path(manifest.version) if manifest.version else candidate_path(manifest))
+        for part in manifest.parts:
+            if part["path"] not in parts:
+                parts[part["path"]] = list(FileList(read_part(folder, part)).paths())
+            needed.add(part["path"])
+            needed.update(parts[part["path"]])
+        for name in (manifest.ledger.rpartition("/")[2] if manifest.ledger else None, f"v{manifest.version:08d}"):
+            if name:
+                needed |= {f"ledger/{name}", f"reports/{name}"}
     return needed
 
 
-def _of_live_ledger(path: str, needed: set[str]) -> bool:
-    return path.rpartition("/")[0] in needed and TEMPORARY not in path
+def _goes(path: str, old: bool, live: set[str], doomed: set[str]) -> bool:
+    if path in live or (_unit(path) in live and not is_temporary(path)):
+        return False
+    if is_temporary(path):
+        return old and not path.startswith(WORK)
+    return path.startswith(COLLECTED) and (old or path in doomed or _unit(path) in doomed)
+
+
+def _unit(path: str) -> str:
+    """What a ledger's or report's file belongs to: `ledger/NAME` of all files in it, `reports/NAME` of NAME.html, NAME.json and NAME/..."""
+    kind, _, rest = path.partition("/")
+    name = rest.partition("/")[0]
+    return f"{kind}/{name.partition('.')[0] if kind == 'reports' else name}" if kind in ("ledger", "reports") else path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -21,7 +22,7 @@ def to_pandas(table: pa.Table) -> Any:
 
 def to_polars(table: pa.Table) -> Any:
     """A Polars DataFrame."""
-    polars = _need("polars")
+    polars = _need("polars", "polars")
     return polars.from_arrow(table)
 
 
@@ -37,6 +38,28 @@ def to_dask(dataset: Dataset, split: str | None, columns: list[str] | None) -> A
     return frames.from_map(_Partition(dataset.folder, columns), files, meta=empty)
 
 
+def to_torch(table: pa.Table) -> dict[str, Any]:
+    """{column: tensor or list}. Numbers and bools without nulls are tensors of their own type, fixed-size lists of them 2-D; all else is a list."""
+    torch = _need("torch", "gristmill[torch]")
+    return {name: _tensor(torch, table[name].combine_chunks()) for name in table.column_names}
+
+
+def _tensor(torch: Any, column: pa.Array) -> Any:
+    column = pa.concat_arrays(column.chunks) if isinstance(column, pa.ChunkedArray) else column
+    kind, shape = column.type, [len(column)]
+    if pa.types.is_fixed_size_list(kind) and not column.null_count:
+        column, shape = column.flatten(), [len(column), kind.list_size]
+        kind = column.type
+    plain = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    if not plain or column.null_count:
+        return column.to_pylist() if len(shape) == 1 else _nested(column.to_pylist(), shape[1])
+    return torch.from_numpy(column.to_numpy(zero_copy_only=False).copy()).reshape(shape)
+
+
+def _nested(values: list[Any], size: int) -> list[list[Any]]:
+    return [values[i : i + size] for i in range(0, len(values), size)]
+
+
 class _Partition:
     """Reads one shard as pandas; picklable, for Dask workers."""
 
@@ -47,11 +70,9 @@ class _Partition:
         return read_table(self._folder, path, self._columns).to_pandas()
 
 
-def _need(name: str) -> Any:
-    import importlib
-
+def _need(name: str, extra: str = "gristmill[pandas]") -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        package = name.split(".")[0]
-        raise MissingDependencyError(f"{package} is needed for this: pip install 'gristmill[pandas]' or {package}") from error
+        package = name.partition(".")[0]
+        raise MissingDependencyError(f"{package} is needed for this: pip install '{extra}' or {package}") from error

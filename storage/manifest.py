@@ -7,7 +7,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -28,14 +28,17 @@ FILES = pa.schema(
         pa.field("sha256", pa.string(), nullable=False),
         pa.field("row_group_rows", pa.list_(pa.int32()), nullable=False),
         pa.field("row_sum", pa.string(), nullable=False),
-        pa.field("side_cars", pa.list_(pa.string())),
+        pa.field("side_cars", pa.list_(pa.string()), nullable=False),
     ]
 )
 
 
 @dataclass(frozen=True)
 class FileEntry:
-    """One shard. path: relative to the dataset. row_sum: the sum of its row digests mod 2^128, 32 hex digits. side_cars: row-aligned files."""
+    """One shard. path: relative to the dataset. row_sum: the sum of its row digests mod 2^128, 32 hex digits.
+
+    side_cars: row-aligned files that hold more columns of the same rows.
+    """
 
     path: str
     split: str | None
@@ -48,12 +51,14 @@ class FileEntry:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
-        return {name: list(value) if isinstance(value := getattr(self, name), tuple) else value for name in self.__dataclass_fields__}
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> FileEntry:
         """The inverse of `to_dict`."""
-        return FileEntry(**{**values, "row_group_rows": tuple(values["row_group_rows"]), "side_cars": tuple(values.get("side_cars") or ())})
+        listed = {name: tuple(values.get(name) or ()) for name in ("row_group_rows", "side_cars")}
+        return FileEntry(**{**values, **listed})
 
 
 class FileList:
@@ -65,8 +70,8 @@ class FileList:
     @staticmethod
     def of(entries: Sequence[FileEntry]) -> FileList:
         """The list of some entries, in their order."""
-        rows = [entry.to_dict() for entry in entries]
-        return FileList(pa.Table.from_pylist(rows, schema=FILES) if rows else FILES.empty_table())
+        columns = {each.name: pa.array([getattr(entry, each.name) for entry in entries], each.type) for each in FILES}
+        return FileList(pa.table(columns, schema=FILES))
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -86,6 +91,11 @@ class FileList:
         return int(pc.sum(self.table["rows"]).as_py() or 0)
 
     @property
+    def num_bytes(self) -> int:
+        """Bytes of all files, side-cars aside."""
+        return int(pc.sum(self.table["bytes"]).as_py() or 0)
+
+    @property
     def row_sum(self) -> int:
         """The sum of all row digests mod 2^128."""
         return sum(int(text, 16) for text in self.table["row_sum"].to_pylist()) % 2**128
@@ -96,29 +106,39 @@ class FileList:
         found = named.group_by("split", use_threads=False).aggregate([("rows", "sum")])
         return dict(zip(found["split"].to_pylist(), found["rows_sum"].to_pylist(), strict=True))
 
+    def paths(self) -> Iterator[str]:
+        """Every file that the list needs: shards and their side-cars."""
+        yield from self.table["path"].to_pylist()
+        yield from pc.list_flatten(self.table["side_cars"]).to_pylist()
+
     @functools.cached_property
     def layout(self) -> str:
-        """sha256 over the ordered (path, bytes, rows, row-group rows): what a loader's order depends on."""
-        digest = hashlib.sha256()
-        for batch in self.table.select(["path", "bytes", "rows", "row_group_rows"]).to_batches(max_chunksize=65536):
-            paths = batch.column(0).cast(pa.large_string())
-            groups = batch.column(3)
-            for array in (paths.buffers()[1], paths.buffers()[2]):
-                digest.update(_bytes(array))
-            digest.update(np.ascontiguousarray(batch.column(1).to_numpy()).tobytes())
-            digest.update(np.ascontiguousarray(batch.column(2).to_numpy()).tobytes())
-            digest.update(np.ascontiguousarray(pc.list_value_length(groups).to_numpy()).tobytes())
-            digest.update(np.ascontiguousarray(groups.flatten().to_numpy()).tobytes())
+        """sha256 over the ordered (path, bytes, rows, row-group rows): what a loader's order depends on. 64 hex digits.
+
+        Column by column: the number of files; for path its lengths, then its text; bytes; rows; for row-group rows their number by file, then
+        all of them. Numbers are 64-bit little-endian.
+        """
+        paths, groups = self.table["path"], self.table["row_group_rows"]
+        digest = hashlib.sha256(_numbers(len(self)))
+        digest.update(_numbers(pc.binary_length(paths)))
+        for chunk in paths.chunks:
+            digest.update("".join(chunk.to_pylist()).encode())
+        for column in (self.table["bytes"], self.table["rows"], pc.list_value_length(groups), pc.list_flatten(groups)):
+            digest.update(_numbers(column))
         return digest.hexdigest()
 
 
-def _bytes(buffer: pa.Buffer | None) -> bytes:
-    return b"" if buffer is None else buffer.to_pybytes()
+def _numbers(values: Any) -> memoryview:
+    return np.ascontiguousarray(values, dtype="<i8").data.cast("B") if len(np.atleast_1d(values)) else memoryview(b"")
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A version: everything about it but the rows. `parts` name the files that hold its file list. `gate`: suites that must pass."""
+    """A version: everything about it but the rows. Never changed once it is published.
+
+    parts: the files that hold its file list (path, sha256, files). gate: suites that must pass. publisher: host, process and a random number,
+    which no other manifest shares. version: from 1; 0 while it is a candidate.
+    """
 
     version: int
     parent: int | None
@@ -129,19 +149,21 @@ class Manifest:
     fingerprint: str
     layout: str
     parts: Sequence[Mapping[str, Any]]
+    publisher: str
     gate: Sequence[str] = ()
     pipeline: Mapping[str, Any] | None = None
     engine: str | None = None
     code_version: str = ""
     counts: Mapping[str, int] = field(default_factory=dict)
     ledger: str | None = None
-    tainted: str | None = None
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> bytes:
         """Canonical JSON: equal manifests are equal bytes."""
-        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        values["schema"] = {"arrow": base64.b64encode(self.schema.serialize().to_pybytes()).decode(), "columns": _readable(self.schema)}
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        arrow = base64.b64encode(self.schema.serialize().to_pybytes()).decode()
+        values["schema"] = {"arrow": arrow, "columns": [[each.name, str(each.type)] for each in self.schema]}
+        values["splits"] = list(self.splits.items())  # their order is the pipeline's
         return json.dumps(values, indent=1, sort_keys=True, default=_plain).encode() + b"\n"
 
     @staticmethod
@@ -155,16 +177,13 @@ class Manifest:
         try:
             values = json.loads(content)
             found = int(values["format_version"])
-        except (ValueError, KeyError, TypeError) as error:
+            if found > FORMAT_VERSION:
+                text = f"'{where}' has format version {found}, this gristmill reads up to {FORMAT_VERSION}"
+                raise DatasetError(f"{text}: install a newer gristmill", found=found)
+            values["schema"] = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(values["schema"]["arrow"])))
+            return Manifest(**{**values, "splits": dict(values["splits"])})
+        except (ValueError, KeyError, TypeError, pa.ArrowInvalid, OSError) as error:
             raise CorruptDatasetError(f"'{where}' is not a readable manifest: {error}", file=where) from error
-        if found > FORMAT_VERSION:
-            raise DatasetError(f"'{where}' has format version {found}, this gristmill reads up to {FORMAT_VERSION}: install a newer gristmill")
-        values["schema"] = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(values["schema"]["arrow"])))
-        return Manifest(**values)
-
-
-def _readable(schema: pa.Schema) -> dict[str, str]:
-    return {schema_field.name: str(schema_field.type) for schema_field in schema}
 
 
 def _plain(value: Any) -> Any:

@@ -9,12 +9,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from gristmill.errors import CorruptDatasetError
+import pyarrow as pa
+
+from gristmill.errors import CorruptDatasetError, InputError
+from gristmill.kernels.digests import fingerprint
 from gristmill.storage.folder import Folder
-from gristmill.storage.manifest import FileEntry, FileList, Manifest
+from gristmill.storage.manifest import FILES, FileEntry, FileList, Manifest
 from gristmill.storage.parquet import open_parquet
+from gristmill.storage.versions import read_part
 
 BLOCK = 8 << 20
+THREADS = 4
+AHEAD = 4096  # files whose checks are under way at a time, so that a million of them stay cheap
 
 
 @dataclass(frozen=True)
@@ -25,31 +31,61 @@ class Problem:
     what: str
 
 
-def verify_files(folder: Folder, manifest: Manifest, files: FileList, *, fast: bool = False) -> list[Problem]:
-    """Every problem, in file order: missing, another size, another sha256, unreadable, other row groups. Reads all bytes unless `fast`."""
-    found = [
-        Problem(part["path"], "missing or changed")
-        for part in manifest.parts
-        if not folder.exists(part["path"]) or hashlib.sha256(folder.read_bytes(part["path"])).hexdigest() != part["sha256"]
-    ]
-    with ThreadPoolExecutor(4) as threads:
-        for problems in threads.map(lambda entry: list(_check(folder, entry, fast=fast)), files):
-            found += problems
-    if files.num_rows != manifest.num_rows:
-        found.append(Problem("manifest", f"says {manifest.num_rows} rows, its files have {files.num_rows}"))
-    return found
+def verify_version(folder: Folder, manifest: Manifest, *, fast: bool = False) -> list[Problem]:
+    """Every problem, in file order; empty if the version is whole.
+
+    A part of the file list, a shard or a side-car that is missing; a shard of another size, sha256, schema or row groups, or not readable; totals,
+    layout or fingerprint that the file list doesn't give; a ledger without files. Reads all bytes once, unless `fast`: then sizes only.
+    """
+    problems: list[Problem] = []
+    tables = [FILES.empty_table()]
+    for part in manifest.parts:
+        try:
+            tables.append(read_part(folder, part))
+        except (CorruptDatasetError, InputError) as error:
+            problems.append(Problem(part["path"], str(error)))
+    files = FileList(pa.concat_tables(tables))
+    if not problems:
+        problems += _check_totals(manifest, files)
+    if manifest.ledger and not folder.list(manifest.ledger):
+        problems.append(Problem(manifest.ledger, "the version's ledger is missing"))
+    entries = iter(files)
+    with ThreadPoolExecutor(THREADS) as threads:
+        while some := [entry for entry, _ in zip(entries, range(AHEAD), strict=False)]:
+            for found in threads.map(lambda entry: list(_check(folder, manifest.schema, entry, fast=fast)), some):
+                problems += found
+    return problems
 
 
-def _check(folder: Folder, entry: FileEntry, *, fast: bool) -> Iterator[Problem]:
-    if not folder.exists(entry.path):
+def _check_totals(manifest: Manifest, files: FileList) -> Iterator[Problem]:
+    expected = {
+        "rows": (manifest.num_rows, files.num_rows),
+        "rows by split": ({name: rows for name, rows in manifest.splits.items() if rows}, files.splits()),
+        "layout": (manifest.layout, files.layout),
+        "fingerprint": (manifest.fingerprint, fingerprint(manifest.schema, files.row_sum, files.num_rows)),
+    }
+    for name, (said, found) in expected.items():
+        if said != found:
+            yield Problem("manifest", f"{name}: it says {said}, its file list gives {found}")
+
+
+def _check(folder: Folder, schema: pa.Schema, entry: FileEntry, *, fast: bool) -> Iterator[Problem]:
+    for path in entry.side_cars:
+        if not folder.exists(path):
+            yield Problem(path, f"missing; a side-car of '{entry.path}'")
+    try:
+        size = folder.size(entry.path)
+        if size != entry.bytes:
+            yield Problem(entry.path, f"{size} bytes, expected {entry.bytes}")
+        elif not fast:
+            yield from _check_content(folder, schema, entry)
+    except FileNotFoundError:
         yield Problem(entry.path, "missing")
-        return
-    size = folder.size(entry.path)
-    if size != entry.bytes:
-        yield Problem(entry.path, f"{size} bytes, expected {entry.bytes}")
-        return
-    if fast:
-        return
+    except (CorruptDatasetError, InputError) as error:
+        yield Problem(entry.path, str(error))
+
+
+def _check_content(folder: Folder, schema: pa.Schema, entry: FileEntry) -> Iterator[Problem]:
     digest = hashlib.sha256()
     with folder.open_input(entry.path) as source:
         while block := source.read(BLOCK):
@@ -57,17 +93,20 @@ def _check(folder: Folder, entry: FileEntry, *, fast: bool) -> Iterator[Problem]
     if digest.hexdigest() != entry.sha256:
         yield Problem(entry.path, f"sha256 {digest.hexdigest()}, expected {entry.sha256}")
         return
-    try:
-        with open_parquet(folder, entry.path) as file:
-            groups = tuple(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups))
-    except CorruptDatasetError as error:
-        yield Problem(entry.path, str(error))
-        return
-    if groups != entry.row_group_rows:
-        yield Problem(entry.path, f"row groups of {groups} rows, expected {entry.row_group_rows}")
+    with open_parquet(folder, entry.path) as file:
+        groups = tuple(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups))
+        found = file.schema_arrow.remove_metadata()
+    if groups != entry.row_group_rows or sum(groups) != entry.rows:
+        yield Problem(entry.path, f"row groups of {groups} rows, expected {entry.row_group_rows}, {entry.rows} in all")
+    if found != schema:
+        yield Problem(entry.path, f"schema {_types(found)}, expected {_types(schema)}")
 
 
-def read_verdicts(folder: Folder, fingerprint: str) -> list[dict[str, Any]]:
-    """The verdict files on this content, oldest first."""
-    found = sorted(folder.list(f"verdicts/{fingerprint}"), key=lambda row: row[2])
+def _types(schema: pa.Schema) -> str:
+    return ", ".join(f"{field.name}: {field.type}" for field in schema)
+
+
+def read_verdicts(folder: Folder, content: str) -> list[dict[str, Any]]:
+    """The verdict files on the content with this fingerprint, oldest first."""
+    found = sorted(folder.list(f"verdicts/{content}"), key=lambda row: row[2])
     return [json.loads(folder.read_bytes(path)) for path, *_ in found if path.endswith(".json")]
