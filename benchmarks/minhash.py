@@ -9,6 +9,7 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -70,8 +71,6 @@ def main() -> None:
 
 
 def cold_start() -> None:
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         for state in ("cold", "warm"):
             ran = subprocess.run(

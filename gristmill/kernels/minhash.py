@@ -120,24 +120,21 @@ def candidate_probability(similarity: npt.ArrayLike, count: int, width: int) -> 
 
 @functools.lru_cache(maxsize=64)
 def bands(threshold: float, permutations: int = 112, recall: float = 0.98) -> tuple[int, int]:
-    """(bands, entries a band): the choice with the fewest false candidates of those that find a pair at the threshold with P >= recall.
+    """(bands, entries a band): the widest bands, and as few of them, as find a pair at the threshold with probability >= recall.
 
-    False candidates are the area under the candidate probability below the threshold. As many of the permutations are used as that takes: at
-    threshold .8 13 bands of 6, at .5 30 of 3, at 1 one band of all.
+    Wide bands make few false candidates, and so do few bands; as many of the permutations are used as that takes: at threshold .8 13 bands of
+    6, at .5 30 of 3, at 1 one band of all.
 
     Raises:
         UsageError: not reachable even with every permutation a band.
     """
-    below = np.linspace(0.0, threshold, 1001)
-    best, least = None, math.inf
+    best = None
     for width in range(1, permutations + 1):
         one = threshold**width  # the probability that a band agrees at the threshold
         count = 1 if one >= recall else math.ceil(math.log(1.0 - recall) / math.log1p(-one))
         if count * width > permutations:
-            break
-        area = float(candidate_probability(below, count, width).mean())
-        if area < least:
-            best, least = (count, width), area
+            break  # both grow with the width
+        best = count, width
     if best is None:
         lowest = 1.0 - (1.0 - recall) ** (1.0 / permutations)
         raise UsageError(

@@ -94,13 +94,12 @@ def bucket_numbers(keys: U64) -> tuple[I32, I64]:
 
 
 @njit
-def _enter(row, buckets, starts, members, lengths, max_bucket):  # type: ignore[no-untyped-def]
-    """Adds the row to the members of its buckets; of those beyond the first `max_bucket` only the number is kept."""
+def _enter(row, buckets, starts, members, lengths):  # type: ignore[no-untyped-def]
+    """Adds the row to the members of its buckets."""
     for band in range(buckets.shape[1]):
         bucket = buckets[row, band]
         if bucket >= 0:
-            if lengths[bucket] < max_bucket:
-                members[starts[bucket] + lengths[bucket]] = row
+            members[starts[bucket] + lengths[bucket]] = row
             lengths[bucket] += 1
 
 
@@ -149,7 +148,7 @@ def _resolve(buckets, starts, values, offsets, threshold, max_bucket):  # type: 
             other = _next(members, at, stop)
         if kept_by[row] < 0:
             capped += beyond
-            _enter(row, buckets, starts, members, lengths, max_bucket)
+            _enter(row, buckets, starts, members, lengths)
     return kept_by, similarity, comparisons, capped
 
 
@@ -169,7 +168,7 @@ def _links(buckets, starts, values, offsets, threshold, max_bucket):  # type: ig
                 if at_least(values, offsets, row, other, threshold) >= 0.0:
                     _join(parent, row, other)
             other = _next(members, at, stop)
-        _enter(row, buckets, starts, members, lengths, max_bucket)
+        _enter(row, buckets, starts, members, lengths)
     return _flattened(parent), comparisons, capped
 
 
