@@ -94,7 +94,7 @@ def best(function: Callable[[], Any], times: int = 5) -> tuple[float, Any]:
 
 
 def speed(path: Path) -> None:
-    table = pq.read_table(path, columns=["text"])
+    table = pq.read_table(path, columns=["text", "doc"])
     table = table.take(np.random.default_rng(7).permutation(len(table)))
     text = table["text"].cast(pa.large_string()).combine_chunks()
     rows = slices(text)
@@ -120,6 +120,22 @@ def speed(path: Path) -> None:
             f"  {act.__name__} at {threshold}, {count} bands of {width}: keys {taken:.2f} s, {act.__name__} {more:.2f} s, with sketches "
             f"{seconds + taken + more:.2f} s; {what}, comparisons {result.comparisons}, capped {result.capped}"
         )
+    history_recall(found, table["doc"].to_numpy(), 0.8)
+
+
+def history_recall(found: Any, family: np.ndarray, threshold: float) -> None:
+    """All pairs of kept rows are compared; all pairs of versions of one PEP stand for all similar pairs, of which there are more."""
+    kept_by = resolve(band_keys(found.signatures, *bands(threshold)), found.values, found.offsets, threshold).kept_by
+    kept = np.flatnonzero(kept_by < 0)
+    left, right = np.triu_indices(len(kept), 1)
+    missed = int((pairs(found.values, found.offsets, kept[left], kept[right], threshold) > 0).sum())
+    every = 0
+    for members in np.split(np.argsort(family), np.cumsum(np.unique(family, return_counts=True)[1])[:-1]):
+        left, right = np.triu_indices(len(members), 1)
+        every += int((pairs(found.values, found.offsets, members[left], members[right], threshold) > 0).sum())
+    print(
+        f"  at {threshold}: of at least {every} similar pairs {missed} are both kept, recall {1 - missed / every:.5f}"
+    )
 
 
 def texts(folder: Path) -> tuple[list[str], pa.Array]:
