@@ -224,7 +224,11 @@ class _Shard:
         self._stack = contextlib.ExitStack()
         self._target = self._stack.enter_context(folder.writer(f"data/{split or 'all'}/shard"))
         self._sink = _HashingSink(self._target.sink)
-        self._writer = settings.writer(pa.PythonFile(self._sink, mode="w"), schema)
+        try:
+            self._writer = settings.writer(pa.PythonFile(self._sink, mode="w"), schema)
+        except BaseException:
+            self._stack.__exit__(*sys.exc_info())
+            raise
 
     def write(self, table: pa.Table, size: int) -> None:
         """Appends the table as one row group of `size` Arrow bytes."""
