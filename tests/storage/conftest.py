@@ -15,6 +15,9 @@ from gristmill.storage.manifest import FileEntry
 from gristmill.storage.parquet import ParquetSettings, ShardWriter
 
 
+SCHEMA = pa.schema([("_uid", pa.large_string()), ("text", pa.string()), ("x", pa.int64())])
+
+
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """The address of an S3 server that lives as long as the tests."""
@@ -50,7 +53,8 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
 def rows(n: int, *, start: int = 0, mark: str = "") -> pa.Table:
     """n rows with a uid and a text."""
     numbers = range(start, start + n)
-    return pa.table({"_uid": pa.array([f"u{i:07d}" for i in numbers], pa.large_string()), "text": [f"text {mark}{i} " * (i % 7) for i in numbers], "x": list(numbers)})
+    texts = [f"text {mark}{i} " * (i % 7) for i in numbers]
+    return pa.table({"_uid": [f"u{i:07d}" for i in numbers], "text": texts, "x": list(numbers)}, schema=SCHEMA)
 
 
 def shards(folder: Folder, table: pa.Table, *, split: str | None = None, shard_bytes: int | None = None, group: int = 64) -> list[FileEntry]:
