@@ -194,6 +194,20 @@ def is_temporary(path: str) -> bool:
     return path.rpartition("/")[2].startswith(TEMPORARY)
 
 
+def is_abandoned(path: str) -> bool:
+    """Whether it is a temporary file of this machine whose writer is dead."""
+    host, _, rest = path.rpartition("/")[2].removeprefix(TEMPORARY).rpartition("-")[0].rpartition("-")
+    if not is_temporary(path) or host != socket.gethostname() or not rest.isdecimal():
+        return False
+    try:
+        os.kill(int(rest), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
 def _temporary_name(path: str) -> str:
     """A new temporary name in the same folder; host and process tell whose it is."""
     folder, slash, _ = path.rpartition("/")

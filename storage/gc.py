@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from gristmill.errors import UsageError
 from gristmill.storage.candidates import candidate_path, list_candidates
-from gristmill.storage.folder import Folder, is_temporary
+from gristmill.storage.folder import Folder, is_abandoned, is_temporary
 from gristmill.storage.manifest import FileList, Manifest
 from gristmill.storage.versions import (
     THREADS,
@@ -42,7 +42,7 @@ def gc(folder: Folder, keep: int | None = None, *, dry_run: bool = False, older_
     """Removes all but the newest `keep` versions (None keeps every version), then files that no version left needs.
 
     Goes: shards, parts of file lists, ledgers and reports that no version and no candidate needs, and temporary files. Of these, files younger
-    than `older_than` seconds stay unless a removed version held them: a run may be about to publish them. All else stays: verdicts, erasure
+    than `older_than` seconds stay unless a removed version held them, or their writer on this machine is dead: a run may be about to publish them. All else stays: verdicts, erasure
     records, work files, the manifests of removed versions (as history, marked), and whatever isn't gristmill's.
 
     A publish beside it is safe: it checks its files right before it commits, and fails if they are gone.
@@ -72,6 +72,16 @@ def gc(folder: Folder, keep: int | None = None, *, dry_run: bool = False, older_
     return Collected(tuple(dead), tuple(sorted(gone)), sum(gone.values()), dry_run)
 
 
+def sweep(folder: Folder) -> list[str]:
+    """The temporary files that killed processes of this machine had left, now removed; those of living ones stay. For the start of a run."""
+    if folder.remote:
+        return []  # uploads have no temporary files
+    left = [path for path, *_ in folder.list() if is_abandoned(path) and not path.startswith(WORK)]
+    for path in left:
+        folder.delete(path)
+    return left
+
+
 def _manifests(folder: Folder, numbers: Iterable[int]) -> list[Manifest]:
     return [read_manifest(folder, number) for number in sorted(numbers)]
 
@@ -96,7 +106,7 @@ def _goes(path: str, old: bool, live: set[str], doomed: set[str]) -> bool:
     if path in live or (_unit(path) in live and not is_temporary(path)):
         return False
     if is_temporary(path):
-        return old and not path.startswith(WORK)
+        return (old or is_abandoned(path)) and not path.startswith(WORK)
     return path.startswith(COLLECTED) and (old or path in doomed or _unit(path) in doomed)
 
 

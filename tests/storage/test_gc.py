@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +17,7 @@ from gristmill.storage import gc as gc_module
 from gristmill.storage.candidates import list_candidates, propose, publish_candidate, reject_candidate
 from gristmill.storage.dataset import open_dataset
 from gristmill.storage.folder import Folder, open_folder
-from gristmill.storage.gc import gc
+from gristmill.storage.gc import gc, sweep
 from gristmill.storage.versions import manifest_path, publish, version_numbers
 
 from .conftest import names, rows, shards
@@ -90,6 +94,19 @@ def test_a_temporary_file_in_a_live_ledger_is_stale(folder: Folder) -> None:
     folder.write_atomic("ledger/key/.tmp-1", b"x")
     put(folder, 10, ledger="ledger/key")
     assert gc(folder, older_than=NOW).files == ("ledger/key/.tmp-1",)
+
+
+def test_temporary_files_of_the_dead_go_at_once(tmp_path: Path) -> None:
+    folder = open_folder(tmp_path)
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    host = socket.gethostname()
+    gone = f"data/all/.tmp-{host}-{dead.pid}-0123456789ab"
+    stays = [f"data/all/.tmp-{host}-{os.getpid()}-0123456789ab", f"data/.tmp-another-{dead.pid}-0123456789ab", "data/.tmp-x", f"_work/.tmp-{host}-{dead.pid}-ab"]
+    for collect in (lambda: sweep(folder), lambda: [*gc(folder).files]):
+        for path in [gone, *stays, "data/all/x"]:
+            folder.write_atomic(path, b"")
+        assert collect() == [gone] and sorted(names(folder)) == sorted([*stays, "data/all/x"])
 
 
 def test_candidates_keep_their_files(folder: Folder) -> None:
