@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import json
 import time
 from collections.abc import Iterable
@@ -11,10 +12,9 @@ from dataclasses import dataclass
 
 from gristmill.errors import UsageError
 from gristmill.storage.candidates import candidate_path, list_candidates
-from gristmill.storage.folder import Folder, is_abandoned, is_temporary
+from gristmill.storage.folder import THREADS, Folder, is_abandoned, is_temporary
 from gristmill.storage.manifest import FileList, Manifest
 from gristmill.storage.versions import (
-    THREADS,
     manifest_path,
     now,
     read_manifest,
@@ -42,10 +42,11 @@ def gc(folder: Folder, keep: int | None = None, *, dry_run: bool = False, older_
     """Removes all but the newest `keep` versions (None keeps every version), then files that no version left needs.
 
     Goes: shards, parts of file lists, ledgers and reports that no version and no candidate needs, and temporary files. Of these, files younger
-    than `older_than` seconds stay unless a removed version held them, or their writer on this machine is dead: a run may be about to publish them. All else stays: verdicts, erasure
+    than `older_than` seconds stay unless a removed version held them and they weren't written again since, or their writer on this machine is dead: a run may be about to publish them. All else stays: verdicts, erasure
     records, work files, the manifests of removed versions (as history, marked), and whatever isn't gristmill's.
 
-    A publish beside it is safe: it checks its files right before it commits, and fails if they are gone.
+    A run beside it is safe: what it writes is young, also where a removed version had the same file, and what it takes over from a removed
+    version it checks right before it commits, and fails if that is gone.
 
     Raises:
         UsageError: keep is under 1.
@@ -57,9 +58,12 @@ def gc(folder: Folder, keep: int | None = None, *, dry_run: bool = False, older_
     dead = numbers[:-keep] if keep is not None else []
     parts: dict[str, list[str]] = {}
     live = _needed(folder, [*_manifests(folder, set(numbers) - set(dead)), *list_candidates(folder)], parts)
-    doomed = _needed(folder, _manifests(folder, dead), parts) - live
+    doomed: dict[str, float] = {}
+    for manifest in _manifests(folder, dead):
+        published = dt.datetime.fromisoformat(manifest.created).timestamp() + 1  # it is cut to seconds
+        doomed.update(dict.fromkeys(_needed(folder, [manifest], parts) - live, published))
     since = time.time() - older_than
-    gone = {path: size for path, size, changed in folder.list() if _goes(path, changed < since, live, doomed)}
+    gone = {path: size for path, size, changed in folder.list() if _goes(path, changed, since, live, doomed)}
     if not dry_run:
         for number in dead:  # from here on they don't exist, and what is left of them is an orphan
             with contextlib.suppress(FileExistsError):
@@ -102,12 +106,15 @@ def _needed(folder: Folder, manifests: Iterable[Manifest], parts: dict[str, list
     return needed
 
 
-def _goes(path: str, old: bool, live: set[str], doomed: set[str]) -> bool:
+def _goes(path: str, changed: float, since: float, live: set[str], doomed: dict[str, float]) -> bool:
     if path in live or (_unit(path) in live and not is_temporary(path)):
         return False
     if is_temporary(path):
-        return (old or is_abandoned(path)) and not path.startswith(WORK)
-    return path.startswith(COLLECTED) and (old or path in doomed or _unit(path) in doomed)
+        return (changed < since or is_abandoned(path)) and not path.startswith(WORK)
+    if not path.startswith(COLLECTED):
+        return False
+    # a report is written after its version was published; all else was there before, or a run has written it again
+    return changed < since or changed <= doomed.get(path, 0) or (_unit(path) != path and _unit(path) in doomed)
 
 
 def _unit(path: str) -> str:

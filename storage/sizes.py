@@ -55,7 +55,7 @@ def _lengths(found: pa.Array) -> I64:
 
 
 def _is_fixed(kind: pa.DataType) -> bool:
-    return pa.types.is_primitive(kind) or pa.types.is_fixed_size_binary(kind) or pa.types.is_decimal(kind)
+    return bool(pa.types.is_primitive(kind) or pa.types.is_fixed_size_binary(kind) or pa.types.is_decimal(kind))
 
 
 def _width(kind: pa.DataType) -> int:

@@ -49,12 +49,19 @@ def verify_version(folder: Folder, manifest: Manifest, *, fast: bool = False) ->
         problems += _check_totals(manifest, files)
     if manifest.ledger and not folder.list(manifest.ledger):
         problems.append(Problem(manifest.ledger, "the version's ledger is missing"))
-    entries = iter(files)
     with ThreadPoolExecutor(THREADS) as threads:
-        while some := [entry for entry, _ in zip(entries, range(AHEAD), strict=False)]:
-            for found in threads.map(lambda entry: list(_check(folder, manifest.schema, entry, fast=fast)), some):
+        for start in range(0, len(files), AHEAD):
+            some = FileList(files.table.slice(start, AHEAD))
+            for found in threads.map(
+                lambda pair: list(_check(folder, manifest.schema, *pair, fast=fast)), _measured(folder, some)
+            ):
                 problems += found
     return problems
+
+
+def _measured(folder: Folder, files: FileList) -> Iterator[tuple[FileEntry, int | None]]:
+    """Each file with its size; all sizes are asked for at once."""
+    return zip(files, folder.sizes(files.table["path"].to_pylist()), strict=True)
 
 
 def _check_totals(manifest: Manifest, files: FileList) -> Iterator[Problem]:
@@ -69,20 +76,19 @@ def _check_totals(manifest: Manifest, files: FileList) -> Iterator[Problem]:
             yield Problem("manifest", f"{name}: it says {said}, its file list gives {found}")
 
 
-def _check(folder: Folder, schema: pa.Schema, entry: FileEntry, *, fast: bool) -> Iterator[Problem]:
+def _check(folder: Folder, schema: pa.Schema, entry: FileEntry, size: int | None, *, fast: bool) -> Iterator[Problem]:
     for path in entry.side_cars:
         if not folder.exists(path):
             yield Problem(path, f"missing; a side-car of '{entry.path}'")
-    try:
-        size = folder.size(entry.path)
-        if size != entry.bytes:
-            yield Problem(entry.path, f"{size} bytes, expected {entry.bytes}")
-        elif not fast:
+    if size != entry.bytes:
+        yield Problem(entry.path, "missing" if size is None else f"{size} bytes, expected {entry.bytes}")
+    elif not fast:
+        try:
             yield from _check_content(folder, schema, entry)
-    except FileNotFoundError:
-        yield Problem(entry.path, "missing")
-    except (CorruptDatasetError, InputError) as error:
-        yield Problem(entry.path, str(error))
+        except FileNotFoundError:  # since its size was asked for
+            yield Problem(entry.path, "missing")
+        except (CorruptDatasetError, InputError) as error:
+            yield Problem(entry.path, str(error))
 
 
 def _check_content(folder: Folder, schema: pa.Schema, entry: FileEntry) -> Iterator[Problem]:

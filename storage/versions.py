@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-import itertools
 import json
 import os
 import re
@@ -20,11 +19,10 @@ import pyarrow as pa
 from gristmill import __version__
 from gristmill.errors import CommitConflictError, CorruptDatasetError, DatasetNotFoundError, RunError, capped
 from gristmill.kernels.digests import fingerprint
-from gristmill.storage.folder import Folder
+from gristmill.storage.folder import THREADS, Folder
 from gristmill.storage.manifest import FILES, PART_FILES, FileEntry, FileList, Manifest
 from gristmill.storage.parquet import table_from_bytes, table_to_bytes
 
-THREADS = 8  # of requests at a time
 _NAME = re.compile(r"manifests/v(\d{8})\.(json|removed)")
 
 
@@ -253,25 +251,14 @@ def _conflict(folder: Folder, winner: Manifest | None, expected: int | None) -> 
 
 
 def _check_present(folder: Folder, table: pa.Table) -> None:
-    # threads hide a store's latency; on a disk they would only wait for each other
-    with ThreadPoolExecutor(THREADS if folder.remote else 1) as threads:
-        found = threads.map(lambda batch: _absent(folder, batch), table.to_batches(max_chunksize=1000))
-        bad = list(itertools.islice(itertools.chain.from_iterable(found), 10))
+    paths, expected = table["path"].to_pylist(), table["bytes"].to_pylist()
+    bad = [
+        f"'{path}' is missing" if size is None else f"'{path}' has {size} bytes, expected {want}"
+        for path, size, want in zip(paths, folder.sizes(paths), expected, strict=True)
+        if size != want
+    ]
     if bad:
         raise RunError(
-            f"'{folder.base}': files of the new version are not as they were written: {'; '.join(bad)}. Nothing was published. "
+            f"'{folder.base}': files of the new version are not as they were written: {capped(bad)}. Nothing was published. "
             "Did something else clean the folder? Run the same command again: it writes them anew."
         )
-
-
-def _absent(folder: Folder, files: pa.RecordBatch) -> list[str]:
-    bad = []
-    for path, size in zip(files["path"].to_pylist(), files["bytes"].to_pylist(), strict=True):
-        try:
-            found = folder.size(path)
-        except FileNotFoundError:
-            bad.append(f"'{path}' is missing")
-            continue
-        if found != size:
-            bad.append(f"'{path}' has {found} bytes, expected {size}")
-    return bad

@@ -47,6 +47,7 @@ def test_list_is_sorted_and_keeps_to_its_folder(folder: Folder) -> None:
     assert [path for path, *_ in folder.list("a", recursive=False)] == ["a/z"]
     assert [path for path, *_ in folder.list("", recursive=False)] == ["top"]
     assert all(abs(changed - os.path.getmtime(__file__)) < 1e10 and changed > 1.7e9 for *_, changed in folder.list())
+    assert folder.sizes(["ab/y", "none", "top"]) == [4, None, 4] and folder.sizes([]) == []
     assert folder.exists("a") and not folder.exists("b")
 
 
