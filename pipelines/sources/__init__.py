@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gristmill.pipelines.sources.base import Chunk, FrameSource, JsonlSource, ParquetSource, Source, TextSource, WorkItem, format_positions
+from gristmill.pipelines.sources.base import (
+    Chunk,
+    FrameSource,
+    JsonlSource,
+    ParquetSource,
+    Source,
+    TextSource,
+    WorkItem,
+    format_positions,
+)
 from gristmill.pipelines.sources.items import plan_items
 from gristmill.pipelines.sources.jsonl import read_jsonl
 from gristmill.pipelines.sources.parquet import read_parquet

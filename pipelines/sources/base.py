@@ -12,11 +12,20 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from gristmill.pipelines.arrow_types import parse_type
+from gristmill.pipelines.sources.json_kinds import parsed_type
 
 POSITION = pa.struct([("place", pa.string()), ("at", pa.int64())])
 """Where a record is: a file with the unit of `at` ("raw/a.jsonl.gz:byte"), and the number; null for a whole file."""
 
-BAD = pa.schema([("position", pa.string()), ("reason", pa.string()), ("detail", pa.string()), ("raw", pa.large_binary()), ("raw_bytes", pa.int64())])
+BAD = pa.schema(
+    [
+        ("position", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+        ("raw", pa.large_binary()),
+        ("raw_bytes", pa.int64()),
+    ]
+)
 """Records that could not be read: raw holds at most RAW_BYTES of them, raw_bytes their true size."""
 
 RAW_BYTES = 1 << 20
@@ -27,7 +36,9 @@ class Source(BaseModel):
     """The root of the sources. `name` is what `_source` says; `schema` declares types, and values that don't fit them are quarantined."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-    path_columns: ClassVar[tuple[str, ...]] = ()  # columns that say where a row lies, not what it is: no part of its identity
+    path_columns: ClassVar[
+        tuple[str, ...]
+    ] = ()  # columns that say where a row lies, not what it is: no part of its identity
 
     kind: str
     name: str = ""
@@ -57,7 +68,11 @@ class Source(BaseModel):
 
     def declared(self) -> pa.Schema | None:
         """The declared schema."""
-        return None if self.schema_ is None else pa.schema([(name, parse_type(kind)) for name, kind in self.schema_.items()])
+        return (
+            None
+            if self.schema_ is None
+            else pa.schema([(name, parse_type(kind)) for name, kind in self.schema_.items()])
+        )
 
     def read_identity(self) -> list[Any]:
         """The options that reading depends on: part of the name of finished work."""
@@ -79,7 +94,14 @@ class JsonlSource(_FileSource):
     """JSON objects, one a line; plain, .gz or .zst (by their first bytes). Blank lines count as nothing."""
 
     kind: Literal["jsonl"] = "jsonl"
-    max_record_bytes: int = Field(default=64 << 20, gt=0)
+    max_record_bytes: int = Field(default=64 << 20, gt=0, le=1 << 30)
+
+    @field_validator("schema_")
+    @classmethod
+    def _types_of_json(cls, value: dict[str, str] | None) -> dict[str, str] | None:
+        for kind in (value or {}).values():
+            parsed_type(parse_type(kind))
+        return value
 
     def read_identity(self) -> list[Any]:
         return [*super().read_identity(), self.max_record_bytes]
@@ -138,7 +160,6 @@ class WorkItem:
     def files(self) -> list[str]:
         """The files, in order."""
         return list(dict.fromkeys(piece.file for piece in self.pieces))
-
 
     def __str__(self) -> str:
         first = self.pieces[0]

@@ -76,7 +76,10 @@ def check_unchanged(path: str, version: str) -> None:
     except (OSError, IndexError) as error:
         raise InputError(f"input '{path}' has gone since the run was planned; run again", path=path) from error
     if now != version:
-        raise InputError(f"input '{path}' has changed since the run was planned; run again when it is no longer written to", path=path)
+        raise InputError(
+            f"input '{path}' has changed since the run was planned; run again when it is no longer written to",
+            path=path,
+        )
 
 
 def content_hash(path: str, start: int, stop: int) -> str:
@@ -96,12 +99,19 @@ def _local(pattern: str, endings: Sequence[str]) -> list[Found]:
     if os.path.isdir(pattern):
         paths = _in_folder(pattern, endings)
         if not paths:
-            raise InputNotFoundError(f"folder '{pattern}' has no file {'ending with ' + ', '.join(endings) if endings else 'in it'}", path=pattern)
+            raise InputNotFoundError(
+                f"folder '{pattern}' has no file {'ending with ' + ', '.join(endings) if endings else 'in it'}",
+                path=pattern,
+            )
     elif os.path.lexists(pattern):
         paths = [pattern]
     elif glob.has_magic(pattern):
         for match in sorted(glob.glob(pattern, recursive=True)):
-            paths += _in_folder(match, endings) if os.path.isdir(match) and "**" not in pattern else ([] if os.path.isdir(match) else [match])
+            paths += (
+                _in_folder(match, endings)
+                if os.path.isdir(match) and "**" not in pattern
+                else ([] if os.path.isdir(match) else [match])
+            )
     return [_stat(path) for path in paths]
 
 
@@ -109,7 +119,11 @@ def _in_folder(folder: str, endings: Sequence[str]) -> list[str]:
     found = []
     for root, folders, files in os.walk(folder, onerror=_raise):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "_")))
-        found += [os.path.join(root, name) for name in sorted(files) if not name.startswith((".", "_")) and (not endings or name.endswith(tuple(endings)))]
+        found += [
+            os.path.join(root, name)
+            for name in sorted(files)
+            if not name.startswith((".", "_")) and (not endings or name.endswith(tuple(endings)))
+        ]
     return found
 
 
@@ -133,7 +147,9 @@ def _remote(pattern: str, endings: Sequence[str]) -> list[Found]:
     import fnmatch
 
     magic = glob.has_magic(pattern)
-    base = pattern[: min(i for i in (pattern.find(c) for c in "*?[") if i >= 0)].rpartition("/")[0] if magic else pattern
+    base = (
+        pattern[: min(i for i in (pattern.find(c) for c in "*?[") if i >= 0)].rpartition("/")[0] if magic else pattern
+    )
     if not magic:
         parent, _, name = pattern.rstrip("/").rpartition("/")
         folder = open_folder(parent)
@@ -142,8 +158,20 @@ def _remote(pattern: str, endings: Sequence[str]) -> list[Found]:
             return [Found(f"{parent}/{name}", exact[0][1], f"{exact[0][1]}:{exact[0][2]}")]
     folder = open_folder(base)
     rows = [(f"{folder.base}/{path}", size, changed) for path, size, changed in folder.list("")]
-    wanted = [row for row in rows if (fnmatch.fnmatch(row[0], pattern.replace("**/", "*")) if magic else not endings or row[0].endswith(tuple(endings)))]
-    return [Found(path, size, f"{size}:{changed}") for path, size, changed in wanted if not Path(path).name.startswith((".", "_"))]
+    wanted = [
+        row
+        for row in rows
+        if (
+            fnmatch.fnmatch(row[0], pattern.replace("**/", "*"))
+            if magic
+            else not endings or row[0].endswith(tuple(endings))
+        )
+    ]
+    return [
+        Found(path, size, f"{size}:{changed}")
+        for path, size, changed in wanted
+        if not Path(path).name.startswith((".", "_"))
+    ]
 
 
 def _hint(pattern: str) -> str:

@@ -8,7 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 import xxhash
 
-from gristmill.pipelines.sources.base import FrameSource, JsonlSource, ParquetSource, Piece, Source, TextSource, WorkItem
+from gristmill.pipelines.sources.base import (
+    FrameSource,
+    JsonlSource,
+    ParquetSource,
+    Piece,
+    Source,
+    TextSource,
+    WorkItem,
+)
 from gristmill.pipelines.sources.files import Found, content_hash, list_files, open_file
 from gristmill.pipelines.sources.parquet import footer
 
@@ -40,7 +48,12 @@ def plan_items(source: Source, *, item_bytes: int = ITEM_BYTES, cache: dict[str,
     if isinstance(source, ParquetSource):
         return [item for file in found for item in _parquet_items(source, file, item_bytes, cache)]
     small = {file.path for file in found if file.size * _weight(file.path) < SMALL_BYTES}
-    pieces = {file.path: [Piece(file.path, 0, file.size, file.version)] if file.path in small else list(_cut(source, file, item_bytes)) for file in found}
+    pieces = {
+        file.path: [Piece(file.path, 0, file.size, file.version)]
+        if file.path in small
+        else list(_cut(source, file, item_bytes))
+        for file in found
+    }
     hashes = _hashes([piece for parts in pieces.values() for piece in parts], cache)
     items: list[WorkItem] = []
     bundle: list[Piece] = []
@@ -49,7 +62,11 @@ def plan_items(source: Source, *, item_bytes: int = ITEM_BYTES, cache: dict[str,
     for file in found:
         if file.path in small:
             bundle.append(pieces[file.path][0])
-            if int(hashes[bundle[-1]], 16) % divisor == 0 or len(bundle) >= BUNDLE_FILES or sum(p.stop for p in bundle) >= item_bytes:
+            if (
+                int(hashes[bundle[-1]], 16) % divisor == 0
+                or len(bundle) >= BUNDLE_FILES
+                or sum(p.stop for p in bundle) >= item_bytes
+            ):
                 items.append(_item(source, bundle, hashes))
                 bundle = []
             continue
@@ -139,6 +156,11 @@ def _frame_items(source: FrameSource, item_bytes: int) -> list[WorkItem]:
     step = max(1, rows * item_bytes // size)
     digest = source._file.rsplit("/", 1)[-1].removesuffix(".arrow")  # noqa: SLF001
     return [
-        WorkItem(source.name, (Piece(source._file, start, min(start + step, rows), ""),), f"{digest}:{start}-{start + step}", size * min(step, rows) // max(rows, 1))  # noqa: SLF001
+        WorkItem(
+            source.name,
+            (Piece(source._file, start, min(start + step, rows), ""),),
+            f"{digest}:{start}-{start + step}",
+            size * min(step, rows) // max(rows, 1),
+        )  # noqa: SLF001
         for start in range(0, max(rows, 1), step)
     ]

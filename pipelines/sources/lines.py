@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import pyarrow as pa
 
@@ -21,7 +21,7 @@ class Lines(NamedTuple):
 
 
 class LongLine(NamedTuple):
-    """A line over the limit: its first bytes, and how many it has."""
+    """A line over the limit: its first bytes, and how many it has without its end."""
 
     offset: int
     prefix: bytes
@@ -32,18 +32,26 @@ class Torn(Exception):  # noqa: N818  an event of the stream, not an error of th
     """The compressed stream ended early or is damaged from here on."""
 
 
+def compression(head: bytes) -> str | None:
+    """ "gzip", "zstd" or None, from a file's first four bytes."""
+    if head[:2] == b"\x1f\x8b":
+        return "gzip"
+    skippable = head[1:4] == b"\x2a\x4d\x18" and head[0] & 0xF0 == 0x50  # parallel compressors begin with such a frame
+    return "zstd" if head == b"\x28\xb5\x2f\xfd" or skippable else None
+
+
 def stream_blocks(source: IO[bytes], start: int, stop: int) -> Iterator[bytes]:
-    """The content of the bytes start to stop, decompressed if they begin as gzip or zstd do, in blocks of about a megabyte.
+    """The content of the bytes start to stop, decompressed if they begin as gzip or zstd do, in blocks of some megabytes, none empty.
 
     Raises:
         Torn: after the last block that could be had.
     """
     source.seek(start)
-    head = source.read(4)
+    packing = compression(source.read(4)) if start == 0 else None
     source.seek(start)
-    if start == 0 and head[:2] == b"\x1f\x8b":
+    if packing == "gzip":
         yield from _gzip(source)
-    elif start == 0 and head == b"\x28\xb5\x2f\xfd":
+    elif packing == "zstd":
         yield from _zstd(source)
     else:
         left = stop - start
@@ -55,13 +63,15 @@ def stream_blocks(source: IO[bytes], start: int, stop: int) -> Iterator[bytes]:
 def _gzip(source: IO[bytes]) -> Iterator[bytes]:
     inflate = zlib.decompressobj(31)
     whole = True  # at a border between members
-    while raw := source.read(BLOCK):
+    while raw := source.read(4 * BLOCK):
         while raw:
             whole = False
+            before = inflate.copy()  # a failing call gives nothing, so what it had read is read again in smaller parts
             try:
-                block = inflate.decompress(raw, 4 * BLOCK)
+                block = inflate.decompress(raw, 16 * BLOCK)
             except zlib.error as error:
-                raise Torn(f"damaged gzip data: {error}") from None
+                yield from _salvage(before, raw)
+                raise Torn(f"damaged gzip data: {error}; records shortly before may be wrong too") from None
             if block:
                 yield block
             raw = inflate.unconsumed_tail
@@ -76,12 +86,40 @@ def _gzip(source: IO[bytes]) -> Iterator[bytes]:
         raise Torn("the gzip data ends before its end mark")
 
 
+def _salvage(inflate: Any, raw: bytes) -> Iterator[bytes]:
+    """What comes out before the damage, found by feeding ever smaller parts."""
+    size = len(raw)
+    at = 0
+    while size and at < len(raw):
+        before = inflate.copy()
+        try:
+            block = inflate.decompress(raw[at : at + size])
+        except zlib.error:
+            inflate, size = before, max(size // 16, 1) if size > 1 else 0
+            continue
+        at += size
+        if block:
+            yield block
+
+
+class _Borrowed:
+    """A file that Arrow may read and not close."""
+
+    closed = False
+
+    def __init__(self, source: IO[bytes]) -> None:
+        self.read = source.read
+
+    def close(self) -> None:
+        pass
+
+
 def _zstd(source: IO[bytes]) -> Iterator[bytes]:
     given = 0
     size = BLOCK
     while True:
         source.seek(0)
-        stream = pa.CompressedInputStream(pa.PythonFile(source, mode="r"), "zstd")
+        stream = pa.CompressedInputStream(pa.PythonFile(_Borrowed(source), mode="r"), "zstd")
         try:
             left = given
             while left:
@@ -97,71 +135,62 @@ def _zstd(source: IO[bytes]) -> Iterator[bytes]:
             return
 
 
-def whole_lines(blocks: Iterator[bytes], first: int, chunk_bytes: int, max_record_bytes: int) -> Iterator[Lines | LongLine]:
-    """Chunks of about `chunk_bytes` that end at line ends (the last line may lack its end). A line over `max_record_bytes` is skipped over
-    and comes as a LongLine; at most it and a chunk are in memory."""
-    held: list[bytes] = []
-    size = 0
-    offset = first
-    torn: str | None = None
+def whole_lines(
+    blocks: Iterator[bytes], first: int, chunk_bytes: int, max_record_bytes: int
+) -> Iterator[Lines | LongLine]:
+    """Chunks of about `chunk_bytes` that end at line ends (the last line may lack its end); `first` is the offset of the first byte.
+
+    Only a line of more than `chunk_bytes` makes a chunk larger. One of more than `max_record_bytes` is skipped over and comes as a LongLine
+    (where it shares a chunk with others it stays in it). A stream that is torn has `torn` in its last Lines, whose data may be empty.
+    """
+    offset, data, torn = first, b"", None
     while True:
-        try:
-            block = next(blocks, b"")
-        except Torn as event:
-            block, torn = b"", str(event)
-        if block:
-            held.append(block)
+        enough = (
+            chunk_bytes if len(data) < chunk_bytes else min(2 * len(data), max_record_bytes + 1)
+        )  # a line in parts: join seldom
+        parts, size, ended = [data] if data else [], len(data), False  # one part is joined without a copy
+        while size < enough and not ended:
+            try:
+                block = next(blocks, b"")
+            except Torn as event:
+                block, torn = b"", str(event)
+            if block:
+                parts.append(block)
             size += len(block)
-            if size < chunk_bytes:
-                continue
-        data = b"".join(held)
-        end = len(data) if not block else data.rfind(b"\n") + 1
-        if end == 0 and size <= max_record_bytes:
-            held = [data]
-            if size < 2 * max_record_bytes:
-                chunk_bytes = max(chunk_bytes, min(2 * size, max_record_bytes + 1))  # a long line: join seldom
-            continue
-        if end == 0:
-            long, rest = _skip_line(blocks, offset, data)
-            yield long
-            offset += long.size
-            held, size = ([rest], len(rest)) if rest else ([], 0)
-            continue
-        if end or torn:
-            yield from _split_long(Lines(offset, data[:end], torn), max_record_bytes)
-        offset += end
-        held, size = ([data[end:]], len(data) - end) if end < len(data) else ([], 0)
-        if not block:
+            ended = not block
+        data = b"".join(parts)
+        block, parts = b"", []  # what is yielded is all that is held
+        if ended:
+            if data or torn:
+                yield Lines(offset, data, torn)
             return
+        cut = data.rfind(b"\n") + 1
+        if cut:
+            whole, data = Lines(offset, data[:cut]), data[cut:]
+            yield whole
+            del whole
+        elif len(data) > max_record_bytes:
+            long, cut, torn, data = _skip_line(blocks, offset, data)
+            yield long
+            offset += cut
+            if torn:
+                yield Lines(offset, b"", torn)
+                return
+            continue
+        offset += cut
 
 
-def _skip_line(blocks: Iterator[bytes], offset: int, data: bytes) -> tuple[LongLine, bytes]:
-    """The long line that begins with the data, and what came after its end."""
+def _skip_line(blocks: Iterator[bytes], offset: int, data: bytes) -> tuple[LongLine, int, str | None, bytes]:
+    """(the long line that begins with the data, its bytes with its end, why the stream ended in it, what came after it)."""
     size = len(data)
+    prefix = data[:PREFIX]
+    del data
     try:
         for block in blocks:
             end = block.find(b"\n")
             if end >= 0:
-                return LongLine(offset, data[:PREFIX], size + end + 1), block[end + 1 :]
+                return LongLine(offset, prefix, size + end), size + end + 1, None, block[end + 1 :]
             size += len(block)
-    except Torn:
-        pass  # the next read of the stream says so again: it has ended
-    return LongLine(offset, data[:PREFIX], size), b""
-
-
-def _split_long(lines: Lines, max_record_bytes: int) -> Iterator[Lines | LongLine]:
-    """Takes lines over the limit out of a chunk that holds them whole."""
-    if len(lines.data) <= max_record_bytes:
-        yield lines
-        return
-    start = at = 0
-    while at < len(lines.data):
-        end = lines.data.find(b"\n", at) + 1 or len(lines.data)
-        if end - at > max_record_bytes:
-            if start < at:
-                yield Lines(lines.offset + start, lines.data[start:at])
-            yield LongLine(lines.offset + at, lines.data[at : at + PREFIX], end - at)
-            start = end
-        at = end
-    if start < len(lines.data):
-        yield Lines(lines.offset + start, lines.data[start:], lines.torn)
+    except Torn as event:
+        return LongLine(offset, prefix, size), size, str(event), b""
+    return LongLine(offset, prefix, size), size, None, b""

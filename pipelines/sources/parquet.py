@@ -38,7 +38,11 @@ def _read_piece(source: ParquetSource, piece: Piece, stream: object, chunk_bytes
         starts = np.cumsum([0, *[metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]])
     except (pa.ArrowException, OSError, ValueError) as error:
         size = int(piece.version.split(":")[0] or 0)
-        yield Chunk(pa.table({}), positions(piece.file, []), bad_rows([(piece.file, "unreadable_file", str(error).splitlines()[0], b"", size)]))
+        yield Chunk(
+            pa.table({}),
+            positions(piece.file, []),
+            bad_rows([(piece.file, "unreadable_file", str(error).splitlines()[0], b"", size)]),
+        )
         return
     place = f"{piece.file}:row"
     for group in range(piece.start, piece.stop):
@@ -46,14 +50,19 @@ def _read_piece(source: ParquetSource, piece: Piece, stream: object, chunk_bytes
         done = 0
         batch_rows = max(1, rows * chunk_bytes // max(metadata.row_group(group).total_byte_size, 1))
         try:
-            for batch in file.iter_batches(batch_size=min(batch_rows, max(rows, 1)), row_groups=[group], use_threads=False):
+            for batch in file.iter_batches(
+                batch_size=min(batch_rows, max(rows, 1)), row_groups=[group], use_threads=False
+            ):
                 table = pa.Table.from_batches([batch])
                 table.validate(full=True)
                 yield _declared(source, table, place, first + done)
                 done += table.num_rows
         except (pa.ArrowException, OSError, ValueError, NotImplementedError) as error:
             text = str(error).splitlines()[0] if str(error) else type(error).__name__
-            lost = [(f"{place} {first + i}", "corrupt_row_group", f"row group {group}: {text}", b"", 0) for i in range(done, rows)]
+            lost = [
+                (f"{place} {first + i}", "corrupt_row_group", f"row group {group}: {text}", b"", 0)
+                for i in range(done, rows)
+            ]
             yield Chunk(pa.table({}), positions(place, []), bad_rows(lost))
 
 
@@ -70,10 +79,20 @@ def _declared(source: ParquetSource, table: pa.Table, place: str, first: int) ->
             good = fits(table[field.name], field.type)
             for row in np.flatnonzero(keep & ~good):
                 value = str(table[field.name][int(row)].as_py())[:200]
-                bad.append((f"{place} {at[row]}", "wrong_type", f"column '{field.name}': {value!r} is no {field.type}", value.encode(), len(value)))
+                bad.append(
+                    (
+                        f"{place} {at[row]}",
+                        "wrong_type",
+                        f"column '{field.name}': {value!r} is no {field.type}",
+                        value.encode(),
+                        len(value),
+                    )
+                )
             keep &= good
     table = table.filter(pa.array(keep))
     for field in declared:
         if field.name in table.column_names:
-            table = table.set_column(table.column_names.index(field.name), field.name, table[field.name].cast(field.type))
+            table = table.set_column(
+                table.column_names.index(field.name), field.name, table[field.name].cast(field.type)
+            )
     return Chunk(table, positions(place, at[keep]), bad_rows(bad) if bad else BAD.empty_table())

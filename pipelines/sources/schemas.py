@@ -82,7 +82,13 @@ def _common_number(a: pa.DataType, b: pa.DataType) -> pa.DataType:
     signed = [pa.types.is_signed_integer(kind) for kind in (a, b)]
     width = max(a.bit_width, b.bit_width)
     if signed[0] == signed[1]:
-        return {8: pa.int8(), 16: pa.int16(), 32: pa.int32(), 64: pa.int64()}[width] if signed[0] else a if a.bit_width == width else b
+        return (
+            {8: pa.int8(), 16: pa.int16(), 32: pa.int32(), 64: pa.int64()}[width]
+            if signed[0]
+            else a
+            if a.bit_width == width
+            else b
+        )
     return pa.int64()  # a uint64 over 2^63 - 1 then fails to cast, and says so
 
 
@@ -96,7 +102,9 @@ def cast_table(table: pa.Table, schema: pa.Schema) -> pa.Table:
         return table
     extra = [name for name in table.column_names if name not in schema.names]
     if extra:
-        raise SchemaMismatchError(f"column '{extra[0]}' is not in the schema of the run: {', '.join(schema.names)}", column=extra[0])
+        raise SchemaMismatchError(
+            f"column '{extra[0]}' is not in the schema of the run: {', '.join(schema.names)}", column=extra[0]
+        )
     columns = []
     for field in schema:
         if field.name not in table.column_names:
@@ -104,9 +112,15 @@ def cast_table(table: pa.Table, schema: pa.Schema) -> pa.Table:
             continue
         column = table[field.name]
         try:
-            columns.append(column if column.type == field.type else pa.chunked_array([conform(chunk, field.type) for chunk in column.chunks], field.type))
+            columns.append(
+                column
+                if column.type == field.type
+                else pa.chunked_array([conform(chunk, field.type) for chunk in column.chunks], field.type)
+            )
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise SchemaMismatchError(f"column '{field.name}' can't be read as {field.type}: {str(error).splitlines()[0]}", column=field.name) from error
+            raise SchemaMismatchError(
+                f"column '{field.name}' can't be read as {field.type}: {str(error).splitlines()[0]}", column=field.name
+            ) from error
     return pa.table(columns, schema=schema)
 
 
@@ -116,13 +130,18 @@ def conform(array: pa.Array, kind: pa.DataType) -> pa.Array:
         return array
     if pa.types.is_struct(kind) and pa.types.is_struct(array.type):
         have = {array.type.field(i).name: i for i in range(array.type.num_fields)}
-        children = [conform(pc.struct_field(array, [have[f.name]]), f.type) if f.name in have else pa.nulls(len(array), f.type) for f in kind]
+        children = [
+            conform(pc.struct_field(array, [have[f.name]]), f.type) if f.name in have else pa.nulls(len(array), f.type)
+            for f in kind
+        ]
         return pa.StructArray.from_arrays(children, fields=list(kind), mask=array.is_null())
     if _is_list(kind) and _is_list(array.type) and not pa.types.is_fixed_size_list(array.type):
         offsets = array.offsets
         build = pa.LargeListArray if pa.types.is_large_list(kind) else pa.ListArray
         wide = offsets.cast(pa.int64() if pa.types.is_large_list(kind) else pa.int32())
-        return build.from_arrays(wide, conform(array.values, kind.value_type), type=kind, mask=array.is_null() if array.null_count else None)
+        return build.from_arrays(
+            wide, conform(array.values, kind.value_type), type=kind, mask=array.is_null() if array.null_count else None
+        )
     return array.cast(kind, safe=not pa.types.is_floating(kind))
 
 
@@ -143,7 +162,12 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind) or kind == pa.binary_view())
+    return bool(
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_fixed_size_binary(kind)
+        or kind == pa.binary_view()
+    )
 
 
 def _is_number(kind: pa.DataType) -> bool:

@@ -12,7 +12,17 @@ import pyarrow as pa
 import xxhash
 
 from gristmill.errors import PipelineError
-from gristmill.pipelines.sources.base import BAD, POSITION, Chunk, FrameSource, Piece, TextSource, WorkItem, bad_rows, positions
+from gristmill.pipelines.sources.base import (
+    BAD,
+    POSITION,
+    Chunk,
+    FrameSource,
+    Piece,
+    TextSource,
+    WorkItem,
+    bad_rows,
+    positions,
+)
 from gristmill.pipelines.sources.files import check_unchanged, open_file
 
 BOM = b"\xef\xbb\xbf"
@@ -55,7 +65,9 @@ def _read_file(piece: Piece, max_record_bytes: int) -> str | tuple[str, str, str
 
 def _chunk(texts: list[str], files: list[str], bad: list[tuple[str, str, str, bytes, int]]) -> Chunk:
     table = pa.table({"text": pa.array(texts, pa.string()), "file": pa.array(files, pa.string())})
-    at = pa.StructArray.from_arrays([pa.array(files, pa.string()), pa.nulls(len(files), pa.int64())], fields=list(POSITION))
+    at = pa.StructArray.from_arrays(
+        [pa.array(files, pa.string()), pa.nulls(len(files), pa.int64())], fields=list(POSITION)
+    )
     return Chunk(table, at, bad_rows(bad) if bad else BAD.empty_table())
 
 
