@@ -124,10 +124,12 @@ def _apply_steps(task: Segment, table: pa.Table, out: _Writers, counts: dict[str
 
 def _input(task: Segment) -> Iterator[pa.Table]:
     folder = task.store.folder(task.before)
-    if not parts.paths(folder, "rows") and task.schema is not None:
-        yield identified(task.schema).empty_table()  # extracts and rows need a schema even where there are no rows
-        return
-    yield from parts.batches(folder, "rows")
+    empty = True
+    for table in parts.batches(folder, "rows"):
+        empty = False
+        yield table
+    if empty:  # extracts and rows need a schema even where there are no rows
+        yield from [schema.empty_table() for schema in ([identified(task.schema)] if task.schema is not None else parts.schemas(folder, "rows")[:1])]
 
 
 def identified(schema: pa.Schema) -> pa.Schema:

@@ -131,10 +131,15 @@ class FrameSource(Source):
     name: str = Field(min_length=1)
     _file: str = PrivateAttr(default="")
 
+    @property
+    def file(self) -> str:
+        """The file that the table was written to; empty before that."""
+        return self._file
+
     def at(self, file: str) -> Self:
         """The source with the file that its table was written to."""
         copy = self.model_copy()
-        copy._file = file
+        copy._file = file  # noqa: SLF001  a copy of its own
         return copy
 
 

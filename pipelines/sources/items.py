@@ -18,6 +18,7 @@ from gristmill.pipelines.sources.base import (
     WorkItem,
 )
 from gristmill.pipelines.sources.files import Found, content_hash, list_files, open_file
+from gristmill.pipelines.sources.lines import compression
 from gristmill.pipelines.sources.parquet import footer
 
 ITEM_BYTES = 64 << 20  # of plain input
@@ -113,7 +114,7 @@ def _cut(source: Source, file: Found, item_bytes: int) -> Iterator[Piece]:
 
 def _packed(path: str) -> bool:
     with open_file(path) as stream:
-        return stream.read(4)[:2] == b"\x1f\x8b" or path.endswith(".zst")
+        return compression(stream.read(4)) is not None
 
 
 def _hashes(pieces: Sequence[Piece], cache: dict[str, str]) -> dict[Piece, str]:
@@ -150,17 +151,17 @@ def _parquet_items(source: ParquetSource, file: Found, item_bytes: int, cache: d
 
 
 def _frame_items(source: FrameSource, item_bytes: int) -> list[WorkItem]:
-    with pa.memory_map(source._file) as mapped:  # noqa: SLF001  the package's own
+    with pa.memory_map(source.file) as mapped:
         table = pa.ipc.open_file(mapped).read_all()
         size, rows = max(table.nbytes, 1), table.num_rows
     step = max(1, rows * item_bytes // size)
-    digest = source._file.rsplit("/", 1)[-1].removesuffix(".arrow")  # noqa: SLF001
+    digest = source.file.rsplit("/", 1)[-1].removesuffix(".arrow")
     return [
         WorkItem(
             source.name,
-            (Piece(source._file, start, min(start + step, rows), ""),),
+            (Piece(source.file, start, min(start + step, rows), ""),),
             f"{digest}:{start}-{start + step}",
             size * min(step, rows) // max(rows, 1),
-        )  # noqa: SLF001
+        )
         for start in range(0, max(rows, 1), step)
     ]

@@ -172,7 +172,8 @@ def _read(text: pa.Buffer, schema: pa.Schema | None) -> pa.Table:
 
 def _with_whole_lists(text: pa.Buffer, table: pa.Table, told: pa.Schema | None) -> pa.Table:
     """The table, read again where the parser has lost list elements: it loses nulls before a list's first value, unless it is told the
-    type (apache/arrow issue 51305), and all but the first of a list of nothing but nulls."""
+    type (apache/arrow issue 51305), and all but the first of a list of nothing but nulls.
+    """
     short = [field for field in table.schema if _is_short(table[field.name])]
     if not short:
         return table

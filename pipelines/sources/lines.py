@@ -33,7 +33,7 @@ class Torn(Exception):  # noqa: N818  an event of the stream, not an error of th
 
 
 def compression(head: bytes) -> str | None:
-    """ "gzip", "zstd" or None, from a file's first four bytes."""
+    """The packing that a file's first four bytes tell: "gzip", "zstd", or None for neither."""
     if head[:2] == b"\x1f\x8b":
         return "gzip"
     skippable = head[1:4] == b"\x2a\x4d\x18" and head[0] & 0xF0 == 0x50  # parallel compressors begin with such a frame

@@ -93,10 +93,10 @@ def _common_number(a: pa.DataType, b: pa.DataType) -> pa.DataType:
 
 
 def cast_table(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The table with exactly the schema's columns: missing ones null, others cast. Integers over 2^53 are rounded where floats were seen too.
+    """The table with exactly the schema's columns: missing ones null, others cast, never with a loss.
 
     Raises:
-        SchemaMismatchError: a value that doesn't fit, or a column that the schema lacks.
+        SchemaMismatchError: a value that doesn't fit (also an integer that a float can't hold exactly), or a column that the schema lacks.
     """
     if table.schema.equals(schema):
         return table
@@ -142,7 +142,14 @@ def conform(array: pa.Array, kind: pa.DataType) -> pa.Array:
         return build.from_arrays(
             wide, conform(array.values, kind.value_type), type=kind, mask=array.is_null() if array.null_count else None
         )
-    return array.cast(kind, safe=not pa.types.is_floating(kind))
+    if not (pa.types.is_floating(kind) and pa.types.is_integer(array.type)):
+        return array.cast(kind)
+    floats = array.cast(kind, safe=False)  # a safe cast would refuse every integer beyond 2^53, those that fit too
+    if not floats.cast(array.type, safe=False).equals(array):
+        raise pa.ArrowInvalid(
+            f"an integer among its values is not exactly a {kind}; declare the column in the source's `schema:`, as {kind} to round it"
+        )
+    return floats
 
 
 def fits(column: pa.ChunkedArray, kind: pa.DataType) -> npt.NDArray[np.bool_]:
