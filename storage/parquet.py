@@ -87,8 +87,8 @@ def open_parquet(
 
 
 def open_parquet_source(source: str | IO[bytes]) -> pq.ParquetFile:
-    """A Parquet file that is no part of a dataset, by path or open file; errors are pyarrow's own."""
-    return pq.ParquetFile(source)
+    """A Parquet file that is no part of a dataset, by path or open file; errors are pyarrow's own. Pages with a checksum are checked."""
+    return pq.ParquetFile(source, page_checksum_verification=True)
 
 
 def read_table(folder: Folder, path: str, columns: list[str] | None = None) -> pa.Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -152,16 +152,30 @@ def conform(array: pa.Array, kind: pa.DataType) -> pa.Array:
     return floats
 
 
-def fits(column: pa.ChunkedArray, kind: pa.DataType) -> npt.NDArray[np.bool_]:
-    """(rows,) whether each value alone can be cast to the type exactly; found by halving, cheap when few can't."""
-    try:
-        column.cast(kind)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        if len(column) == 1:
-            return np.zeros(1, bool)
-        half = len(column) // 2
-        return np.concatenate([fits(column.slice(0, half), kind), fits(column.slice(half), kind)])
-    return np.ones(len(column), bool)
+def declared_cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """The column in the type that a source declares. Floats round by intent; everything else must fit exactly.
+
+    Raises:
+        pa.ArrowInvalid, pa.ArrowNotImplementedError: it doesn't.
+    """
+    return column.cast(kind, safe=not (pa.types.is_floating(kind) and _is_number(column.type)))
+
+
+def holds(column: pa.ChunkedArray, check: Callable[[pa.ChunkedArray], object]) -> npt.NDArray[np.bool_]:
+    """(rows,) whether the check passes on each value alone, without an Arrow error; found by halving, cheap when few don't."""
+    found = np.ones(len(column), bool)
+    todo = [(0, len(column))]
+    while todo:
+        lo, hi = todo.pop()
+        try:
+            check(column.slice(lo, hi - lo))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            if hi - lo == 1:
+                found[lo] = False
+            else:
+                middle = (lo + hi) // 2
+                todo += [(lo, middle), (middle, hi)]
+    return found
 
 
 def _is_text(kind: pa.DataType) -> bool:
