@@ -23,7 +23,7 @@ class Kinds:
         self.declared: dict[str, pa.DataType] = {field.name: field.type for field in declared or ()}
         self._parsed = {name: parsed_type(kind) for name, kind in self.declared.items()}
         self._texts: dict[str, pa.DataType] = {}
-        self._seen: dict[str, Any] = {}
+        self._seen: dict[str, Any] = {name: _kind_declared(kind) for name, kind in self._parsed.items()}
 
     def told(self, texts: Mapping[str, pa.DataType] | None = None) -> pa.Schema | None:
         """The schema for the parser: declared columns, and text that it would take for times, of before and in `texts`."""
@@ -43,16 +43,20 @@ class Kinds:
     def misfit(self, found: Mapping[str, Any]) -> str | None:
         """What is wrong with columns of these kinds after those seen before, or None."""
         for name, kind in found.items():
-            if name not in self.declared and clash(self._seen.get(name), kind):
-                return f"column '{name}' is {_words(kind)}" + (
-                    "" if kind == SEVERAL else f", before it was {_words(self._seen[name])}"
+            if clash(self._seen.get(name), kind):
+                before = (
+                    f"declared {self.declared[name]}"
+                    if name in self.declared
+                    else f"before it was {_words(self._seen.get(name))}"
                 )
+                return f"column '{name}' is {_words(kind)}" + ("" if kind == SEVERAL else f", {before}")
         return None
 
     def learn(self, found: Mapping[str, Any], texts: Mapping[str, pa.DataType] | None = None) -> None:
         """Remembers the kinds of accepted records."""
         for name, kind in found.items():
-            self._seen[name] = merge(self._seen.get(name), kind)
+            if name not in self.declared:
+                self._seen[name] = merge(self._seen.get(name), kind)
         self._texts = _merge_texts(self._texts, texts or {})
 
 
@@ -156,6 +160,17 @@ def _kind_of_type(kind: pa.DataType) -> Any:
     if pa.types.is_list(kind):
         return [_kind_of_type(kind.value_type)]
     return "a number" if pa.types.is_integer(kind) or pa.types.is_floating(kind) else "text"
+
+
+def _kind_declared(kind: pa.DataType) -> Any:
+    """The kind of the JSON values that the parser takes for a type; None where it takes several."""
+    if pa.types.is_decimal(kind):
+        return None
+    if pa.types.is_struct(kind):
+        return {field.name: _kind_declared(field.type) for field in kind}
+    if pa.types.is_list(kind):
+        return [_kind_declared(kind.value_type)]
+    return "a number" if pa.types.is_time(kind) else _kind_of_type(kind)
 
 
 def _only_texts(kind: pa.DataType) -> pa.DataType | None:

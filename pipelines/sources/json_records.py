@@ -104,17 +104,19 @@ class Records:
 def parse_records(records: Records, kinds: Kinds) -> pa.Table:
     """The table of the good lines; the others are quarantined. `kinds` are those of the item so far, and learn from these."""
     parsed = _accepted(records, kinds, 0, len(records))
-    while parsed is None:
+    if parsed is None:
         _sift(records, kinds, 0, len(records), max(LEAF, len(records) // 64))
-        if not records.sweep():  # each part was fine and the whole is not: all of it, line by line
-            for i in range(len(records)):
-                _sift(records, kinds, i, i + 1, 1)
-            assert records.sweep(), f"lines from {records.place} {records.offset} parse alone, not together"
+        records.sweep()
         parsed = _accepted(records, kinds, 0, len(records))
+    if parsed is None:  # what is left is sound by itself; the parser has its own reasons
+        for i in records.failing(lambda lo, hi: _accepted(records, kinds, lo, hi) is not None):
+            records.quarantine(i, *_refusal(records, kinds, i))
+        records.sweep()
+        parsed = _accepted(records, kinds, 0, len(records))
+    assert parsed is not None, f"lines from {records.place} {records.offset} parse alone, not together"
     while _quarantine_rounded(records, parsed.table, kinds):
-        again = _parse(records, kinds, 0, len(records))
-        assert again is not None, f"fewer lines of {records.place} {records.offset} don't parse"
-        parsed = again
+        parsed = _parse(records, kinds, 0, len(records))
+        assert parsed is not None, f"fewer lines from {records.place} {records.offset} don't parse"
     kinds.learn(kinds_of_schema(parsed.table.schema), parsed.texts)
     return parsed.table
 
@@ -122,13 +124,14 @@ def parse_records(records: Records, kinds: Kinds) -> pa.Table:
 def _accepted(records: Records, kinds: Kinds, lo: int, hi: int) -> Parsed | None:
     """The lines' table, if all of them are good."""
     parsed = _parse(records, kinds, lo, hi)
-    if (
-        parsed is None
-        or kinds.misfit(kinds_of_schema(parsed.table.schema))
-        or any(depth_of(f.type) >= MAX_DEPTH for f in parsed.table.schema)
-    ):
+    if parsed is None:
         return None
-    return parsed
+    inferred = {name: kind for name, kind in kinds_of_schema(parsed.table.schema).items() if name not in kinds.declared}
+    return None if kinds.misfit(inferred) or _too_deep(parsed.table.schema) else parsed
+
+
+def _too_deep(schema: pa.Schema) -> bool:
+    return any(depth_of(field.type) >= MAX_DEPTH for field in schema)
 
 
 def _parse(records: Records, kinds: Kinds, lo: int, hi: int) -> Parsed | None:
@@ -225,21 +228,19 @@ def _sift(records: Records, kinds: Kinds, lo: int, hi: int, leaf: int) -> None:
         middle = (lo + hi) // 2
         _sift(records, kinds, lo, middle, leaf)
         _sift(records, kinds, middle, hi, leaf)
-    elif kinds.declared and hi - lo > 1:
-        for i in range(lo, hi):
-            _sift(records, kinds, i, i + 1, 1)
     else:
         for i in range(lo, hi):
-            problem = _problem(records, kinds, i)
+            problem = _problem(records.line(i).decode(), kinds)
             if problem:
                 records.quarantine(i, *problem)
 
 
-def _problem(records: Records, kinds: Kinds, i: int) -> tuple[str, str] | None:
+def _problem(line: str, kinds: Kinds) -> tuple[str, str] | None:
     """(reason, detail) of what is wrong with a line, or None; its kinds are learned then."""
     try:
-        value = json.loads(records.line(i).decode(), object_pairs_hook=_no_repeats)
-        json.dumps(value, ensure_ascii=False).encode()
+        value = json.loads(line, object_pairs_hook=_no_repeats)
+        if "\\u" in line:
+            json.dumps(value, ensure_ascii=False).encode()  # fails where an escape is half a surrogate pair
     except _RepeatedKeyError as error:
         return "duplicate_key", f"key {error.args[0]!r} twice in one object"
     except UnicodeEncodeError as error:
@@ -252,29 +253,33 @@ def _problem(records: Records, kinds: Kinds, i: int) -> tuple[str, str] | None:
     misfit = kinds.misfit(found)
     if misfit:
         return "wrong_type", misfit
-    parsed = _parse(records, kinds, i, i + 1)
-    if parsed is None:
-        return "wrong_type", _refusal(records, kinds, i)
-    if any(depth_of(field.type) >= MAX_DEPTH for field in parsed.table.schema):
-        return "too_deep", f"more than {MAX_DEPTH} levels"
-    kinds.learn(kinds_of_schema(parsed.table.schema), parsed.texts)
+    kinds.learn(found)
     return None
 
 
-def _refusal(records: Records, kinds: Kinds, i: int) -> str:
-    """The parser's words, without what it says of rows."""
+def _refusal(records: Records, kinds: Kinds, i: int) -> tuple[str, str]:
+    """(reason, detail) of what the parser has against a line that is sound JSON."""
+    parsed = _parse(records, kinds, i, i + 1)
+    if parsed is not None:
+        inferred = {
+            name: kind for name, kind in kinds_of_schema(parsed.table.schema).items() if name not in kinds.declared
+        }
+        return (
+            ("too_deep", f"more than {MAX_DEPTH} levels")
+            if _too_deep(parsed.table.schema)
+            else ("wrong_type", str(kinds.misfit(inferred)))
+        )
+    values = json.loads(records.line(i).decode())
     for name, kind in kinds.declared.items():
-        value = json.loads(records.line(i).decode()).get(name)
-        alone = pa.py_buffer(json.dumps({name: value}).encode())
         try:
-            _read(alone, kinds.told())[name].cast(kind)
+            _read(pa.py_buffer(json.dumps({name: values.get(name)}).encode()), kinds.told())[name].cast(kind)
         except REFUSED:
-            return f"column '{name}': {str(value)[:200]!r} is no {kind}"
+            return "wrong_type", f"column '{name}': {str(values.get(name))[:200]!r} is no {kind}"
     try:
         _read(records.text(i, i + 1), kinds.told())
     except REFUSED as error:
-        return str(error).splitlines()[0].removeprefix("JSON parse error: ").removesuffix(" in row 0")
-    return "does not fit the columns before it"
+        return "wrong_type", str(error).splitlines()[0].removeprefix("JSON parse error: ").removesuffix(" in row 0")
+    return "wrong_type", "does not fit the columns before it"
 
 
 def _quarantine_rounded(records: Records, table: pa.Table, kinds: Kinds) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import IO
 
 import numpy as np
@@ -117,9 +118,7 @@ def _checked(source: ParquetSource, table: pa.Table, place: str, first: int) -> 
             keep[row] = False
     for field in source.declared() or ():
         if field.name in table.column_names and table[field.name].type != field.type:
-            fitting = holds(
-                table[field.name].filter(pa.array(keep)), lambda column, kind=field.type: declared_cast(column, kind)
-            )
+            fitting = holds(table[field.name].filter(pa.array(keep)), partial(declared_cast, kind=field.type))
             for row in np.flatnonzero(keep)[~fitting]:
                 value = str(table[field.name][int(row)].as_py())[:200]
                 bad.append(

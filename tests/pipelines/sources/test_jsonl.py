@@ -12,11 +12,13 @@ import zlib
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gristmill.errors import InputError, UsageError
 from gristmill.pipelines.sources import JsonlSource, plan_items, read_item
+
+from gristmill.pipelines.sources.lines import compression
 
 from .helpers import lines, read, read_table, write
 
@@ -479,6 +481,7 @@ def test_every_line_is_a_row_or_quarantined_whatever_the_cutting(
 )
 def test_any_bytes_at_all_are_accounted_for(tmp_path_factory, parts, chunk_bytes, item_bytes, limit):
     content = b"\n".join(parts)
+    assume(compression(content[:4]) is None)
     path = write(tmp_path_factory.mktemp("in") / "a.jsonl", content)
     one = source(path, max_record_bytes=limit)
     rows, _, bad = read(one, plan_items(one, item_bytes=item_bytes), chunk_bytes=chunk_bytes)
