@@ -199,6 +199,8 @@ def format_positions(found: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 def bad_rows(rows: Sequence[tuple[str, str, str, bytes, int]]) -> pa.Table:
     """BAD rows of (position, reason, detail, raw, raw bytes)."""
-    columns = list(zip(*rows, strict=True)) if rows else [[], [], [], [], []]
+    if not rows:
+        return BAD.empty_table()
+    columns = list(zip(*rows, strict=True))
     capped = [raw[:RAW_BYTES] for raw in columns[3]]
     return pa.table([columns[0], columns[1], columns[2], pa.array(capped, pa.large_binary()), columns[4]], schema=BAD)

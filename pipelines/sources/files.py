@@ -58,7 +58,7 @@ def open_file(path: str) -> IO[bytes]:
 
 
 def current_version(path: str) -> str:
-    """What tells this state of the file from another: size and time of change; behind a URL also its etag."""
+    """What tells this state of the file from another: size and time of change, which object stores keep in whole seconds."""
     if "://" in path:
         return _remote(path, ())[0].version
     info = os.stat(path)

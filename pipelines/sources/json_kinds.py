@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ import pyarrow as pa
 from gristmill.errors import UsageError
 
 SEVERAL = "an array of several kinds"
+TIME = re.compile(r"\d{4}-\d\d-\d\d")  # how every time begins that the parser reads
 MAX_DEPTH = 32  # levels of arrays and objects in a record, itself counted; Parquet's readers stop at about 45, the JSON parser's stack later
 
 
@@ -50,6 +52,25 @@ class Kinds:
                     else f"before it was {_words(self._seen.get(name))}"
                 )
                 return f"column '{name}' is {_words(kind)}" + ("" if kind == SEVERAL else f", {before}")
+        return None
+
+    def misvalue(self, record: Mapping[str, Any]) -> str | None:
+        """What is wrong with the value of a declared column that is of the right kind, where that can be told without the parser; or None."""
+        for name, kind in self.declared.items():
+            value = record.get(name)
+            if value is None:
+                continue
+            if pa.types.is_integer(kind):
+                low, high = (
+                    (-(2 ** (kind.bit_width - 1)), 2 ** (kind.bit_width - 1))
+                    if pa.types.is_signed_integer(kind)
+                    else (0, 2**kind.bit_width)
+                )
+                wrong = not isinstance(value, int) or not low <= value < high
+            else:
+                wrong = (pa.types.is_timestamp(kind) or pa.types.is_date(kind)) and not TIME.match(value)
+            if wrong:
+                return f"column '{name}': {str(value)[:200]!r} is no {kind}"
         return None
 
     def learn(self, found: Mapping[str, Any], texts: Mapping[str, pa.DataType] | None = None) -> None:

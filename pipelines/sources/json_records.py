@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pj
 
-from gristmill.pipelines.sources.base import BAD, bad_rows
+from gristmill.pipelines.sources.base import bad_rows
 from gristmill.pipelines.sources.json_kinds import (
     MAX_DEPTH,
     Kinds,
@@ -74,7 +74,7 @@ class Records:
 
     def bad(self) -> pa.Table:
         """BAD rows of the lines set aside, in order."""
-        return bad_rows([self._bad[start] for start in sorted(self._bad)]) if self._bad else BAD.empty_table()
+        return bad_rows([self._bad[start] for start in sorted(self._bad)])
 
     def text(self, lo: int, hi: int) -> pa.Buffer:
         """The lines lo to hi; without a copy where only line ends lie between them."""
@@ -250,7 +250,7 @@ def _problem(line: str, kinds: Kinds) -> tuple[str, str] | None:
     except RecursionError:
         return "too_deep", f"more than {MAX_DEPTH} levels"
     found = {name: kind_of_value(item) for name, item in value.items()}
-    misfit = kinds.misfit(found)
+    misfit = kinds.misfit(found) or kinds.misvalue(value)
     if misfit:
         return "wrong_type", misfit
     kinds.learn(found)

@@ -141,7 +141,7 @@ def _checked(source: ParquetSource, table: pa.Table, place: str, first: int) -> 
     return Chunk(
         table,
         positions(place, np.flatnonzero(keep) + first),
-        bad_rows(sorted(bad, key=lambda entry: int(entry[0].rsplit(" ", 1)[1]))) if bad else BAD.empty_table(),
+        bad_rows(sorted(bad, key=lambda entry: int(entry[0].rsplit(" ", 1)[1]))),
     )
 
 

@@ -68,7 +68,7 @@ def _chunk(texts: list[str], files: list[str], bad: list[tuple[str, str, str, by
     at = pa.StructArray.from_arrays(
         [pa.array(files, pa.string()), pa.nulls(len(files), pa.int64())], fields=list(POSITION)
     )
-    return Chunk(table, at, bad_rows(bad) if bad else BAD.empty_table())
+    return Chunk(table, at, bad_rows(bad))
 
 
 def store_frame(source: FrameSource, frame: Any, folder: Path) -> FrameSource:
@@ -102,7 +102,7 @@ def as_arrow(frame: Any, what: str) -> pa.Table:
     if isinstance(frame, pa.RecordBatch):
         return pa.Table.from_batches([frame]).replace_schema_metadata(None)
     if hasattr(frame, "to_arrow") and type(frame).__module__.startswith("polars"):
-        return frame.to_arrow().replace_schema_metadata(None)  # type: ignore[no-any-return]
+        return frame.to_arrow().replace_schema_metadata(None)
     if type(frame).__module__.startswith("pandas"):
         return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
     raise PipelineError(f"{what} is a {type(frame).__name__}, expected a pandas or Polars frame or an Arrow table")

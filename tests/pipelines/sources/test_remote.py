@@ -1,0 +1,87 @@
+"""Sources behind URLs, on a real S3 server on loopback."""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import uuid
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.fs
+import pyarrow.parquet as pq
+import pytest
+
+from gristmill.errors import InputError, InputNotFoundError
+from gristmill.pipelines.sources import JsonlSource, ParquetSource, TextSource, plan_items
+
+from .helpers import lines, read
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    pytest.importorskip("s3fs")
+    module = pytest.importorskip("moto.server")
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    running = module.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    running.start()
+    host, port = running.get_host_and_port()
+    yield f"http://{host}:{port}"
+    running.stop()
+
+
+@pytest.fixture
+def bucket(server, monkeypatch):
+    import s3fs
+
+    for name, value in [
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+        ("AWS_DEFAULT_REGION", "us-east-1"),
+        ("AWS_ENDPOINT_URL", server),
+    ]:
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    client = s3fs.S3FileSystem(endpoint_url=server)
+    name = f"bucket-{uuid.uuid4().hex[:12]}"
+    client.mkdir(name)
+    return client, name
+
+
+ROWS = [{"n": i, "text": f"row {i}"} for i in range(2000)]
+
+
+def test_files_folders_and_globs(bucket):
+    client, name = bucket
+    client.pipe(f"{name}/raw/a.jsonl", lines(*ROWS[:1000]))
+    client.pipe(f"{name}/raw/sub/b.jsonl.gz", gzip.compress(lines(*ROWS[1000:])))
+    client.pipe(f"{name}/raw/notes.txt", b"note")
+    for path in (
+        f"s3://{name}/raw",
+        f"s3://{name}/raw/**/*.jsonl*",
+        [f"s3://{name}/raw/sub/b.jsonl.gz", f"s3://{name}/raw/a.jsonl"],
+    ):
+        one = JsonlSource(path=path, name="s")
+        rows, places, bad = read(one, plan_items(one, item_bytes=5000), chunk_bytes=1000)
+        assert rows == ROWS and not bad and places[0] == f"s3://{name}/raw/a.jsonl:byte 0"
+    assert read(TextSource(path=f"s3://{name}/raw/notes.txt"))[0][0]["text"] == "note"
+    pq.write_table(
+        pa.Table.from_pylist(ROWS),
+        f"{name}/p/a.parquet",
+        filesystem=pa.fs.PyFileSystem(pa.fs.FSSpecHandler(client)),
+        row_group_size=300,
+    )
+    parquet = ParquetSource(path=f"s3://{name}/p")
+    assert read(parquet, plan_items(parquet, item_bytes=1))[0] == ROWS
+
+
+def test_what_is_not_there_and_what_changes(bucket):
+    client, name = bucket
+    client.pipe(f"{name}/raw/a.jsonl", lines(*ROWS[:10]))
+    with pytest.raises(InputNotFoundError, match="no input matches"):
+        plan_items(JsonlSource(path=f"s3://{name}/raw/b.jsonl"))
+    one = JsonlSource(path=f"s3://{name}/raw/a.jsonl")
+    items = plan_items(one)
+    client.pipe(f"{name}/raw/a.jsonl", lines(*ROWS[:11]))
+    with pytest.raises(InputError, match="has changed since the run was planned"):
+        read(one, items)
