@@ -36,7 +36,7 @@ def identify(table: pa.Table, id_column: str | None, source: Source) -> tuple[pa
     Columns with gristmill's own names are taken out, unless they are the id. Identity columns: uid, high, low (the content hash), key (what
     equal uids share).
     """
-    if not table.num_columns:
+    if not table.num_columns and not table.num_rows:
         table = pa.table({name: pa.array([], pa.string()) for name in ([id_column] if id_column else [])})
     if id_column is not None and id_column not in table.column_names:
         table = table.append_column(id_column, pa.nulls(table.num_rows, pa.string()))

@@ -136,12 +136,12 @@ def conform(array: pa.Array, kind: pa.DataType) -> pa.Array:
         ]
         return pa.StructArray.from_arrays(children, fields=list(kind), mask=array.is_null())
     if _is_list(kind) and _is_list(array.type) and not pa.types.is_fixed_size_list(array.type):
-        offsets = array.offsets
-        build = pa.LargeListArray if pa.types.is_large_list(kind) else pa.ListArray
-        wide = offsets.cast(pa.int64() if pa.types.is_large_list(kind) else pa.int32())
-        return build.from_arrays(
-            wide, conform(array.values, kind.value_type), type=kind, mask=array.is_null() if array.null_count else None
-        )
+        build, width = (pa.LargeListArray, np.int64) if pa.types.is_large_list(kind) else (pa.ListArray, np.int32)
+        offsets = pa.array(
+            array.offsets.to_numpy().astype(width)
+        )  # a copy: Arrow takes no slice of offsets beside a mask
+        mask = array.is_null() if array.null_count else None
+        return build.from_arrays(offsets, conform(array.values, kind.value_type), type=kind, mask=mask)
     if not (pa.types.is_floating(kind) and pa.types.is_integer(array.type)):
         return array.cast(kind)
     floats = array.cast(kind, safe=False)  # a safe cast would refuse every integer beyond 2^53, those that fit too

@@ -86,6 +86,12 @@ def test_casts_keep_values_or_say_that_they_cannot():
         cast_table(pa.table({"a": pa.array([2**63], pa.uint64())}), pa.schema([("a", pa.int64())]))
 
 
+def test_slices_of_lists_with_nulls():
+    part = pa.table({"a": pa.array([[9], None, [1, None], []])}).slice(1)
+    wide = pa.schema([("a", pa.large_list(pa.float64()))])
+    assert cast_table(part, wide)["a"].to_pylist() == [None, [1.0, None], []]
+
+
 VALUE = st.recursive(
     st.one_of(st.none(), st.integers(-100, 100)),
     lambda inner: st.one_of(
