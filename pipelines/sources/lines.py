@@ -143,41 +143,54 @@ def whole_lines(
     Only a line of more than `chunk_bytes` makes a chunk larger. One of more than `max_record_bytes` is skipped over and comes as a LongLine
     (where it shares a chunk with others it stays in it). A stream that is torn has `torn` in its last Lines, whose data may be empty.
     """
-    offset, data, torn = first, b"", None
+    offset, data = first, b""
     while True:
         enough = (
             chunk_bytes if len(data) < chunk_bytes else min(2 * len(data), max_record_bytes + 1)
         )  # a line in parts: join seldom
-        parts, size, ended = [data] if data else [], len(data), False  # one part is joined without a copy
-        while size < enough and not ended:
-            try:
-                block = next(blocks, b"")
-            except Torn as event:
-                block, torn = b"", str(event)
-            if block:
-                parts.append(block)
-            size += len(block)
-            ended = not block
-        data = b"".join(parts)
-        block, parts = b"", []  # what is yielded is all that is held
+        parts, ended, torn = _gather(blocks, data, enough)
         if ended:
-            if data or torn:
-                yield Lines(offset, data, torn)
+            if parts or torn:
+                yield Lines(offset, b"".join(parts), torn)
             return
-        cut = data.rfind(b"\n") + 1
-        if cut:
-            whole, data = Lines(offset, data[:cut]), data[cut:]
-            yield whole
-            del whole
+        whole, data = _cut(parts)
+        parts.clear()
+        size = len(whole)
+        if whole:
+            yield Lines(offset, whole)
+            whole = b""
         elif len(data) > max_record_bytes:
-            long, cut, torn, data = _skip_line(blocks, offset, data)
+            long, size, torn, data = _skip_line(blocks, offset, data)
             yield long
-            offset += cut
             if torn:
-                yield Lines(offset, b"", torn)
+                yield Lines(offset + size, b"", torn)
                 return
-            continue
-        offset += cut
+        offset += size
+
+
+def _gather(blocks: Iterator[bytes], data: bytes, enough: int) -> tuple[list[bytes], bool, str | None]:
+    """(the data and blocks after it, until there are enough bytes; whether the stream has ended; why too early)."""
+    parts, size = [data] if data else [], len(data)
+    while size < enough:
+        try:
+            block = next(blocks, b"")
+        except Torn as event:
+            return parts, True, str(event)
+        if not block:
+            return parts, True, None
+        parts.append(block)
+        size += len(block)
+    return parts, False, None
+
+
+def _cut(parts: list[bytes]) -> tuple[bytes, bytes]:
+    """(whole lines, the begin of the next one), with one copy where the last part has a line's end."""
+    cut = parts[-1].rfind(b"\n") + 1
+    if cut:
+        return b"".join([*parts[:-1], memoryview(parts[-1])[:cut]]), parts[-1][cut:]
+    data = b"".join(parts)
+    cut = data.rfind(b"\n") + 1
+    return data[:cut], data[cut:]
 
 
 def _skip_line(blocks: Iterator[bytes], offset: int, data: bytes) -> tuple[LongLine, int, str | None, bytes]:
