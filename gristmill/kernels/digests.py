@@ -1,13 +1,17 @@
 """Canonical digests of cells and rows: the same for the same content, however columns are ordered, schemas were unified or files were cut.
 
-A cell's digest is XXH3-128 of a tag byte for its family of types and its value in one canonical form; a row's is XXH3-128 of, for each
+A cell's digest is XXH3-128 of the tag of its family of types (8 bytes) and its value in one canonical form; a row's is XXH3-128 of, for each
 non-null column in order of name, the digest of the name and the digest of the cell. A null cell and a missing column both add nothing.
+Digests are kept for ever as row ids: a change of any tag or form changes every id.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
+import json
 from collections.abc import Collection
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,197 +20,242 @@ import pyarrow.compute as pc
 import xxhash
 from numba import njit
 
-from gristmill.kernels.buffers import Slices, slices, validity
-from gristmill.kernels.hashing import hash_slices
+from gristmill.errors import ColumnError, SchemaMismatchError, capped
+from gristmill.kernels.buffers import U8, validity
+from gristmill.kernels.hashing import I64, NULL, U64, hash_slices, hash_text
+from gristmill.kernels.numerals import FRACTION, decimal_form, fixed, float_form, integer_form
 
-U8 = npt.NDArray[np.uint8]
-U64 = npt.NDArray[np.uint64]
-I64 = npt.NDArray[np.int64]
+BLOCK_ROWS = 16384
+BLOCK_BYTES = 4 << 20
+"""A table is hashed in blocks of about this size: scratch memory is some ten times a block, whatever the table's size."""
 
-NULL = np.array([0x6E756C6C6E756C6C, 0x6E756C6C6E756C6C], np.uint64)  # stands for a null element inside a list
-TAGS = {name: i for i, name in enumerate(["bool", "number", "text", "bytes", "instant", "date", "time", "duration", "list", "struct", "decimal"], 1)}
+BOOL, TEXT, BYTES, INSTANT, LOCAL, DATE, TIME, DURATION, LIST, STRUCT, MAP = range(16, 27)
+"""Tags beside those of `numerals`. INSTANT: a timestamp with a zone; LOCAL: one without."""
+
+PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+
+
+class Cells(NamedTuple):
+    """The digests (rows, 2) of a column's cells, NULL where `valid` (rows,) is 0."""
+
+    digests: U64
+    valid: U8
 
 
 def row_digests(table: pa.Table, exclude: Collection[str] = ()) -> U64:
     """(rows, 2) uint64: the high and low half of each row's digest, over all columns but `exclude`.
 
     Raises:
-        TypeError: a column of a type that has no canonical form, naming it.
+        SchemaMismatchError: (a TypeError) a column of a type that has no canonical form, naming both.
+        ColumnError: two columns have one name.
     """
-    columns = []
-    for name in sorted(set(table.column_names) - set(exclude)):
-        column = table[name]
-        if column.null_count == len(column):
-            continue
-        try:
-            cells = cell_digests(column)
-        except TypeError as error:
-            raise TypeError(f"column '{name}': {error}") from None
-        columns.append((_name_digest(name), cells, validity(_whole(column))))
-    return _combine([name for name, _, _ in columns], [cells for _, cells, _ in columns], [valid for _, _, valid in columns], table.num_rows)
+    names = sorted(name for name in table.column_names if name not in exclude)
+    if twice := sorted({one for one, other in itertools.pairwise(names) if one == other}):
+        raise ColumnError(f"several columns are called {capped(twice)}; rename all but one of each", columns=twice)
+    table = table.select(names)
+    rows = table.num_rows
+    step = max(1, min(BLOCK_ROWS, BLOCK_BYTES * rows // max(table.nbytes, 1)))
+    out = np.empty((rows, 2), np.uint64)
+    for start in range(0, rows, step):
+        block = table.slice(start, step)
+        columns = [_column(name, block.column(i)) for i, name in enumerate(names)]
+        out[start : start + step] = _combine(names, columns, block.num_rows)
+    return out
 
 
 def cell_digests(array: pa.Array | pa.ChunkedArray) -> U64:
     """(rows, 2) uint64: the digest of each cell; a null cell's is NULL.
 
-    Numbers of all widths are one family: an integer, and a float that is integral and below 2^63, are equal where their values are; -0.0 is 0;
-    every NaN is the same and differs from null. Decimals are a family of their own. Text kinds are one family, bytes another. Timestamps of
-    any unit are instants: with a zone in UTC, without one as written. List kinds are one family; a struct is as a row of its fields.
+    Numbers are one family: integers of all widths, floats and decimals are equal where they are the same integer from -2^63 to 2^64 - 1; else
+    floats of all widths are equal by value (every NaN is the same, -0.0 is 0) and so are decimals of all widths and scales, but a float and
+    a decimal differ. A bool is no number. Text kinds are one family, bytes another. Timestamps and durations of any unit are equal where
+    they mean the same; a timestamp with a zone is an instant whatever the zone, one without a zone is no instant. List kinds, fixed-size ones
+    too, are one family; a struct is as a row of its fields; a map keeps the order of its entries. Dictionaries, run-end encoding and extension
+    types are as what they hold.
 
     Raises:
-        TypeError: no canonical form for the type.
+        SchemaMismatchError: (a TypeError) no canonical form for the type.
     """
-    array = _whole(array)
-    kind = array.type
-    if pa.types.is_null(kind):
-        return np.tile(NULL, (len(array), 1))
-    if pa.types.is_dictionary(kind):
-        return cell_digests(array.dictionary_decode())
-    if isinstance(array, pa.ExtensionArray):
-        return cell_digests(array.storage)
-    digests = _nested(array) if pa.types.is_nested(kind) else _flat(array)
-    if array.null_count:
-        digests[validity(array) == 0] = NULL
-    return digests
+    return _cells(array).digests
 
 
 def fingerprint(schema: pa.Schema, row_sum: int, num_rows: int) -> str:
-    """32 hex digits over the schema (names and families of types, in order of name), the number of rows and the sum of their digests mod 2^128.
+    """32 hex digits over the schema (names and types, in order of name), the number of rows and the sum of their digests mod 2^128.
 
-    Free of row order, of how rows lie in files, and of column order.
+    Free of the order of rows and columns, of how rows lie in files, of metadata and of how Arrow lays a type out (string, large_string,
+    dictionary, ...). A type that a suite could tell from another (int32 from int64) counts as another, since verdicts bind to the fingerprint.
     """
-    fields = sorted(f"{field.name}:{_family(field.type)}" for field in schema)
-    text = "\n".join([*fields, str(num_rows), f"{row_sum % 2**128:032x}"])
+    fields = sorted(([field.name, _logical(field.type)] for field in schema), key=json.dumps)
+    text = json.dumps([fields, num_rows, f"{row_sum % 2**128:032x}"], separators=(",", ":"))
     return xxhash.xxh3_128_hexdigest(text.encode())
 
 
-def _family(kind: pa.DataType) -> str:
-    text = str(kind)
-    for long, short in (("large_string", "string"), ("string_view", "string"), ("large_binary", "binary"), ("binary_view", "binary"), ("large_list", "list")):
-        text = text.replace(long, short)
-    return text
+def _logical(kind: pa.DataType) -> object:
+    """The type without its layout, as JSON: text, or a list of its name and its parts."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return _logical(kind.storage_type)
+    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+        return _logical(kind.value_type)
+    if _is_text(kind):
+        return "string"
+    if _is_bytes(kind) and not pa.types.is_fixed_size_binary(kind):
+        return "binary"
+    if pa.types.is_decimal(kind):
+        return ["decimal", kind.precision, kind.scale]
+    if pa.types.is_fixed_size_list(kind):
+        return ["fixed_size_list", kind.list_size, _logical(kind.value_type)]
+    if _is_list(kind):
+        return ["list", _logical(kind.value_type)]
+    if pa.types.is_map(kind):
+        return ["map", _logical(kind.key_type), _logical(kind.item_type)]
+    if pa.types.is_struct(kind):
+        return ["struct", *sorted(([field.name, _logical(field.type)] for field in kind), key=json.dumps)]
+    return str(kind)
 
 
-def _whole(array: pa.Array | pa.ChunkedArray) -> pa.Array:
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
+    return any(test(kind) for test in tests)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_list_view, pa.types.is_large_list_view)
+    return any(test(kind) for test in tests)
+
+
+def _column(name: str, column: pa.ChunkedArray) -> Cells:
+    try:
+        return _cells(column)
+    except SchemaMismatchError as error:
+        raise SchemaMismatchError(f"column '{name}': {error}", column=name) from None
+
+
+def _cells(array: pa.Array | pa.ChunkedArray) -> Cells:
     if isinstance(array, pa.ChunkedArray):
         if array.num_chunks == 1:
-            return array.chunk(0)
-        return pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
+            return _cells(array.chunk(0))
+        chunks = [_cells(chunk) for chunk in array.chunks] or [_cells(pa.array([], array.type))]
+        return Cells(np.concatenate([each.digests for each in chunks]), np.concatenate([each.valid for each in chunks]))
+    array = _plain(array)
+    valid = validity(array)
+    digests = _values(array)
+    digests[valid == 0] = NULL
+    return Cells(digests, valid)
+
+
+def _plain(array: pa.Array) -> pa.Array:
+    """The array without encodings, whose nulls can lie in the encoded values."""
+    kind = array.type
+    if isinstance(array, pa.ExtensionArray):
+        return _plain(array.storage)
+    if pa.types.is_dictionary(kind):
+        return _plain(array.dictionary_decode())
+    if pa.types.is_run_end_encoded(kind):
+        return _plain(pc.run_end_decode(array))
     return array
 
 
-def _flat(array: pa.Array) -> U64:
+def _values(array: pa.Array) -> U64:
+    """The digests of the cells, anything where null."""
     kind = array.type
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or kind == pa.string_view():
-        return _tagged(slices(array), TAGS["text"])
-    if pa.types.is_fixed_size_binary(kind):
-        array, kind = array.cast(pa.binary()), pa.binary()
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or kind == pa.binary_view():
-        return _tagged(slices(array), TAGS["bytes"])
+    if pa.types.is_null(kind):
+        return np.zeros((len(array), 2), np.uint64)
+    if _is_text(kind):
+        return _hash_words(TEXT, hash_text(array))
+    if _is_bytes(kind):
+        return _hash_words(
+            BYTES, hash_text(array.cast(pa.large_binary()) if pa.types.is_fixed_size_binary(kind) else array)
+        )
     if pa.types.is_boolean(kind):
-        return _numbers(array.cast(pa.uint8()), np.int64, TAGS["bool"])
-    if pa.types.is_unsigned_integer(kind) and kind.bit_width == 64:
-        return _unsigned(array)
+        return _hash_words(BOOL, fixed(array.cast(pa.uint8()), "u1"))
+    if pa.types.is_nested(kind):
+        return _nested(array)
     if pa.types.is_integer(kind):
-        return _numbers(array, np.int64, TAGS["number"])
+        return _hash_words(*integer_form(array))
     if pa.types.is_floating(kind):
-        return _floats(_numpy(array.cast(pa.float64()), np.float64))
+        return _hash_words(*float_form(array))
     if pa.types.is_decimal(kind):
-        text = array.cast(pa.decimal256(76, kind.scale)).cast(pa.string())
-        return _tagged(slices(pc.utf8_rtrim(pc.utf8_rtrim(text, "0"), ".") if kind.scale > 0 else text), TAGS["decimal"])
+        tags, words = decimal_form(array)
+        digests = _hash_words(tags, words[:, :1])
+        rest = np.flatnonzero(tags == FRACTION)
+        digests[rest] = _hash_words(FRACTION, words[rest])
+        return digests
     return _temporal(array)
 
 
 def _temporal(array: pa.Array) -> U64:
     kind = array.type
-    per_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-    if pa.types.is_date(kind):
-        return _numbers(array.cast(pa.date32()).cast(pa.int32()), np.int64, TAGS["date"])
-    if pa.types.is_timestamp(kind) or pa.types.is_duration(kind) or pa.types.is_time(kind):
-        name = "instant" if pa.types.is_timestamp(kind) else "duration" if pa.types.is_duration(kind) else "time"
-        ticks = _numpy(array.cast(pa.int32() if pa.types.is_time32(kind) else pa.int64()).cast(pa.int64()), np.int64)
-        scale = per_second[kind.unit]
-        seconds, rest = np.divmod(ticks, scale)
-        pair = np.stack([seconds, rest * (10**9 // scale)], axis=1)  # nanoseconds in all would overflow for far years
-        zoned = pa.types.is_timestamp(kind) and kind.tz is not None
-        return _hash_fixed(pair, TAGS[name] + (128 if zoned else 0))
-    raise TypeError(f"type {kind} has no canonical form; cast it to one that has")
-
-
-def _numpy(array: pa.Array, kind: npt.DTypeLike) -> npt.NDArray[np.generic]:
-    """The values, anything where null."""
-    return (array.fill_null(0) if array.null_count else array).to_numpy(zero_copy_only=False).astype(kind, copy=False)
-
-
-def _numbers(array: pa.Array, kind: npt.DTypeLike, tag: int) -> U64:
-    return _hash_fixed(_numpy(array, kind).reshape(-1, 1), tag)
-
-
-def _unsigned(array: pa.Array) -> U64:
-    values = _numpy(array, np.uint64)
-    digests = _hash_fixed(values.view(np.int64).reshape(-1, 1), TAGS["number"])
-    large = values >= np.uint64(2**63)
-    if large.any():
-        digests[large] = _hash_fixed(np.stack([values[large].view(np.int64), np.ones(large.sum(), np.int64)], axis=1), TAGS["number"])
-    return digests
-
-
-def _floats(values: npt.NDArray[np.generic]) -> U64:
-    numbers = values.astype(np.float64)
-    numbers[np.isnan(numbers)] = np.nan  # one bit pattern
-    with np.errstate(invalid="ignore"):
-        whole = (numbers == np.trunc(numbers)) & (np.abs(numbers) < 2.0**63)
-    digests = _hash_fixed(numbers.view(np.int64).reshape(-1, 1), TAGS["number"] + 128)
-    if whole.any():
-        digests[whole] = _hash_fixed(numbers[whole].astype(np.int64).reshape(-1, 1), TAGS["number"])
-    return digests
+    if pa.types.is_date32(kind):
+        return _hash_words(DATE, fixed(array, "i4"))
+    if pa.types.is_date64(kind):
+        return _hash_words(DATE, fixed(array, "i8") // 86_400_000)
+    if pa.types.is_timestamp(kind):
+        tag = LOCAL if kind.tz is None else INSTANT
+    elif pa.types.is_duration(kind):
+        tag = DURATION
+    elif pa.types.is_time(kind):
+        tag = TIME
+    else:
+        raise _no_form(kind)
+    ticks = fixed(array, f"i{kind.bit_width // 8}").astype(np.int64)
+    seconds = ticks // PER_SECOND[kind.unit]
+    nanos = (ticks - seconds * PER_SECOND[kind.unit]) * (10**9 // PER_SECOND[kind.unit])
+    return _hash_words(tag, np.hstack([seconds, nanos]))  # nanoseconds alone would overflow for far years
 
 
 def _nested(array: pa.Array) -> U64:
+    """The digests of lists, structs and maps, read from their children: Arrow's casts of nested types can make invalid arrays."""
     kind = array.type
+    rows = len(array)
     if pa.types.is_struct(kind):
-        fields = sorted(range(kind.num_fields), key=lambda i: kind.field(i).name)
-        columns = [array.field(i) if array.offset == 0 and not array.null_count else pc.struct_field(array, [i]) for i in fields]
-        kept = [(kind.field(i).name, column) for i, column in zip(fields, columns, strict=True)]
-        rows = _combine([_name_digest(name) for name, _ in kept], [cell_digests(c) for _, c in kept], [validity(c) for _, c in kept], len(array))
-        return _tag_digests(rows, TAGS["struct"])
+        return _struct([field.name for field in kind], array.flatten(), rows)
     if pa.types.is_fixed_size_list(kind):
-        elements = cell_digests(array.values.slice(array.offset * kind.list_size, len(array) * kind.list_size))
-        offsets = np.arange(len(array) + 1, dtype=np.int64) * kind.list_size
-        return _list_digests(elements, offsets)
+        elements = array.values.slice(array.offset * kind.list_size, rows * kind.list_size)
+        return _lists(LIST, cell_digests(elements), np.arange(rows + 1, dtype=np.int64) * kind.list_size)
+    if pa.types.is_list_view(kind) or pa.types.is_large_list_view(
+        kind
+    ):  # flatten: in order of the rows, without what lies under a null
+        sizes = array.sizes.to_numpy() * validity(array)
+        return _lists(LIST, cell_digests(array.flatten()), np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]))
+    if not (_is_list(kind) or pa.types.is_map(kind)):
+        raise _no_form(kind)
+    if rows == 0:  # such an array may lack offsets
+        return np.empty((0, 2), np.uint64)
+    offsets = array.offsets.to_numpy().astype(np.int64)
+    elements = array.values.slice(offsets[0], offsets[-1] - offsets[0])
+    offsets -= offsets[0]
     if pa.types.is_map(kind):
-        array = array.cast(pa.list_(pa.struct([("key", kind.key_type), ("value", kind.item_type)])))
-    if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
-        offsets = array.offsets.to_numpy().astype(np.int64)
-        first = int(offsets[0]) if len(offsets) else 0
-        elements = cell_digests(array.values.slice(first, int(offsets[-1]) - first))
-        return _list_digests(elements, offsets - first)
-    raise TypeError(f"type {kind} has no canonical form; cast it to one that has")
+        return _lists(MAP, _struct(["key", "value"], elements.flatten(), len(elements)), offsets)
+    return _lists(LIST, cell_digests(elements), offsets)
 
 
-def _list_digests(elements: U64, offsets: I64) -> U64:
-    data = np.ascontiguousarray(elements).view(np.uint8).reshape(-1)
-    return _tag_digests(hash_slices(data, offsets * 16), TAGS["list"])
+def _struct(names: list[str], columns: list[pa.Array], rows: int) -> U64:
+    order = sorted(range(len(names)), key=names.__getitem__)
+    return _hash_words(STRUCT, _combine([names[i] for i in order], [_cells(columns[i]) for i in order], rows))
 
 
-def _tag_digests(digests: U64, tag: int) -> U64:
-    return _hash_fixed(digests.view(np.int64), tag)
+def _lists(tag: int, elements: U64, offsets: I64) -> U64:
+    """The digests of lists: of the digests of their elements, one after another, NULL for a null one."""
+    return _hash_words(tag, hash_slices(elements.view(np.uint8).reshape(-1), offsets * 16))
 
 
-def _hash_fixed(values: npt.NDArray[np.int64], tag: int) -> U64:
-    """The digest of a tag and some 64-bit numbers a row: values (rows, n)."""
-    rows, n = values.shape
+def _no_form(kind: pa.DataType) -> SchemaMismatchError:
+    return SchemaMismatchError(
+        f"type {kind} has no canonical form to tell rows by; cast it to one that has, or leave it out"
+    )
+
+
+def _hash_words(tags: int | npt.NDArray[np.integer], words: npt.NDArray[np.generic]) -> U64:
+    """The digest of a tag, the same for all rows or one a row, and the row's words (rows, n) of 64 bits; narrower ones are widened."""
+    rows, n = words.shape
     record = np.empty((rows, n + 1), np.int64)
-    record[:, 0] = tag
-    record[:, 1:] = values
-    return hash_slices(record.view(np.uint8).reshape(-1), np.arange(rows + 1, dtype=np.int64) * (8 * (n + 1)))  # type: ignore[no-any-return]
-
-
-def _tagged(rows: Slices, tag: int) -> U64:
-    """The digest of a text or bytes value with its tag: the hash of the bytes, hashed with the tag."""
-    if not rows.valid.all() and len(rows.data) == 0:
-        return np.zeros((rows.rows, 2), np.uint64)
-    return _tag_digests(hash_slices(rows.data, rows.offsets), tag)
+    record[:, 0] = tags
+    record[:, 1:] = words.view(np.int64) if words.dtype == np.uint64 else words
+    return hash_slices(record.view(np.uint8).reshape(-1), np.arange(rows + 1, dtype=np.int64) * (8 * (n + 1)))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -215,27 +264,25 @@ def _name_digest(name: str) -> tuple[int, int]:
     return number >> 64, number & (2**64 - 1)
 
 
-def _combine(names: list[tuple[int, int]], cells: list[U64], valid: list[U8], rows: int) -> U64:
-    """The digest of each row from the names and cells of its non-null columns."""
-    if not names:
-        return hash_slices(np.zeros(0, np.uint8), np.zeros(rows + 1, np.int64))  # type: ignore[no-any-return]
-    marks = np.stack(valid, axis=1)  # (rows, columns)
-    offsets = np.concatenate([[0], np.cumsum(marks.sum(axis=1, dtype=np.int64) * 32)])
-    record = np.empty(int(offsets[-1]) // 8, np.uint64)
-    start = offsets[:-1] // 8
-    for (high, low), cell, mark in zip(names, cells, valid, strict=True):
-        start = _place(record, start, np.uint64(high), np.uint64(low), cell, mark)
-    return hash_slices(record.view(np.uint8), offsets)  # type: ignore[no-any-return]
+def _combine(names: list[str], columns: list[Cells], rows: int) -> U64:
+    """The digest of each row from the names, in order, and the cells of its non-null columns."""
+    ends = np.zeros(rows + 1, np.int64)
+    for column in columns:
+        ends[1:] += column.valid
+    ends = np.cumsum(ends * 4)  # in words of 64 bits
+    record = np.empty(int(ends[-1]), np.uint64)
+    places = ends[:-1].copy()
+    for name, column in zip(names, columns, strict=True):
+        high, low = _name_digest(name)
+        _place(record, places, np.uint64(high), np.uint64(low), column.digests, column.valid)
+    return hash_slices(record.view(np.uint8), ends * 8)
 
 
 @njit(cache=True, nogil=True)
-def _place(record, start, high, low, cell, mark):  # type: ignore[no-untyped-def]
-    """Writes a column's name and cell digests where each row's next pair goes; returns where the pair after it goes."""
-    after = np.empty_like(start)
-    for i in range(len(start)):
-        at = start[i]
-        if mark[i]:
-            record[at], record[at + 1], record[at + 2], record[at + 3] = high, low, cell[i, 0], cell[i, 1]
-            at += 4
-        after[i] = at
-    return after
+def _place(record, places, high, low, digests, valid):  # type: ignore[no-untyped-def]
+    """Writes a column's name and cell digests at each row's place, and moves that on."""
+    for i in range(len(places)):
+        if valid[i]:
+            at = places[i]
+            record[at], record[at + 1], record[at + 2], record[at + 3] = high, low, digests[i, 0], digests[i, 1]
+            places[i] = at + 4

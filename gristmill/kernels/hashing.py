@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from numba import njit
 
-from gristmill.kernels.buffers import slices
+from gristmill.kernels.buffers import read_only, slices
 from gristmill.kernels.words64 import load32, load64, mulhi
 
 U8 = npt.NDArray[np.uint8]
@@ -33,6 +33,10 @@ P64_1, P64_2, P64_3 = np.uint64(0x9E3779B185EBCA87), np.uint64(0xC2B2AE3D27D4EB4
 P64_4, P64_5 = np.uint64(0x85EBCA77C2B2AE63), np.uint64(0x27D4EB2F165667C5)
 MX1, MX2 = np.uint64(0x165667919E3779F9), np.uint64(0x9FB21C651E98DF25)
 LOW = np.uint64(0xFFFFFFFF)
+
+NULL = np.frombuffer(b"null" * 4, np.uint64)
+"""What stands for a null row: no text is known to hash to it."""
+_HEX = np.frombuffer(b"".join(b"%02x" % byte for byte in range(256)), np.uint16)  # the two digits of each byte
 
 
 @njit(inline="always")
@@ -84,7 +88,9 @@ def _short(data, at, n):  # type: ignore[no-untyped-def]
         h_high += m_high * P64_2
         return _avalanche(h_high), _avalanche(h_low)
     if n >= 4:
-        keyed = (load32(data, at) + (load32(data, at + n - 4) << np.uint64(32))) ^ (load64(SECRET, 16) ^ load64(SECRET, 24))
+        keyed = (load32(data, at) + (load32(data, at + n - 4) << np.uint64(32))) ^ (
+            load64(SECRET, 16) ^ load64(SECRET, 24)
+        )
         factor = P64_1 + (np.uint64(n) << np.uint64(2))
         m_low, m_high = keyed * factor, mulhi(keyed, factor)
         m_high += m_low << np.uint64(1)
@@ -141,7 +147,9 @@ def _stripe(acc, data, at, key):  # type: ignore[no-untyped-def]
 def _merge(acc, key, start):  # type: ignore[no-untyped-def]
     result = start
     for pair in range(4):
-        result += _fold(acc[2 * pair] ^ load64(SECRET, key + 16 * pair), acc[2 * pair + 1] ^ load64(SECRET, key + 16 * pair + 8))
+        result += _fold(
+            acc[2 * pair] ^ load64(SECRET, key + 16 * pair), acc[2 * pair + 1] ^ load64(SECRET, key + 16 * pair + 8)
+        )
     return _avalanche(result)
 
 
@@ -166,8 +174,7 @@ def _long(data, at, n, acc):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def hash_slices(data, offsets):  # type: ignore[no-untyped-def]
-    """(rows, 2) uint64: the high and low half of XXH3-128 of `data[offsets[i]:offsets[i + 1]]`."""
+def _hash_slices(data, offsets):  # type: ignore[no-untyped-def]
     rows = len(offsets) - 1
     out = np.empty((rows, 2), np.uint64)
     acc = np.empty(8, np.uint64)
@@ -184,34 +191,41 @@ def hash_slices(data, offsets):  # type: ignore[no-untyped-def]
     return out
 
 
+def hash_slices(data: U8, offsets: I64) -> U64:
+    """(rows, 2) uint64: the high and low half of XXH3-128 of `data[offsets[i]:offsets[i + 1]]`. Offsets may not fall; they are not checked."""
+    return _hash_slices(read_only(data), read_only(offsets))  # type: ignore[no-any-return]
+
+
 def hash_text(array: pa.Array | pa.ChunkedArray) -> U64:
-    """(rows, 2) uint64: high and low half of the hash of each row of a text or bytes array. A null row's hash is that of no bytes: mask it."""
+    """(rows, 2) uint64: high and low half of the hash of the bytes of each row of a text or bytes array; a null row's is NULL.
+
+    Chunk by chunk, so nothing is joined or copied. A null differs from "", but NULL is a value like any other: callers mask by validity.
+
+    Raises:
+        TypeError: the array holds neither text nor bytes.
+    """
+    if isinstance(array, pa.ChunkedArray):
+        chunks = [hash_text(chunk) for chunk in array.chunks]
+        return np.concatenate(chunks) if chunks else hash_text(pa.array([], array.type))
     rows = slices(array)
-    if rows.valid.all():
-        return hash_slices(rows.data, rows.offsets)  # type: ignore[no-any-return]
-    out = hash_slices(rows.data, rows.offsets)
-    out[rows.valid == 0] = hash_slices(rows.data, np.zeros(2, np.int64))[0]
-    return out  # type: ignore[no-any-return]
-
-
-_DIGITS = np.frombuffer(b"0123456789abcdef", np.uint8)
+    digests = hash_slices(rows.data, rows.offsets)
+    digests[rows.valid == 0] = NULL
+    return digests
 
 
 def hex_digests(digests: U64) -> pa.Array:
-    """The digests as text: 32 lower-case hex digits each, high half first, as `xxhash.xxh3_128_hexdigest` writes them."""
-    big_endian = digests.astype(">u8").view(np.uint8).reshape(len(digests), 16)
-    text = np.empty((len(digests), 32), np.uint8)
-    text[:, 0::2] = _DIGITS[big_endian >> 4]
-    text[:, 1::2] = _DIGITS[big_endian & 15]
+    """The digests as large_string: 32 lower-case hex digits each, high half first, as `xxhash.xxh3_128_hexdigest` writes them."""
+    big_endian = np.ascontiguousarray(digests, ">u8").view(np.uint8)
+    text = _HEX[big_endian]  # (rows, 16) pairs of digits
     offsets = np.arange(len(digests) + 1, dtype=np.int64) * 32
     return pa.Array.from_buffers(pa.large_string(), len(digests), [None, pa.py_buffer(offsets), pa.py_buffer(text)])
 
 
 def sum_digests(digests: U64) -> int:
-    """The sum of the digests as 128-bit numbers, mod 2^128: the same in any order."""
+    """The sum of the digests as 128-bit numbers, mod 2^128: the same in any order. Exact below 2^32 rows a call."""
     total = 0
     for column, shift in ((0, 64), (1, 0)):
         halves = digests[:, column]
-        low = int((halves & np.uint64(0xFFFFFFFF)).sum(dtype=np.uint64))  # exact below 2^32 rows
+        low = int((halves & LOW).sum(dtype=np.uint64))
         total += (low + (int((halves >> np.uint64(32)).sum(dtype=np.uint64)) << 32)) << shift
     return total % 2**128
