@@ -1,1 +1,21 @@
-"""stream."""
+"""Streaming of Parquet into training: exact, elastic, resumable, traceable."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gristmill.storage.stream.loader import Stream, stream
+    from gristmill.storage.stream.tensors import Batch, Ragged
+
+__all__ = ["Batch", "Ragged", "Stream", "stream"]
+_MODULES = {"Batch": "tensors", "Ragged": "tensors", "Stream": "loader", "stream": "loader"}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports torch only when a loader is made."""
+    import importlib
+
+    if name not in _MODULES:
+        raise AttributeError(f"module 'gristmill.storage.stream' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"gristmill.storage.stream.{_MODULES[name]}"), name)

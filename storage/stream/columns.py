@@ -1,0 +1,193 @@
+"""Columns as the loader holds them: each column is some leaves that are fast to gather rows from.
+
+A leaf is a numpy array (rows, ...) for values of fixed size, or an Arrow array for text, bytes, lists and what has no tensor form. Lists of
+numbers are held as bytes: Arrow gathers bytes by copying each row at once, lists element by element. A missing leaf (None) means "no nulls".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as pt
+
+from gristmill.errors import UsageError
+from gristmill.storage.stream.permute import I64
+
+Leaf = npt.NDArray[Any] | pa.Array | None
+
+WIDER = {"uint16": np.int32, "uint32": np.int64}  # torch has few operations on these
+
+
+class NullElementError(ValueError):
+    """A list of numbers that has a null among them."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its kind, and how an Arrow array of it becomes leaves.
+
+    kind: number (values, valid), text or bytes (rows), numbers (a list of numbers: rows as bytes), struct (those of its fields), object (rows). dtype: of
+    numbers. shape: of a fixed-size list. dictionary: the values that codes stand for.
+    """
+
+    name: str
+    kind: str
+    dtype: np.dtype[Any] | None = None
+    shape: tuple[int, ...] = ()
+    fields: tuple[Column, ...] = ()
+    dictionary: pa.Array | None = None
+
+    def leaves(self, array: pa.Array) -> list[Leaf]:
+        """The leaves of an array of this column, of the number that `width` says."""
+        if self.kind == "struct":
+            return [
+                leaf for field, child in zip(self.fields, array.flatten(), strict=True) for leaf in field.leaves(child)
+            ]
+        if self.kind == "number":
+            return self._number(array)
+        if self.kind == "numbers":
+            return [_as_bytes(array, self.name, self.dtype)]
+        if self.kind == "object":
+            return [array]
+        return [array.cast(pa.large_string() if self.kind == "text" else pa.large_binary())]
+
+    @property
+    def width(self) -> int:
+        """How many leaves the column has."""
+        return sum(field.width for field in self.fields) if self.kind == "struct" else 2 if self.kind == "number" else 1
+
+    def _number(self, array: pa.Array) -> list[Leaf]:
+        valid = array.is_valid().to_numpy(zero_copy_only=False) if array.null_count else None
+        if self.dictionary is not None:
+            codes = pc.index_in(array.dictionary, self.dictionary).take(array.indices)
+            return [codes.fill_null(0).to_numpy(zero_copy_only=False).astype(self.dtype, copy=False), valid]
+        rows, inner = len(array), array
+        for size in self.shape:
+            inner = inner.values.slice(inner.offset * size, len(inner) * size)
+        if self.shape and inner.null_count:
+            holes = inner.is_null().to_numpy(zero_copy_only=False).reshape(rows, -1).any(axis=1)
+            if (holes if valid is None else holes & valid).any():
+                raise NullElementError(self.name)
+        assert self.dtype is not None
+        return [_values(inner).astype(self.dtype, copy=False).reshape(rows, *self.shape), valid]
+
+
+def plan_columns(schema: pa.Schema, dictionary_of: Callable[[str], pa.Array], where: str) -> list[Column]:
+    """How each column of a schema is held. `dictionary_of` gives all values of a dictionary column.
+
+    Raises:
+        UsageError: a type that can't be streamed, naming the column.
+    """
+    return [_plan(field.name, field.type, dictionary_of, where) for field in schema]
+
+
+def _plan(name: str, kind: pa.DataType, dictionary_of: Callable[[str], pa.Array], where: str) -> Column:
+    if isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
+    if (dtype := _dtype(kind)) is not None:
+        return Column(name, "number", dtype)
+    if pt.is_dictionary(kind):
+        return Column(name, "number", np.dtype(np.int64), dictionary=dictionary_of(name))
+    if pt.is_string(kind) or pt.is_large_string(kind) or kind == pa.string_view():
+        return Column(name, "text")
+    if pt.is_binary(kind) or pt.is_large_binary(kind) or pt.is_fixed_size_binary(kind) or kind == pa.binary_view():
+        return Column(name, "bytes")
+    shape, inner = _fixed_shape(kind)
+    if shape and (dtype := _dtype(inner)) is not None:
+        return Column(name, "number", dtype, shape)
+    if (pt.is_list(kind) or pt.is_large_list(kind)) and (dtype := _dtype(kind.value_type)) is not None:
+        return Column(name, "numbers", dtype)
+    if pt.is_struct(kind):
+        fields = tuple(
+            _plan(f"{name}.{kind[i].name}", kind[i].type, dictionary_of, where) for i in range(kind.num_fields)
+        )
+        return Column(name, "struct", fields=fields)
+    if pt.is_nested(kind) and not pt.is_union(kind):
+        return Column(name, "object")
+    raise UsageError(
+        f"{where}: column '{name}' is {kind}, which can't be streamed; leave it out with columns=[...], or cast it before",
+        column=name,
+    )
+
+
+def _dtype(kind: pa.DataType) -> np.dtype[Any] | None:
+    """What numbers of an Arrow type become: times are counts of their unit, decimals are float64, None for what is no number."""
+    if pt.is_boolean(kind):
+        return np.dtype(bool)
+    if pt.is_integer(kind) or pt.is_floating(kind):
+        plain = np.dtype(kind.to_pandas_dtype())
+        return np.dtype(WIDER.get(plain.name, plain))
+    if pt.is_temporal(kind) and not pt.is_interval(kind):
+        return np.dtype(np.int64)
+    return np.dtype(np.float64) if pt.is_decimal(kind) else None
+
+
+def _fixed_shape(kind: pa.DataType) -> tuple[tuple[int, ...], pa.DataType]:
+    shape: tuple[int, ...] = ()
+    while pt.is_fixed_size_list(kind):
+        shape, kind = (*shape, kind.list_size), kind.value_type
+    return shape, kind
+
+
+def _values(array: pa.Array) -> npt.NDArray[Any]:
+    """The numbers of an array, without a copy where Arrow holds them plainly; 0 for null."""
+    kind = array.type
+    if pt.is_temporal(kind):
+        array = array.view(pa.int32() if kind.bit_width == 32 else pa.int64())
+    elif pt.is_decimal(kind):
+        array = array.cast(pa.float64())
+    if array.null_count:
+        array = array.fill_null(False if pt.is_boolean(array.type) else 0)
+    return array.to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+
+
+def _as_bytes(array: pa.Array, name: str, dtype: np.dtype[Any] | None) -> pa.Array:
+    """A list array of numbers as an array of bytes, one value a row; values are not copied where Arrow holds them plainly."""
+    assert dtype is not None
+    offsets = np.asarray(array.offsets, np.int64)
+    inner = array.values.slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
+    if inner.null_count:
+        raise NullElementError(name)
+    values = np.ascontiguousarray(_values(inner).astype(dtype, copy=False))
+    valid = None
+    if array.null_count:
+        valid = pa.array(array.is_valid().to_numpy(zero_copy_only=False)).buffers()[1]
+    places = pa.py_buffer((offsets - offsets[0]) * dtype.itemsize)
+    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(array), [valid, places, pa.py_buffer(values)])
+
+
+def gather(parts: Sequence[Leaf], rows: Sequence[I64]) -> Leaf:
+    """One leaf with chosen rows of several row groups' leaves, in the order given; None if all are None."""
+    if all(part is None for part in parts):
+        return None
+    first = next(part for part in parts if part is not None)
+    if isinstance(first, pa.Array):
+        return pa.concat_arrays(
+            [part.take(pa.array(chosen)) for part, chosen in zip(parts, rows, strict=True) if part is not None]
+        )
+    out = np.empty((sum(map(len, rows)), *first.shape[1:]), first.dtype)
+    start = 0
+    for part, chosen in zip(parts, rows, strict=True):
+        stop = start + len(chosen)
+        if part is None:
+            out[start:stop] = True
+        else:
+            np.take(part, chosen, axis=0, out=out[start:stop], mode="clip")  # "raise" would copy through a buffer
+        start = stop
+    return out
+
+
+def take(leaf: Leaf, rows: I64) -> Leaf:
+    """Chosen rows of a leaf."""
+    return gather([leaf], [rows])
+
+
+def leaf_bytes(leaf: Leaf) -> int:
+    """The memory that a leaf holds."""
+    return 0 if leaf is None else int(leaf.nbytes)

@@ -1,0 +1,267 @@
+"""The row groups that a stream is made of: those of a dataset version, or of any plain Parquet files."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gristmill.errors import InputError, InputNotFoundError, SchemaMismatchError, UsageError, did_you_mean
+from gristmill.storage.folder import Folder, open_folder
+from gristmill.storage.manifest import FILES, FileList
+from gristmill.storage.parquet import open_parquet
+from gristmill.storage.stream.permute import I64
+
+FOOTER_THREADS = 16
+SAMPLED_FILES = 4  # whose footers say how many bytes a row has
+
+Source = Any  # a Dataset, a path, or a list of paths
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Row groups in order, numbered from 0; what is known of each is at its number in an array.
+
+    digest: sha256 over the ordered (path, bytes, rows, row-group rows). row_bytes: about how large a row is in memory, all columns. dataset: its name, None
+    for plain files. checksums: sha256 by file, empty for plain files.
+    """
+
+    folders: tuple[Folder, ...]
+    files: tuple[str, ...]
+    file_folder: I64
+    file_bytes: I64
+    checksums: tuple[str, ...]
+    group_file: I64
+    group_index: I64  # its number inside the file
+    group_rows: I64
+    schema: pa.Schema
+    digest: str
+    row_bytes: float
+    dataset: str | None = None
+    listing: FileList | None = None
+
+    @property
+    def num_rows(self) -> int:
+        """Rows in all row groups."""
+        return int(self.group_rows.sum())
+
+    @property
+    def first_rows(self) -> I64:
+        """(row groups + 1,) the number of the first row of each row group, counted through the layout."""
+        return np.concatenate([[0], np.cumsum(self.group_rows)]).astype(np.int64)
+
+    @property
+    def name(self) -> str:
+        """The dataset as PATH@VERSION, with #SPLIT; the folder of plain files."""
+        return self.dataset or self.folders[0].base
+
+    def head_digest(self, files: int) -> str:
+        """The digest that the layout of the first files alone has."""
+        return FileList(self.listing.table.slice(0, files)).layout if self.listing else ""
+
+    def folder_of(self, group: int) -> Folder:
+        """The folder that the row group's file lies in."""
+        return self.folders[self.file_folder[self.group_file[group]]]
+
+    def path_of(self, group: int) -> str:
+        """The row group's file, relative to its folder."""
+        return self.files[self.group_file[group]]
+
+    def where(self, group: int) -> str:
+        """The row group, for error texts."""
+        url = self.folder_of(group).url(self.path_of(group))
+        return f"'{url}', row group {self.group_index[group]}"
+
+
+def open_layout(data: Source, split: str | None = None, options: Mapping[str, Any] | None = None) -> tuple[Layout, Any]:
+    """(the layout of some data, its Dataset or None for plain files).
+
+    data: a Dataset; the path or URL of one, optionally with @VERSION; a Parquet file, a folder or a glob of them, or a list of these.
+
+    Raises:
+        UsageError: a dataset with splits and no split named, or plain files and a split.
+        InputNotFoundError: nothing is there. SchemaMismatchError: files with different columns.
+    """
+    dataset = data if hasattr(data, "file_list") else _find_dataset(data, options)
+    if dataset is not None:
+        return _of_dataset(dataset, split), dataset
+    if split is not None:
+        raise UsageError(
+            f"split '{split}': plain Parquet files have no splits; leave it out, or name the split's folder"
+        )
+    return _of_files(*_list_files([data] if isinstance(data, str | os.PathLike) else list(data), options)), None
+
+
+def _find_dataset(data: Source, options: Mapping[str, Any] | None) -> Any:
+    if not isinstance(data, str | os.PathLike):
+        return None
+    from gristmill.storage.dataset import open_dataset, split_version
+
+    location, number = split_version(os.fspath(data), None)
+    if glob.has_magic(str(location)) or str(location).endswith(".parquet"):
+        return None
+    if number is None and not open_folder(location, options).exists("manifests"):
+        return None
+    return open_dataset(data, options=options)
+
+
+def _of_dataset(dataset: Any, split: str | None) -> Layout:
+    if split is None and dataset.splits:
+        raise UsageError(f"{dataset.name} has splits: name one, such as split='{next(iter(dataset.splits))}'")
+    if split is not None and split not in dataset.splits:
+        raise UsageError(
+            f"{dataset.name} has no split '{split}'.{did_you_mean(split, dataset.splits) or ' It has no splits: leave split out.'}"
+        )
+    files = dataset.file_list.of_split(split)
+    layout = _from_list(dataset.folder, files, dataset.schema)
+    return replace(layout, row_bytes=_row_bytes(layout), dataset=dataset.name + (f"#{split}" if split else ""))
+
+
+def _from_list(folder: Folder, files: FileList, schema: pa.Schema) -> Layout:
+    groups = files.table["row_group_rows"].combine_chunks()
+    counts = np.asarray(pc.list_value_length(groups), np.int64)
+    first = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64) if len(counts) else counts
+    return Layout(
+        folders=(folder,),
+        files=tuple(files.table["path"].to_pylist()),
+        file_folder=np.zeros(len(files), np.int64),
+        file_bytes=np.asarray(files.table["bytes"], np.int64),
+        checksums=tuple(files.table["sha256"].to_pylist()),
+        group_file=np.repeat(np.arange(len(files)), counts),
+        group_index=np.arange(int(counts.sum())) - np.repeat(first, counts),
+        group_rows=np.asarray(pc.list_flatten(groups), np.int64),
+        schema=schema,
+        digest=files.layout,
+        row_bytes=0.0,
+        listing=files,
+    )
+
+
+def _row_bytes(layout: Layout) -> float:
+    """Uncompressed bytes of a row, from the footers of some files."""
+    filled = np.unique(layout.group_file[layout.group_rows > 0])
+    chosen = (
+        filled[np.linspace(0, len(filled) - 1, min(len(filled), SAMPLED_FILES)).astype(int)] if len(filled) else filled
+    )
+    rows = size = 0
+    for file in chosen:
+        with open_parquet(layout.folders[layout.file_folder[file]], layout.files[file]) as opened:
+            rows += opened.metadata.num_rows
+            size += _uncompressed(opened.metadata)
+    return size / max(1, rows)
+
+
+def _uncompressed(metadata: Any) -> int:
+    return sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
+
+
+def _list_files(places: Sequence[Any], options: Mapping[str, Any] | None) -> tuple[Folder, list[tuple[str, int]]]:
+    """(their common folder, the Parquet files in it as (path, bytes), in order of path within each place)."""
+    found: list[str] = []
+    sizes: dict[str, int] = {}
+    for place in places:
+        here = _files_at(os.fspath(place), options)
+        if not here:
+            raise InputNotFoundError(
+                f"no Parquet file at '{place}': give a file, a folder or a glob that has some", path=str(place)
+            )
+        found += [path for path in here if path not in sizes]
+        sizes.update(here)
+    if not found:
+        raise UsageError("no data: give a dataset, a Parquet file, a folder or a glob")
+    base = (
+        os.path.commonpath([os.path.dirname(path) for path in found]) if "://" not in found[0] else _common_url(found)
+    )
+    return open_folder(base, options), [(path[len(base.rstrip("/")) + 1 :], sizes[path]) for path in found]
+
+
+def _files_at(place: str, options: Mapping[str, Any] | None) -> dict[str, int]:
+    if "://" in place and not glob.has_magic(place):
+        folder = open_folder(place.rpartition("/")[0] if place.endswith(".parquet") else place.rstrip("/"), options)
+        listed = {folder.url(path): size for path, size, _ in folder.list("") if _is_data(path)}
+        return (
+            {place: listed[place]}
+            if place in listed
+            else {}
+            if place.endswith(".parquet")
+            else dict(sorted(listed.items()))
+        )
+    if "://" in place:
+        raise UsageError(f"'{place}': globs of URLs are not supported; name the folder or list the files")
+    if os.path.isfile(place):
+        paths = [place]
+    elif os.path.isdir(place):
+        inside = glob.glob("**/*.parquet", root_dir=place, recursive=True)
+        paths = [os.path.join(place, path) for path in sorted(inside) if _is_data(path)]
+    else:
+        paths = sorted(path for path in glob.glob(place, recursive=True) if os.path.isfile(path))
+    return {os.path.abspath(path): os.path.getsize(path) for path in paths}
+
+
+def _is_data(path: str) -> bool:
+    return path.endswith(".parquet") and not any(part.startswith(("_", ".")) for part in path.split("/"))
+
+
+def _common_url(urls: Sequence[str]) -> str:
+    scheme, _, _ = urls[0].partition("://")
+    paths = [os.path.dirname(url.partition("://")[2]) for url in urls]
+    return f"{scheme}://{os.path.commonpath(paths)}"
+
+
+def _of_files(folder: Folder, files: Sequence[tuple[str, int]]) -> Layout:
+    """The layout of plain files; reads every footer once."""
+    with ThreadPoolExecutor(FOOTER_THREADS) as threads:
+        footers = list(threads.map(lambda file: _footer(folder, file[0]), files))
+    filled = [(path, footer) for (path, _), footer in zip(files, footers, strict=True) if sum(footer[1])]
+    schema = filled[0][1][0] if filled else footers[0][0]
+    for path, (other, _, _) in filled:  # files without rows are never read
+        _check_schema(schema, other, folder.url(filled[0][0]), folder.url(path))
+    rows = [groups for _, groups, _ in footers]
+    columns = {
+        "path": [path for path, _ in files],
+        "split": [None] * len(files),
+        "rows": [sum(groups) for groups in rows],
+        "bytes": [size for _, size in files],
+        "sha256": [""] * len(files),
+        "row_group_rows": rows,
+        "row_sum": [""] * len(files),
+        "side_cars": [[]] * len(files),
+    }
+    layout = _from_list(folder, FileList(pa.table(columns, schema=FILES)), schema)
+    chosen = (
+        [filled[i][1] for i in np.linspace(0, len(filled) - 1, min(len(filled), SAMPLED_FILES)).astype(int)]
+        if filled
+        else []
+    )
+    return replace(
+        layout, row_bytes=sum(size for *_, size in chosen) / max(1, sum(sum(groups) for _, groups, _ in chosen))
+    )
+
+
+def _footer(folder: Folder, path: str) -> tuple[pa.Schema, list[int], int]:
+    """(schema, rows of each row group, uncompressed bytes) of a file."""
+    with open_parquet(folder, path) as file:
+        metadata = file.metadata
+        groups = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+        return file.schema_arrow.remove_metadata(), groups, _uncompressed(metadata)
+
+
+def _check_schema(expected: pa.Schema, found: pa.Schema, first: str, other: str) -> None:
+    for field in expected:
+        if field.name not in found.names:
+            raise SchemaMismatchError(f"'{other}' has no column '{field.name}', which '{first}' has", column=field.name)
+        kind = found.field(field.name).type
+        if kind != field.type:
+            raise SchemaMismatchError(
+                f"column '{field.name}' is {kind} in '{other}' and {field.type} in '{first}': write them with one type, or stream them apart",
+                column=field.name,
+            )
+    if not len(expected):
+        raise InputError(f"'{first}' has no columns", path=first)

@@ -1,0 +1,154 @@
+"""Row groups from Parquet files, as leaves."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from gristmill.errors import CorruptDatasetError, DataChangedError, InputError, UsageError, missing_column
+from gristmill.storage.parquet import open_parquet
+from gristmill.storage.stream.columns import Leaf, NullElementError, plan_columns
+from gristmill.storage.stream.layout import Layout
+
+CHECKS = ("size", "pages", "sha256")
+FOOTERS_KEPT = 1024
+BLOCK = 1 << 22
+
+
+class Reader:
+    """Reads row groups of a layout; may be used by several threads at once.
+
+    check: "size" compares each file's size with the layout, "pages" also each page with its checksum where the writer left one, "sha256" also each file with the
+    manifest before its first use.
+    """
+
+    def __init__(self, layout: Layout, columns: Sequence[str] | None = None, check: str = "pages") -> None:
+        where = layout.name
+        names = list(layout.schema.names if columns is None else columns)
+        for name in names:
+            if name not in layout.schema.names:
+                raise missing_column(name, layout.schema.names, where)
+        if check not in CHECKS:
+            raise UsageError(f"check='{check}': one of {', '.join(CHECKS)}")
+        self.layout = layout
+        self.names = names
+        self._check = check
+        self._open = functools.lru_cache(FOOTERS_KEPT)(self._open_first)
+        schema = pa.schema([layout.schema.field(name) for name in names])
+        self.columns = plan_columns(schema, self._all_values, where)
+
+    def read(self, group: int) -> list[Leaf]:
+        """The leaves of one row group, column by column.
+
+        Raises:
+            CorruptDatasetError: bytes that can't be read; names file, row group and column. DataChangedError: the file was replaced since it was first read.
+        """
+        table = self.read_table(group, self.names)
+        leaves: list[Leaf] = []
+        for column in self.columns:
+            try:
+                leaves += column.leaves(_one_array(table[column.name], column.kind))
+            except NullElementError:
+                text = f"{self.layout.where(group)}, column '{column.name}': a null inside a list of numbers has no tensor form; fill it before, or leave the column out"
+                raise InputError(text, column=column.name) from None
+        return leaves
+
+    def read_table(self, group: int, names: Sequence[str]) -> pa.Table:
+        """Columns of one row group, as Arrow."""
+        file = int(self.layout.group_file[group])
+        try:
+            metadata, stamp = self._open(file)
+            self._check_unchanged(file, stamp)
+            return self._read(file, int(self.layout.group_index[group]), names, metadata)
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, CorruptDatasetError | InputError):
+                raise
+            raise self._corrupt(group, names, error) from error
+
+    def _read(self, file: int, index: int, names: Sequence[str], metadata: Any) -> pa.Table:
+        folder, path = self.layout.folders[self.layout.file_folder[file]], self.layout.files[file]
+        with open_parquet(folder, path, metadata=metadata, checksums=self._check != "size") as opened:
+            return opened.read_row_group(index, columns=list(names), use_threads=False)
+
+    def _open_first(self, file: int) -> tuple[Any, tuple[int, int]]:
+        """(footer, what tells whether the file is still the same) of a file, checked against the layout."""
+        folder, path = self.layout.folders[self.layout.file_folder[file]], self.layout.files[file]
+        stamp = self._stamp(file)
+        expected = int(self.layout.file_bytes[file])
+        if stamp[0] != expected:
+            raise CorruptDatasetError(f"'{folder.url(path)}' has {stamp[0]} bytes, expected {expected}", file=path)
+        if self._check == "sha256" and self.layout.checksums[file]:
+            found = _sha256(folder, path)
+            if found != self.layout.checksums[file]:
+                raise CorruptDatasetError(
+                    f"'{folder.url(path)}' has sha256 {found}, expected {self.layout.checksums[file]}", file=path
+                )
+        with open_parquet(folder, path) as opened:
+            return opened.metadata, stamp
+
+    def _check_unchanged(self, file: int, stamp: tuple[int, int]) -> None:
+        if self._stamp(file) != stamp:
+            url = self.layout.folders[self.layout.file_folder[file]].url(self.layout.files[file])
+            raise DataChangedError(
+                f"'{url}' was replaced while it was streamed: what was read before and after don't belong together",
+                file=url,
+            )
+
+    def _stamp(self, file: int) -> tuple[int, int]:
+        folder, path = self.layout.folders[self.layout.file_folder[file]], self.layout.files[file]
+        if folder.remote:
+            return folder.size(path), 0
+        try:
+            found = os.stat(folder.url(path))
+        except FileNotFoundError:
+            raise CorruptDatasetError(f"'{folder.url(path)}' is missing", file=path) from None
+        return found.st_size, found.st_mtime_ns
+
+    def _corrupt(self, group: int, names: Sequence[str], error: BaseException) -> CorruptDatasetError:
+        """The error, with the first column that can't be read."""
+        file, column = int(self.layout.group_file[group]), None
+        for name in names:
+            try:
+                self._read(file, int(self.layout.group_index[group]), [name], None)
+            except (pa.ArrowException, OSError):
+                column = name
+                break
+        place = self.layout.where(group) + (f", column '{column}'" if column else "")
+        return CorruptDatasetError(
+            f"{place} can't be read: {str(error).splitlines()[0]}",
+            file=self.layout.path_of(group),
+            group=group,
+            column=column,
+        )
+
+    def _all_values(self, name: str) -> pa.Array:
+        """The distinct values of a dictionary column, sorted: what its codes stand for in every row group. One pass over the column."""
+        if "." in name:
+            raise UsageError(f"column '{name}': dictionaries inside a struct can't be streamed; cast them to text")
+        found = pa.array([], self.layout.schema.field(name).type.value_type)
+        for group in range(len(self.layout.group_rows)):
+            for chunk in self.read_table(group, [name])[name].chunks:
+                found = pa.concat_arrays([found, chunk.dictionary.cast(found.type)]).unique()
+        found = found.drop_null()
+        return found.take(pa.compute.sort_indices(found))
+
+
+def _one_array(column: pa.ChunkedArray, kind: str) -> pa.Array:
+    if kind in ("text", "bytes") and column.num_chunks > 1:
+        column = column.cast(pa.large_string() if kind == "text" else pa.large_binary())
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    return column.combine_chunks() if column.num_chunks else pa.array([], column.type)
+
+
+def _sha256(folder: Any, path: str) -> str:
+    digest = hashlib.sha256()
+    with folder.open_input(path) as source:
+        while block := source.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
