@@ -16,7 +16,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import xxhash
 from numba import njit
 
@@ -27,7 +26,9 @@ from gristmill.kernels.numerals import FRACTION, decimal_form, fixed, float_form
 
 BLOCK_ROWS = 16384
 BLOCK_BYTES = 4 << 20
-"""A table is hashed in blocks of about this size: scratch memory is some ten times a block, whatever the table's size."""
+"""A table is hashed in blocks of at most so many rows and about so many bytes, as `_weight` counts them: so scratch memory is some tens of MB,
+or some ten times the weight of the largest row, whatever the table's size. Larger blocks of lists were three times slower: their scratch arrays then come
+from the system anew each time."""
 
 BOOL, TEXT, BYTES, INSTANT, LOCAL, DATE, TIME, DURATION, LIST, STRUCT, MAP = range(16, 27)
 """Tags beside those of `numerals`. INSTANT: a timestamp with a zone; LOCAL: one without."""
@@ -54,7 +55,8 @@ def row_digests(table: pa.Table, exclude: Collection[str] = ()) -> U64:
         raise ColumnError(f"several columns are called {capped(twice)}; rename all but one of each", columns=twice)
     table = table.select(names)
     rows = table.num_rows
-    step = max(1, min(BLOCK_ROWS, BLOCK_BYTES * rows // max(table.nbytes, 1)))
+    size = sum(column.nbytes * _weight(column.type) for column in table.columns)
+    step = max(1, min(BLOCK_ROWS, BLOCK_BYTES * rows // max(size, 1)))
     out = np.empty((rows, 2), np.uint64)
     for start in range(0, rows, step):
         block = table.slice(start, step)
@@ -114,7 +116,7 @@ def _logical(kind: pa.DataType) -> object:
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    return any(test(kind) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
@@ -125,6 +127,18 @@ def _is_bytes(kind: pa.DataType) -> bool:
 def _is_list(kind: pa.DataType) -> bool:
     tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_list_view, pa.types.is_large_list_view)
     return any(test(kind) for test in tests)
+
+
+def _weight(kind: pa.DataType) -> int:
+    """How often a byte of such a column counts for a block: numbers as if 64 bits wide, what is nested four times."""
+    return 64 // _narrowest(kind) * (4 if pa.types.is_nested(kind) else 1)
+
+
+def _narrowest(kind: pa.DataType) -> int:
+    """The bits of the narrowest number inside a type, at most 64."""
+    if pa.types.is_nested(kind):
+        return min((_narrowest(kind.field(i).type) for i in range(kind.num_fields)), default=64)
+    return min(kind.bit_width, 64) if pa.types.is_primitive(kind) else 64
 
 
 def _column(name: str, column: pa.ChunkedArray) -> Cells:
@@ -155,7 +169,10 @@ def _plain(array: pa.Array) -> pa.Array:
     if pa.types.is_dictionary(kind):
         return _plain(array.dictionary_decode())
     if pa.types.is_run_end_encoded(kind):
-        return _plain(pc.run_end_decode(array))
+        runs = np.searchsorted(
+            array.run_ends.to_numpy(), np.arange(array.offset, array.offset + len(array)), side="right"
+        )
+        return _plain(array.values.take(pa.array(runs)))
     return array
 
 

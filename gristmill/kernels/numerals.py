@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -12,11 +14,11 @@ from gristmill.kernels.buffers import read_only
 INTEGER, BIG, REAL, FRACTION = 1, 2, 3, 4
 """Tags. INTEGER: an integer within int64; BIG: one from 2^63 to 2^64 - 1; REAL: any other float; FRACTION: any other decimal."""
 
-Form = tuple[int | npt.NDArray[np.int64], npt.NDArray[np.generic]]
+Form = tuple[int | npt.NDArray[np.int64], npt.NDArray[Any]]
 """A tag, the same for all rows or one a row, and the words (rows, n)."""
 
 
-def fixed(array: pa.Array, item: str) -> npt.NDArray[np.generic]:
+def fixed(array: pa.Array, item: str) -> npt.NDArray[Any]:
     """(rows, items) view of the values of a type of fixed width, anything where null."""
     dtype = np.dtype(item)
     items = array.type.bit_width // 8 // dtype.itemsize
@@ -94,7 +96,8 @@ def _decimals(wide, scale):  # type: ignore[no-untyped-def]
                 rest = part - quotient[k] * ten
             if rest:
                 break
-            limbs[:top] = quotient[:top]
+            for k in range(top):
+                limbs[k] = quotient[k]
             exponent += 1
             if limbs[top - 1] == 0:
                 top -= 1

@@ -472,8 +472,27 @@ def test_views_of_lists_out_of_order_and_overlapping() -> None:
 
 def test_extension_types_are_as_their_storage() -> None:
     plain = pa.array([b"0" * 16, None], pa.binary(16))
+    extended = pa.ExtensionArray.from_storage(pa.uuid(), plain)
+    expected = cell_digests(plain.cast(pa.binary()))
+    assert np.array_equal(cell_digests(extended), expected)
     assert np.array_equal(
-        cell_digests(pa.ExtensionArray.from_storage(pa.uuid(), plain)), cell_digests(plain.cast(pa.binary()))
+        cell_digests(pa.DictionaryArray.from_arrays(pa.array([1, 0, 1]), extended)), expected[[1, 0, 1]]
+    )
+
+
+@pytest.mark.parametrize(
+    "values",
+    [pa.array(["x", None]), pa.array(["x", None]).dictionary_encode(), pa.array([[1], None]), pa.array([1.5, None])],
+    ids=lambda a: str(a.type),
+)
+def test_runs_of_any_type_are_as_their_values(values: pa.Array) -> None:
+    runs = pa.RunEndEncodedArray.from_arrays(pa.array([3, 5], pa.int32()), values)
+    expected = cell_digests(values)[[0, 0, 0, 1, 1]]
+    assert np.array_equal(cell_digests(runs), expected)
+    for start in range(6):
+        assert np.array_equal(cell_digests(runs.slice(start, 2)), expected[start : start + 2])
+    assert np.array_equal(
+        row_digests(pa.table({"a": runs})), row_digests(pa.table({"a": values.take(pa.array([0, 0, 0, 1, 1]))}))
     )
 
 
