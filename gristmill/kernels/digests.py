@@ -27,8 +27,7 @@ from gristmill.kernels.numerals import FRACTION, decimal_form, fixed, float_form
 BLOCK_ROWS = 16384
 BLOCK_BYTES = 4 << 20
 """A table is hashed in blocks of at most so many rows and about so many bytes, as `_weight` counts them: so scratch memory is some tens of MB,
-or some ten times the weight of the largest row, whatever the table's size. Larger blocks of lists were three times slower: their scratch arrays then come
-from the system anew each time."""
+or some ten times the weight of the largest row, whatever the table's size."""
 
 BOOL, TEXT, BYTES, INSTANT, LOCAL, DATE, TIME, DURATION, LIST, STRUCT, MAP = range(16, 27)
 """Tags beside those of `numerals`. INSTANT: a timestamp with a zone; LOCAL: one without."""
