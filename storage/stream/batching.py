@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +13,9 @@ from gristmill.errors import UsageError, did_you_mean
 from gristmill.storage.stream.permute import I64
 
 TAILS = ("carry", "drop", "pad")
+
+
+Finder = Callable[[I64, int, int], tuple[I64, I64]]
 
 
 class Taken(NamedTuple):
@@ -38,7 +41,8 @@ class Batching:
     """The cutting of `epochs` epochs of `num_rows` positions into global batches of `size` rows.
 
     tail: what happens where an epoch ends inside a batch: "carry" fills it up from the next epoch, so that only the very last batch may be short; "drop"
-    leaves the rest of the epoch out; "pad" makes a short batch, to be filled up. places: (row numbers, epoch) -> their positions, for `skip`.
+    leaves the rest of the epoch out; "pad" makes a short batch, to be filled up. find: (row numbers, start, stop) -> (which of them, at which position) between two
+    positions, for `skip`.
     """
 
     num_rows: int
@@ -46,7 +50,7 @@ class Batching:
     size: int
     tail: str = "carry"
     skip: Skip = Skip()
-    places: Callable[[I64, int], I64] | None = field(default=None, compare=False)
+    find: Finder | None = None
 
     def __post_init__(self) -> None:
         if self.tail not in TAILS:
@@ -140,20 +144,11 @@ class Batching:
         return max(0, stop - start) - (self._count_skipped(start, stop) if self.skip else 0)
 
     def _count_skipped(self, start: int, stop: int) -> int:
-        first, last = start // self.num_rows, (max(start, stop - 1)) // self.num_rows
-        return sum(self._count_in_epoch(epoch, start, stop) for epoch in range(first, last + 1))
-
-    def _count_in_epoch(self, epoch: int, start: int, stop: int) -> int:
-        low, high = epoch * self.num_rows, (epoch + 1) * self.num_rows
-        plain = all(since <= low for _, since in self.skip.rows) and not any(
-            a < high and b > low for a, b in self.skip.ranges
-        )
-        if plain and start <= low and stop >= high:  # every row once
-            return len({row for row, _ in self.skip.rows})
-        every = _excluded(self, epoch)
+        every = self._skipped(start, max(stop, start + 1))
         return int(np.searchsorted(every, stop) - np.searchsorted(every, start))
 
     def _skipped(self, start: int, stop: int) -> I64:
+        """The sorted skipped positions of the epochs that [start, stop) touches."""
         parts = [_excluded(self, epoch) for epoch in range(start // self.num_rows, (stop - 1) // self.num_rows + 1)]
         return np.concatenate(parts)
 
@@ -179,10 +174,10 @@ def _excluded(batching: Batching, epoch: int) -> I64:
         np.arange(max(a, low), min(b, high), dtype=np.int64) for a, b in batching.skip.ranges if a < high and b > low
     ]
     if batching.skip.rows:
-        assert batching.places is not None
+        assert batching.find is not None
         rows, since = (np.array(values, np.int64) for values in zip(*batching.skip.rows, strict=True))
-        found = batching.places(rows, epoch)
-        parts.append(found[found >= since])
+        which, positions = batching.find(rows, low, high)
+        parts.append(positions[positions >= since[which]])
     return np.unique(np.concatenate(parts)) if parts else np.zeros(0, np.int64)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -97,6 +98,34 @@ def open_layout(data: Source, split: str | None = None, options: Mapping[str, An
             f"split '{split}': plain Parquet files have no splits; leave it out, or name the split's folder"
         )
     return _of_files(*_list_files([data] if isinstance(data, str | os.PathLike) else list(data), options)), None
+
+
+def join_layouts(layouts: Sequence[Layout]) -> Layout:
+    """Several layouts as one, row groups of the first first.
+
+    Raises:
+        SchemaMismatchError: columns of the first that others lack or have with another type.
+    """
+    first = layouts[0]
+    for other in layouts[1:]:
+        _check_schema(first.schema, other.schema, first.name, other.name)
+    files = np.cumsum([0, *(len(each.files) for each in layouts)])
+    folders = np.cumsum([0, *(len(each.folders) for each in layouts)])
+    rows = sum(each.num_rows for each in layouts)
+    return Layout(
+        folders=tuple(folder for each in layouts for folder in each.folders),
+        files=tuple(path for each in layouts for path in each.files),
+        file_folder=np.concatenate([each.file_folder + start for each, start in zip(layouts, folders, strict=False)]),
+        file_bytes=np.concatenate([each.file_bytes for each in layouts]),
+        checksums=tuple(text for each in layouts for text in each.checksums),
+        group_file=np.concatenate([each.group_file + start for each, start in zip(layouts, files, strict=False)]),
+        group_index=np.concatenate([each.group_index for each in layouts]),
+        group_rows=np.concatenate([each.group_rows for each in layouts]),
+        schema=first.schema,
+        digest=hashlib.sha256("\n".join(each.digest for each in layouts).encode()).hexdigest(),
+        row_bytes=sum(each.row_bytes * each.num_rows for each in layouts) / max(1, rows),
+        dataset=" + ".join(each.name for each in layouts),
+    )
 
 
 def _find_dataset(data: Source, options: Mapping[str, Any] | None) -> Any:

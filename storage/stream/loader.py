@@ -5,61 +5,43 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Literal
 
-import numpy as np
-import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from gristmill.errors import StateError, UsageError
+from gristmill.errors import StateError, UsageError, missing_column
 from gristmill.storage.stream import trace
-from gristmill.storage.stream.batching import Batching, Skip, share
+from gristmill.storage.stream.batching import Batching
 from gristmill.storage.stream.gates import check_verdict
-from gristmill.storage.stream.layout import Layout, open_layout
-from gristmill.storage.stream.order import Order, fit_shuffle
-from gristmill.storage.stream.permute import I64
-from gristmill.storage.stream.prefetch import Background, Block, Groups, read_ahead
+from gristmill.storage.stream.images import find_decoder
+from gristmill.storage.stream.prefetch import BadRows
 from gristmill.storage.stream.ranks import find_ranks
 from gristmill.storage.stream.reader import Reader
+from gristmill.storage.stream.running import Feed, Running
+from gristmill.storage.stream.sources import fit_shuffles, make_order, open_sources
 from gristmill.storage.stream.state import State, check_data
-from gristmill.storage.stream.tensors import Batch, emit, pad
+from gristmill.storage.stream.tensors import Batch
+from gristmill.storage.stream.transforms import RowWork, Transform
 
 log = logging.getLogger("gristmill.stream")
-
-BLOCK_BYTES = 8 << 20  # rows of several steps are gathered at once, up to this
-BLOCK_ROWS = 16_384
-QUEUE_BYTES = 32 << 20  # finished batches that wait
-LOOK_AHEAD = 0.125  # the part of shuffle_bytes that is for row groups not yet needed
-MIN_LOOK_AHEAD = 8 << 20
 
 
 class Stream(IterableDataset[Batch]):
     """Batches of this rank, in order; `gristmill.stream` makes it.
 
-    Iterating goes on where the last iteration stopped; at the end of all epochs it yields nothing. `state_dict` counts the batches that were handed out, whatever was
-    read ahead. Inside a torch DataLoader (batch_size=None) each worker takes every n-th step, so that the order stays.
+    Iterating goes on where the last iteration stopped; at the end of all epochs it yields nothing. `state_dict` counts the batches that were handed out,
+    whatever was read ahead. Inside a torch DataLoader (batch_size=None) each worker takes every n-th step, so that the order stays.
     """
 
     def __init__(
-        self,
-        layout: Layout,
-        reader: Reader,
-        batching: Batching,
-        state: State,
-        rank: int,
-        world_size: int,
-        options: Mapping[str, Any],
+        self, feed: Feed, state: State, parts: Sequence[int], *, skip: Sequence[str | int], on_change: str
     ) -> None:
-        self.layout = layout
-        self.batching = batching
-        self.rank, self.world_size = rank, world_size
-        self._reader = reader
-        self._state = state
-        self._options = dict(options)
-        self._running: Any = None
-        self.order = Order(layout.group_rows, state.seed, state.order)
+        self._feed = feed
+        self._parts = tuple(parts)
+        self._skip = tuple(skip)
+        self._on_change = on_change
+        self._running: Running | None = None
         self._use(state)
 
     @property
@@ -74,34 +56,56 @@ class Stream(IterableDataset[Batch]):
 
     @property
     def epoch(self) -> int:
-        """The epoch that the next row is in; the number of epochs at the end."""
-        return self._state.position // self.batching.num_rows
+        """The epoch that the next row is in; at the end the number of epochs."""
+        return self._state.position // self._feed.batching.num_rows
+
+    @property
+    def epochs(self) -> list[float]:
+        """How many epochs each dataset of a mix has given; of a single one too."""
+        return self._feed.order.epochs(self._state.position)
+
+    @property
+    def bad_rows(self) -> int:
+        """Rows that were replaced on this rank because they could not be read, decoded or transformed."""
+        return self._feed.bad.count
+
+    @property
+    def dictionaries(self) -> dict[str, list[Any]]:
+        """What the codes of dictionary columns stand for: the column's distinct values, sorted."""
+        return {
+            column.name: column.dictionary.to_pylist()
+            for column in self._feed.reader.columns
+            if column.dictionary is not None
+        }
 
     def __len__(self) -> int:
         """Steps of the whole run, those already done included; the same on every rank."""
-        return self._state.step + self.batching.steps_from(self._state.position)
+        return self._state.step + self._feed.batching.steps_from(self._state.position)
 
     def __iter__(self) -> Iterator[Batch]:
         self.close()
-        worker = get_worker_info()
-        if self._state.position >= self.batching.end:
+        state, batching = self._state, self._feed.batching
+        if state.position >= batching.end:
             log.warning(
-                "all %d epochs of %s were handed out: iterating yields nothing. epochs= is the total",
-                self.batching.epochs,
-                self.layout.name,
+                "all %d epochs of %s were handed out: iterating yields nothing more (epochs= is the total)",
+                batching.epochs,
+                self._feed.layout.name,
             )
             return
-        running = self._running = _Running(self, worker)
+        worker = get_worker_info()
+        first, stride = (
+            (state.step, 1) if worker is None else (state.step + (0 if state.worker else worker.id), worker.num_workers)
+        )
+        feed = self._feed if worker is None else replace(self._feed, threads=1, workers=0)
+        running = self._running = Running(feed, state.position, state.step, first=first, stride=stride)
         try:
             for batch in running:
                 if self._running is not running:
                     raise StateError(
-                        "the state was loaded, or a new iteration begun, inside this one: begin the loop again"
+                        "a state was loaded, or a new iteration begun, inside this one: leave the old loop"
                     )
                 after = replace(self._state, step=batch.step + 1, position=batch.next_position)
-                self._state = (
-                    after if worker is None else _worker_state(after, self.batching, worker.id, worker.num_workers)
-                )
+                self._state = after if worker is None else _own_next(after, batching, worker)
                 yield batch
         finally:
             running.close()
@@ -109,201 +113,94 @@ class Stream(IterableDataset[Batch]):
                 self._running = None
 
     def state_dict(self, batch: Batch | None = None) -> dict[str, Any]:
-        """What was handed out: JSON, under 1 kB without skipped rows, the same on every rank. With `batch`: as it was when that batch was the last."""
+        """What was handed out: JSON, under 1 kB without skipped rows, the same on every rank. With `batch`: as when that batch was the last."""
         state = self._state
         if batch is not None:
             state = replace(state, step=batch.step + 1, position=batch.next_position)
         return state.to_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from a state, whatever ranks, batch size and workers it was made with. Seed and shuffle are the state's; so are rows to skip, beside this loader's own.
+        """Goes on from a state, whatever ranks, batch size and workers it was made with. Seed and shuffle are the state's.
 
         Raises:
             StateError: not a state of a stream. DataChangedError: a state of other data.
         """
         self.close()
-        loaded = check_data(State.from_dict(state), self.layout, self._options["on_change"])
-        if (loaded.seed, loaded.order) != (self._state.seed, self._state.order):
-            log.info("seed and shuffle are those of the state: seed=%d, %s", loaded.seed, loaded.order)
-        self.order = Order(self.layout.group_rows, loaded.seed, loaded.order)
+        loaded = check_data(State.from_dict(state), self._feed.layout, self._on_change)
+        if (loaded.seed, loaded.shuffle) != (self._state.seed, self._state.shuffle):
+            log.info(
+                "seed and shuffle are those of the state: seed=%d, (lanes, window)=%s", loaded.seed, loaded.shuffle
+            )
         self._use(loaded)
 
     def rows_at(self, step: int) -> list[str]:
         """The uids of the global batch of any step of the run, past or future, in its order; `path:row` for files without `_uid`."""
-        return trace.uids(self.layout, trace.places_at(self._state, self.batching, self.order, step))
+        feed = self._feed
+        return trace.uids(feed.layout, trace.places_at(self._state, feed.batching, feed.order, step))
 
     def steps_of(self, uid: str) -> list[int]:
         """The steps of the whole run in which a row was or will be handed out. Looks for the uid in the data: one pass over `_uid`."""
-        return trace.steps_of(self._state, self.batching, self.order, trace.find_rows(self.layout, [uid])[uid])
+        return trace.steps_of(self._state, self._feed.batching, trace.find_rows(self._feed.layout, [uid])[uid])
 
     def close(self) -> None:
-        """Stops reading ahead; iterating again begins anew from where the loop was."""
+        """Stops reading ahead; iterating begins again where the loop was."""
         if self._running is not None:
-            self._running.close()
-            self._running = None
+            running, self._running = self._running, None
+            running.close()
+
+    def _use(self, state: State) -> None:
+        """Goes on from a state with this loader's own batches, weights and rows to skip."""
+        feed = self._feed
+        mix = _continued(state.mix, getattr(self, "_mix", state.mix), state.position)
+        self._mix = getattr(self, "_mix", state.mix)
+        order = make_order(feed.layout, self._parts, state.seed, state.shuffles, mix)
+        rows, ranges = trace.resolve_skip(state, feed.layout, feed.batching, order, self._skip)
+        batching = replace(
+            feed.batching, skip=replace(state.skip, rows=rows, ranges=ranges), find=trace.finder(feed.layout, order)
+        )
+        self._feed = replace(
+            feed, order=order, batching=batching, work=replace(feed.work, seed=state.seed) if feed.work else None
+        )
+        cut = (batching.size, batching.tail)
+        history = state.history
+        if not history or history[-1][2:] != cut:
+            history = (*(entry for entry in history if entry[0] < state.step), (state.step, state.position, *cut))
+        self._state = replace(state, history=history, skip_rows=rows, skip_ranges=ranges, mix=mix)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_running": None, "order": None}
+        feed = replace(
+            self._feed, order=None, batching=replace(self._feed.batching, find=None)
+        )  # caches and closures stay here
+        return {**self.__dict__, "_feed": feed, "_running": None}
 
     def __setstate__(self, values: dict[str, Any]) -> None:
         self.__dict__.update(values)
-        self.order = Order(self.layout.group_rows, self._state.seed, self._state.order)
         self._use(self._state)
 
-    def _use(self, state: State) -> None:
-        """Goes on from a state with this loader's own batches."""
-        rows, ranges = trace.resolve_skip(state, self.layout, self.batching, self.order, self._options["skip"])
-        skip = Skip(rows, ranges)
-        self.batching = replace(self.batching, skip=skip, places=trace.places_of(self.layout, self.order))
-        cut = (self.batching.size, self.batching.tail)
-        history = state.history
-        if not history or tuple(history[-1][2:]) != cut:
-            history = (*[entry for entry in history if entry[0] < state.step], (state.step, state.position, *cut))
-        self._state = replace(state, history=history, skip_rows=skip.rows, skip_ranges=skip.ranges)
+
+def _own_next(state: State, batching: Batching, worker: Any) -> State:
+    """The state of a DataLoader's worker: that of its own next step."""
+    others = worker.num_workers - 1
+    return replace(
+        state,
+        step=state.step + others,
+        position=batching.position_after(state.position, others),
+        worker=(worker.id, worker.num_workers),
+    )
 
 
-class _Running:
-    """One iteration: the threads and what they hold."""
-
-    def __init__(self, stream: Stream, worker: Any) -> None:
-        self._stream = stream
-        self._worker = worker
-        self._options = stream._options
-        threads = 1 if worker is not None else self._options["threads"]
-        self._pool = ThreadPoolExecutor(threads, "gristmill-read") if threads else None
-        self._position, self._step = stream.position, stream.step
-        self._background: Background | None = None
-        batches = self._batches()
-        if threads:
-            rows = max(1, stream.batching.size // stream.world_size)
-            self._background = Background(
-                batches, max(2, int(QUEUE_BYTES / (rows * max(1.0, stream.layout.row_bytes))))
-            )
-        self._items = iter(self._background) if self._background else batches
-
-    def __iter__(self) -> Iterator[Batch]:
-        for batch in self._items:
-            yield _to_device(batch, self._options["device"])
-
-    def close(self) -> None:
-        """Ends the threads."""
-        if self._background is not None:
-            self._background.close()
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def _batches(self) -> Iterator[Batch]:
-        stream, reader = self._stream, self._stream._reader
-        width = _column_share(stream.layout, reader)
-        rows = stream.layout.group_rows
-        budget = self._options["shuffle_bytes"] / stream.world_size * width + max(
-            MIN_LOOK_AHEAD, LOOK_AHEAD * self._options["shuffle_bytes"] / stream.world_size
-        )
-        fits = stream.layout.num_rows * stream.layout.row_bytes * width <= budget
-        groups = Groups(
-            reader.read,
-            self._pool,
-            int(budget),
-            lambda group: int(rows[group] * stream.layout.row_bytes * width),
-            keep=fits,
-        )
-        for block, parts in read_ahead(self._blocks(), groups):
-            for batch, leaves in zip(block.steps, parts, strict=True):
-                yield self._finish(batch, leaves)
-
-    def _finish(self, batch: Batch, leaves: list[Any]) -> Batch:
-        valid = batch.pop("_valid", None)
-        batch.update(emit(self._stream._reader.columns, leaves))
-        pad(batch, self._options["pad"])
-        if valid is not None:
-            batch["_valid"] = torch.from_numpy(valid)
-        if self._options["device"] is not None and torch.cuda.is_available():
-            _each_tensor(batch, lambda tensor: tensor.pin_memory())
-        return batch
-
-    def _blocks(self) -> Iterator[Block]:
-        """This rank's rows of the coming steps, several steps at a time."""
-        steps, rows = [], 0
-        most = max(1, min(BLOCK_ROWS, int(BLOCK_BYTES / max(1.0, self._stream.layout.row_bytes))))
-        block_start = self._position
-        for batch, positions in self._steps():
-            steps.append((batch, positions))
-            rows += len(positions)
-            if rows >= most:
-                yield self._block(steps, block_start)
-                steps, rows, block_start = [], 0, batch.next_position
-        if steps:
-            yield self._block(steps, block_start)
-
-    def _block(self, steps: Sequence[tuple[Batch, I64]], start: int) -> Block:
-        positions = np.concatenate([positions for _, positions in steps])
-        order = self._stream.order
-        places = order.locate(positions)
-        epochs = positions // order.num_rows
-        until = np.empty_like(positions)
-        for epoch in np.unique(epochs):
-            here = epochs == epoch
-            until[here] = order.last_use(int(epoch))[places.group[here]]
-        ends = np.cumsum([len(each) for _, each in steps]).tolist()
-        return Block([batch for batch, _ in steps], ends, places.group, places.row, until, start)
-
-    def _steps(self) -> Iterator[tuple[Batch, I64]]:
-        """Each coming batch, empty but for its numbers, with the positions of this rank's rows."""
-        stream = self._stream
-        batching, order = stream.batching, stream.order
-        position, step = self._position, self._step
-        first, stride = _worker_steps(stream._state, self._worker)
-        while (taken := batching.take(position)) is not None:
-            if step >= first and (step - first) % stride == 0:
-                batch = Batch()
-                batch.step, batch.position, batch.next_position = step, position, taken.next
-                ordered = taken.positions[np.argsort(order.lane_of(taken.positions), kind="stable")]
-                if batching.tail == "pad":
-                    missing = batching.size - len(ordered)
-                    ordered = np.append(ordered, np.repeat(ordered[-1:], missing))
-                    batch["_valid"] = (
-                        np.arange(batching.size)[share(batching.size, stream.rank, stream.world_size)]
-                        < batching.size - missing
-                    )
-                yield batch, ordered[share(len(ordered), stream.rank, stream.world_size)]
-            position, step = taken.next, step + 1
+def _continued(saved: tuple[Any, ...], wanted: tuple[Any, ...], position: int) -> tuple[Any, ...]:
+    """The weights of a mix by position: those of the state up to here, from here on those that this loader was made with."""
+    if len(saved and saved[0][1]) != len(wanted and wanted[0][1]):
+        raise StateError("the state is of a mix of another number of datasets")
+    current = [entry for entry in wanted if entry[0] <= position][-1:]
+    before = [entry for entry in saved if entry[0] <= position]
+    if current and before[-1][1] != current[0][1]:
+        before = [entry for entry in before if entry[0] < position] + [(position, current[0][1])]
+    return (*before, *(entry for entry in wanted if entry[0] > position))
 
 
-def _worker_steps(state: State, worker: Any) -> tuple[int, int]:
-    """(the first step, the stride) of this process among a DataLoader's workers."""
-    if worker is None:
-        return state.step, 1
-    return state.step + (0 if state.worker else worker.id), worker.num_workers
-
-
-def _worker_state(state: State, batching: Batching, worker: int, workers: int) -> State:
-    """The state of a DataLoader's worker: its own next step."""
-    position = batching.position_after(state.position, workers - 1)
-    return replace(state, step=state.step + workers - 1, position=position, worker=(worker, workers))
-
-
-def _column_share(layout: Layout, reader: Reader) -> float:
-    """The part of a row's bytes that the chosen columns have, as far as their number tells."""
-    return max(1, len(reader.names)) / max(1, len(layout.schema.names))
-
-
-def _to_device(batch: Batch, device: Any) -> Batch:
-    if device is not None:
-        _each_tensor(batch, lambda tensor: tensor.to(device, non_blocking=True))
-    return batch
-
-
-def _each_tensor(values: dict[str, Any], change: Any) -> None:
-    for name, value in values.items():
-        if isinstance(value, torch.Tensor):
-            values[name] = change(value)
-        elif isinstance(value, dict):
-            _each_tensor(value, change)
-        elif isinstance(value, tuple) and hasattr(value, "_fields"):
-            values[name] = type(value)(*map(change, value))
-
-
-def stream(
+def stream(  # noqa: PLR0917  the order of these is part of the interface
     data: Any,
     split: str | None = None,
     global_batch_size: int = 512,
@@ -313,42 +210,85 @@ def stream(
     shuffle_bytes: int = 2**30,
     tail: Literal["carry", "drop", "pad"] = "carry",
     columns: Sequence[str] | None = None,
+    transform: Transform | None = None,
+    decode: Mapping[str, Any] | None = None,
     rank: int | None = None,
     world_size: int | None = None,
     mesh: Any = None,
     require_verdict: bool | str | None = None,
     on_change: Literal["error", "extend"] = "error",
+    on_bad_row: Literal["error", "substitute"] = "error",
     skip: Sequence[str | int] | None = None,
     *,
     pad: Mapping[str, float] | None = None,
     device: Any = None,
     threads: int | None = None,
+    workers: int = 0,
     check: Literal["size", "pages", "sha256"] = "pages",
     options: Mapping[str, Any] | None = None,
 ) -> Stream:
-    """Batches of tensors, {column: tensor, Ragged or list}: this rank's part of each global batch."""
-    layout, dataset = open_layout(data, split, options)
-    check_verdict(dataset, require_verdict)
-    rank, world_size = find_ranks(rank, world_size, mesh)
-    if on_change not in ("error", "extend"):
-        raise UsageError(f"on_change='{on_change}': 'error' or 'extend'")
-    if global_batch_size % world_size:
+    """Batches of tensors: {column: torch.Tensor, Ragged or list}, this rank's part of each global batch.
+
+    data: a Dataset, its path with an optional @VERSION, Parquet files, a folder or a glob of them; {data: weight}, a Mix or a mix file for several.
+    The global batches and their order depend on seed, shuffle_bytes and the data alone; ranks take contiguous parts of them. shuffle_bytes: about what all ranks
+    together hold of row groups open for the shuffle; its effect is frozen in the state.
+
+    Numbers, times (counts of their unit) and decimals (float64) are tensors, fixed-size lists (rows, size); lists of numbers are Ragged (values, offsets), or with
+    pad={column: value} (rows, longest) with `NAME_lengths`; dictionary columns are codes into `dictionaries`; text, bytes and other lists are Python lists; structs are
+    dicts. A fixed-size column with nulls in a batch has `NAME_valid` beside it (0 where null).
+
+    tail: "carry" (batches straddle epochs, only the very last may be short), "drop", or "pad" (adds a bool `_valid`). decode: {column: "rgb", "gray" or a
+    function (bytes, rng) -> array}; transform(row, rng) -> row runs after it, with rng keyed by (seed, epoch, uid). on_bad_row="substitute" puts the next good row
+    of the batch in the place of one that can't be read, decoded or transformed, with `_valid` False. skip: uids, or numbers of steps, that are left out from here on.
+
+    rank and world_size: data-parallel, from these, the mesh, torch.distributed or RANK and WORLD_SIZE. device: batches are copied there. threads: that read and
+    decode, 0 for none; workers: processes for a transform that holds the GIL. check: what is compared with the manifest while reading.
+
+    Raises:
+        UsageError: an argument that can't be meant, a column or type that can't be streamed. VerdictError: the version's gate has not been passed.
+    """
+    sources = open_sources(data, split, options)
+    for dataset in sources.datasets:
+        check_verdict(dataset, require_verdict)
+    ranks = find_ranks(rank, world_size, mesh)
+    for name, value, valid in (
+        ("on_change", on_change, ("error", "extend")),
+        ("on_bad_row", on_bad_row, ("error", "substitute")),
+    ):
+        if value not in valid:
+            raise UsageError(f"{name}='{value}': one of {valid}")
+    if global_batch_size % ranks.world_size:
         log.warning(
             "global_batch_size=%d is no multiple of %d ranks: their parts differ by a row",
             global_batch_size,
-            world_size,
+            ranks.world_size,
         )
-    reader = Reader(layout, columns, check)
-    found = fit_shuffle(layout.group_rows, layout.row_bytes, shuffle_bytes) if shuffle else ()
-    state = State(0, 0, seed, tuple(found), (), layout.digest, layout.name, len(layout.files), layout.num_rows)
-    own = {
-        "on_change": on_change,
-        "skip": list(skip or ()),
-        "pad": dict(pad or {}),
-        "device": device,
-        "shuffle_bytes": shuffle_bytes,
-        "threads": min(4, os.cpu_count() or 1) if threads is None else threads,
-    }
-    return Stream(
-        layout, reader, Batching(layout.num_rows, epochs, global_batch_size, tail), state, rank, world_size, own
+    layout = sources.layout
+    decoders = {name: find_decoder(name, kind) for name, kind in (decode or {}).items()}
+    work = RowWork(decoders, transform, seed) if decoders or transform else None
+    names = list(layout.schema.names if columns is None else columns)
+    hidden = work is not None and trace.UID in layout.schema.names and trace.UID not in names
+    reader = Reader(layout, [*names, trace.UID] if hidden else names, check)
+    for name in (*decoders, *(pad or ())):
+        if name not in names:
+            raise missing_column(name, names, layout.name)
+    shuffles = fit_shuffles(sources, shuffle_bytes) if shuffle else ()
+    feed = Feed(
+        layout=layout,
+        order=make_order(layout, sources.parts, seed, shuffles, sources.mix),
+        reader=reader,
+        batching=Batching(layout.num_rows, epochs, global_batch_size, tail),
+        ranks=ranks,
+        work=work,
+        bad=BadRows(substitute=on_bad_row == "substitute"),
+        shuffle_bytes=shuffle_bytes,
+        threads=min(4, os.cpu_count() or 1) if threads is None else threads,
+        workers=workers,
+        device=device,
+        drop_uid=hidden,
+        pad=dict(pad or {}),
     )
+    shuffled = tuple(tuple(each) for each in shuffles)
+    mix = tuple((start, tuple(quota)) for start, quota in sources.mix)
+    state = State(0, 0, seed, shuffled, (), layout.digest, layout.name, len(layout.files), layout.num_rows, mix=mix)
+    return Stream(feed, state, sources.parts, skip=skip or (), on_change=on_change)

@@ -82,7 +82,7 @@ class Order:
         self._start = np.concatenate([[0], np.cumsum(self._length)[:-1]]).astype(np.int64)
         self._backward = (np.arange(self.lanes) % 2 == 0) & (shuffle is not None)
         self._epoch = functools.lru_cache(EPOCHS_KEPT)(self._make_epoch)
-        self.last_use = functools.lru_cache(EPOCHS_KEPT)(self._last_use)
+        self._last = functools.lru_cache(EPOCHS_KEPT)(self._last_use)
 
     def lane_of(self, positions: I64) -> I64:
         """The lane of each position, counted on over epochs: it sorts a batch so that neighbours are likely in one row group."""
@@ -112,6 +112,30 @@ class Order:
             self._backward[lane], self._start[lane] + self._length[lane] - 1 - virtual, virtual - self._start[lane]
         )
         return epoch * self.num_rows + step * self.lanes + self._turn[lane]
+
+    def occurrences(self, group: I64, row: I64, start: int, stop: int) -> tuple[I64, I64]:
+        """(which of the rows, at which position) for every time that rows stand in the positions [start, stop)."""
+        epochs = range(start // self.num_rows, -(-stop // self.num_rows))
+        positions = np.stack([self.position_of(group, row, epoch) for epoch in epochs])
+        inside = (positions >= start) & (positions < stop)
+        return np.nonzero(inside)[1], positions[inside]
+
+    def epoch_of(self, positions: I64) -> I64:
+        """The epoch of each position."""
+        return positions // max(1, self.num_rows)
+
+    def epochs(self, position: int) -> list[float]:
+        """How many epochs were given before a position."""
+        return [position / max(1, self.num_rows)]
+
+    def needed_until(self, positions: I64, group: I64) -> I64:
+        """The last position of its epoch at which the row group at each position may be needed."""
+        epochs = positions // self.num_rows
+        out = np.empty_like(positions)
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            out[here] = self._last(int(epoch))[group[here]]
+        return out
 
     def _walk(self, lane: I64, step: I64) -> I64:
         """The virtual rows that lanes have reached after some steps."""

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import queue
-import threading
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from gristmill.errors import CorruptDatasetError
 from gristmill.storage.stream.columns import Leaf, gather, leaf_bytes, take
 from gristmill.storage.stream.permute import I64
+
+log = logging.getLogger("gristmill.stream")
 
 MAX_PLANNED = 64
 
@@ -22,16 +25,18 @@ MAX_PLANNED = 64
 class Block:
     """The rows of some consecutive steps on this rank.
 
-    steps: whatever the caller wants back with each; ends: (steps,) where each one's rows end; group, row: (rows,) of each row; until: (rows,) the position after
-    which its row group is needed no more; start: the block's first position.
+    steps: whatever the caller wants back with each; ends: (steps,) where each one's rows end; group, row, epoch: (rows,) of each row; until: (rows,) the position after
+    which its row group is needed no more; start: the block's first position; good: (rows,) False for rows that could not be read.
     """
 
     steps: Sequence[Any]
     ends: Sequence[int]
     group: I64
     row: I64
+    epoch: I64
     until: I64
     start: int
+    good: npt.NDArray[np.bool_]
 
 
 class Groups:
@@ -75,6 +80,10 @@ class Groups:
         """The row group's leaves, when they are read. Raises what reading raised."""
         return self._open[group].result()
 
+    def error(self, group: int) -> BaseException | None:
+        """What reading the row group raised, if anything."""
+        return self._open[group].exception()
+
     def release(self, position: int) -> None:
         """Drops row groups that no position from this one on needs."""
         if self._keep:
@@ -103,7 +112,7 @@ def _done(read: Callable[[int], list[Leaf]], group: int) -> Future[list[Leaf]]:
     return future
 
 
-def read_ahead(blocks: Iterator[Block], groups: Groups) -> Iterator[tuple[Block, list[list[Leaf]]]]:
+def read_ahead(blocks: Iterator[Block], groups: Groups, bad: BadRows) -> Iterator[tuple[Block, list[list[Leaf]]]]:
     """Each block with the leaves of each of its steps. Memory: the budget of `groups`, and the rows of one block."""
     planned: deque[Block] = deque()
     waiting: Block | None = next(blocks, None)
@@ -113,75 +122,69 @@ def read_ahead(blocks: Iterator[Block], groups: Groups) -> Iterator[tuple[Block,
             planned.append(waiting)
             waiting = next(blocks, None)
         block = planned.popleft()
-        yield block, _collect(block, groups)
+        yield block, _collect(bad.replace(block, groups), groups)
         following = planned[0] if planned else waiting
         if following is not None:
             groups.release(following.start)
 
 
+class BadRows:
+    """What is done about rows that can't be read or transformed: `substitute` False raises, True puts the next good row of the same part in their place.
+
+    count: how many rows were replaced so far.
+    """
+
+    def __init__(self, *, substitute: bool) -> None:
+        self.substitute = substitute
+        self.count = 0
+        self._told: set[str] = set()
+
+    def replace(self, block: Block, groups: Groups) -> Block:
+        """The block without rows of row groups that can't be read; their places in `block.good` become False."""
+        if not self.substitute:
+            return block
+        errors = {int(g): groups.error(int(g)) for g in np.unique(block.group)}
+        good = np.array([errors[int(g)] is None for g in block.group], bool)
+        if good.all():
+            return block
+        for error in {str(error): error for error in errors.values() if error}.values():
+            if not isinstance(error, CorruptDatasetError) or not good.any():
+                raise error
+            self.tell(str(error))
+        self.count += int((~good).sum())
+        block.good[:] = good
+        chosen = substitutes(good)
+        return replace(block, group=block.group[chosen], row=block.row[chosen])
+
+    def tell(self, text: str) -> None:
+        """Logs a reason, once."""
+        if text not in self._told:
+            self._told.add(text)
+            log.warning("rows are replaced (_valid is False): %s", text)
+
+
+def substitutes(good: npt.NDArray[np.bool_]) -> I64:
+    """(rows,) the row that stands at each place: itself, or for a bad one the next good one, from the end on the first."""
+    places = np.flatnonzero(good)
+    return places[np.searchsorted(places, np.arange(len(good))) % len(places)]
+
+
 def _collect(block: Block, groups: Groups) -> list[list[Leaf]]:
     """The leaves of each step. Rows are taken group by group for the whole block, then put in order step by step."""
+    if not len(block.group):
+        return [[] for _ in block.steps]
     by_group = np.argsort(block.group, kind="stable")
     sorted_groups = block.group[by_group]
     cuts = np.flatnonzero(np.diff(sorted_groups)) + 1
     rows = np.split(block.row[by_group], cuts)
-    found = [groups.leaves(int(sorted_groups[start])) for start in [0, *cuts.tolist()]] if len(sorted_groups) else []
-    together = [gather([leaves[i] for leaves in found], rows) for i in range(len(found[0]) if found else 0)]
+    found = [groups.leaves(int(sorted_groups[start])) for start in [0, *cuts.tolist()]]
+    together = [gather([leaves[i] for leaves in found], rows) for i in range(len(found[0]))]
     if len(block.steps) == 1 and (np.diff(by_group) == 1).all():
         return [together]
     place = np.empty_like(by_group)
     place[by_group] = np.arange(len(by_group))
     starts = [0, *block.ends[:-1]]
     return [
-        [take(leaf, place[a:b]) if leaf is not None else None for leaf in together]
+        [None if leaf is None else take(leaf, place[a:b]) for leaf in together]
         for a, b in zip(starts, block.ends, strict=True)
     ]
-
-
-class Background:
-    """Runs an iterator in a thread, at most `depth` items ahead of the one that takes them. `close` ends it."""
-
-    def __init__(self, items: Iterator[Any], depth: int) -> None:
-        self._items = items
-        self._queue: queue.Queue[tuple[str, Any]] = queue.Queue(max(1, depth))
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="gristmill-stream", daemon=True)
-        self._thread.start()
-
-    def __iter__(self) -> Iterator[Any]:
-        while True:
-            kind, value = self._queue.get()
-            if kind == "item":
-                yield value
-            elif kind == "error":
-                raise value
-            else:
-                return
-
-    def close(self) -> None:
-        """Stops the thread and waits for it."""
-        self._stop.set()
-        while self._thread.is_alive():
-            try:
-                self._queue.get(timeout=0.05)
-            except queue.Empty:
-                continue
-        self._thread.join()
-
-    def _run(self) -> None:
-        try:
-            for item in self._items:
-                if not self._put(("item", item)):
-                    return
-            self._put(("end", None))
-        except BaseException as error:  # noqa: BLE001  raised where the items are taken
-            self._put(("error", error))
-
-    def _put(self, entry: tuple[str, Any]) -> bool:
-        while not self._stop.is_set():
-            try:
-                self._queue.put(entry, timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False

@@ -24,7 +24,7 @@ DATA_PARALLEL = (
 
 
 class Ranks(NamedTuple):
-    """This process's place among those that share out the rows."""
+    """The place of this process among those that share out the rows."""
 
     rank: int
     world_size: int

@@ -8,11 +8,12 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from gristmill.errors import CorruptDatasetError, DataChangedError, InputError, UsageError, missing_column
 from gristmill.storage.parquet import open_parquet
-from gristmill.storage.stream.columns import Leaf, NullElementError, plan_columns
+from gristmill.storage.stream.columns import Leaf, NullElementError, plan_columns, take
 from gristmill.storage.stream.layout import Layout
 
 CHECKS = ("size", "pages", "sha256")
@@ -42,6 +43,13 @@ class Reader:
         schema = pa.schema([layout.schema.field(name) for name in names])
         self.columns = plan_columns(schema, self._all_values, where)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": None}
+
+    def __setstate__(self, values: dict[str, Any]) -> None:
+        self.__dict__.update(values)
+        self._open = functools.lru_cache(FOOTERS_KEPT)(self._open_first)
+
     def read(self, group: int) -> list[Leaf]:
         """The leaves of one row group, column by column.
 
@@ -57,6 +65,12 @@ class Reader:
                 text = f"{self.layout.where(group)}, column '{column.name}': a null inside a list of numbers has no tensor form; fill it before, or leave the column out"
                 raise InputError(text, column=column.name) from None
         return leaves
+
+    def empty(self) -> list[Leaf]:
+        """The leaves of no rows."""
+        arrays = [pa.array([], self.layout.schema.field(column.name).type) for column in self.columns]
+        none = np.zeros(0, np.int64)
+        return [take(leaf, none) for column, array in zip(self.columns, arrays, strict=True) for leaf in column.leaves(array)]
 
     def read_table(self, group: int, names: Sequence[str]) -> pa.Table:
         """Columns of one row group, as Arrow."""

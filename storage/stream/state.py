@@ -18,14 +18,15 @@ VERSION = 1
 class State:
     """A place in a stream, and everything its order depends on but the data itself.
 
-    position: of the next row. step: of the next batch. shuffle: (lanes, window), empty for none. history: (step, position, global batch size, tail) wherever
-    batches began to be cut in another way, oldest first. skip_rows, skip_ranges: as in `Skip`. mix: weights wherever they changed. layout, files, rows: of the data.
+    position: of the next row. step: of the next batch. shuffle: (lanes, window) of each dataset, empty for none. history: (step, position, global batch size, tail) wherever
+    batches began to be cut in another way, oldest first. skip_rows, skip_ranges: as in `Skip`. mix: (position, quotas) wherever
+    weights change. layout, files, rows: of the data.
     """
 
     position: int
     step: int
     seed: int
-    shuffle: tuple[int, ...]
+    shuffle: tuple[tuple[int, int], ...]
     history: tuple[tuple[Any, ...], ...]
     layout: str
     data: str
@@ -34,8 +35,7 @@ class State:
     skip_rows: tuple[tuple[int, int], ...] = ()
     skip_ranges: tuple[tuple[int, int], ...] = ()
     mix: tuple[Any, ...] = ()
-    inside: int = 0
-    worker: tuple[int, ...] = ()
+    worker: tuple[int, ...] = ()  # (number, of how many) of a DataLoader's worker: the state is of its own next step
     version: int = VERSION
 
     def to_dict(self) -> dict[str, Any]:
@@ -64,9 +64,9 @@ class State:
         return Skip(self.skip_rows, self.skip_ranges)
 
     @property
-    def order(self) -> Shuffle | None:
-        """The shuffle."""
-        return Shuffle(*self.shuffle) if self.shuffle else None
+    def shuffles(self) -> tuple[Shuffle, ...]:
+        """The shuffle of each dataset; empty for none."""
+        return tuple(Shuffle(*each) for each in self.shuffle)
 
 
 def _listed(value: Any) -> Any:

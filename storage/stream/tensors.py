@@ -36,12 +36,14 @@ class Ragged(NamedTuple):
 class Batch(dict[str, Any]):
     """One rank's part of a global batch: {column: tensor, Ragged or list}.
 
-    step: its number, from 0. position: where in the stream it begins. next_position: where the one after it begins.
+    step: its number, from 0. position: where in the stream it begins. next_position: where the one after it begins. padding: rows at its end that
+    only fill it up.
     """
 
     step: int = 0
     position: int = 0
     next_position: int = 0
+    padding: int = 0
 
     def valid(self, name: str) -> torch.Tensor:
         """(rows,) bool: which rows of the column are not null."""
@@ -67,7 +69,7 @@ def emit(columns: Sequence[Column], leaves: Sequence[Leaf]) -> dict[str, Any]:
     return out
 
 
-def pad(batch: dict[str, Any], values: Mapping[str, float]) -> None:
+def pad_ragged(batch: dict[str, Any], values: Mapping[str, float]) -> None:
     """Replaces ragged columns by padded tensors, with `NAME_lengths` beside them."""
     for name, value in values.items():
         ragged = batch[name]

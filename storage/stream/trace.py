@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from gristmill.errors import InputError, UsageError, capped
-from gristmill.storage.stream.batching import Batching
+from gristmill.storage.stream.batching import Batching, Finder
 from gristmill.storage.stream.layout import Layout
+from gristmill.storage.stream.mixture import Mixture
+from gristmill.storage.stream.order import Order
 from gristmill.storage.stream.permute import I64
 from gristmill.storage.stream.reader import Reader
 from gristmill.storage.stream.state import State
@@ -33,7 +34,7 @@ class StepRows:
     row: I64
 
 
-def places_at(state: State, batching: Batching, order: Any, step: int) -> StepRows:
+def places_at(state: State, batching: Batching, order: Order | Mixture, step: int) -> StepRows:
     """Where the rows of a step are. Reads nothing.
 
     Raises:
@@ -50,7 +51,7 @@ def places_at(state: State, batching: Batching, order: Any, step: int) -> StepRo
     assert taken is not None
     positions = taken.positions[np.argsort(order.lane_of(taken.positions), kind="stable")]
     places = order.locate(positions)
-    return StepRows(step, positions, positions // order.num_rows, places.group, places.row)
+    return StepRows(step, positions, order.epoch_of(positions), places.group, places.row)
 
 
 def uids(layout: Layout, rows: StepRows) -> list[str]:
@@ -89,13 +90,12 @@ def find_rows(layout: Layout, wanted: Iterable[str]) -> dict[str, int]:
     return found
 
 
-def steps_of(state: State, batching: Batching, order: Any, row: int, layout: Layout | None = None) -> list[int]:
-    """The steps of the whole run that a row is in, given by its number in the layout; one an epoch at most."""
-    places = batching.places
-    assert places is not None
-    positions = [int(places(np.array([row]), epoch)[0]) for epoch in range(batching.epochs)]
+def steps_of(state: State, batching: Batching, row: int) -> list[int]:
+    """The steps of the whole run that a row is in, given by its number in the layout; rows that were or will be left out have none."""
+    assert batching.find is not None
+    _, positions = batching.find(np.array([row]), 0, batching.end)
     found = []
-    for position in positions:
+    for position in np.sort(positions).tolist():
         entry = next((each for each in reversed(state.history) if each[1] <= position), None)
         if entry is None:
             continue
@@ -120,27 +120,26 @@ def _steps_before(cut: Batching, start: int, position: int) -> int:
     return low
 
 
-def places_of(layout: Layout, order: Any) -> Callable[[I64, int], I64]:
-    """A function (row numbers, epoch) -> their positions."""
+def finder(layout: Layout, order: Order | Mixture) -> Finder:
+    """A function (row numbers, start, stop) -> (which of them, at which position) between two positions."""
     first = layout.first_rows
 
-    def places(rows: I64, epoch: int) -> I64:
+    def find(rows: I64, start: int, stop: int) -> tuple[I64, I64]:
         group = np.searchsorted(first, rows, "right") - 1
-        result: I64 = order.position_of(group, rows - first[group], epoch)
-        return result
+        return order.occurrences(group, rows - first[group], start, stop)
 
-    return places
+    return find
 
 
 def resolve_skip(
-    state: State, layout: Layout, batching: Batching, order: Any, skip: Sequence[str | int]
+    state: State, layout: Layout, batching: Batching, order: Order | Mixture, skip: Sequence[str | int]
 ) -> tuple[tuple[tuple[int, int], ...], tuple[tuple[int, int], ...]]:
     """The rows and positions to leave out from here on: those of the state, and what the caller names (uids, or steps by number) beside them."""
     rows, ranges = dict(reversed(state.skip_rows)), set(state.skip_ranges)
     names = [each for each in skip if isinstance(each, str)]
     for row in find_rows(layout, names).values() if names else ():
         rows.setdefault(row, state.position)
-    current = replace(batching, skip=state.skip, places=places_of(layout, order))
+    current = replace(batching, skip=state.skip, find=finder(layout, order))
     for step in (each for each in skip if not isinstance(each, str)):
         start = _step_start(state, current, step)
         if start[1] > state.position:

@@ -1,0 +1,149 @@
+"""What happens to single rows: decoding and the user's own function, with randomness that belongs to the row."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from gristmill.errors import InputError, UsageError
+from gristmill.storage.stream.images import Decoder
+from gristmill.storage.stream.prefetch import BadRows, substitutes
+from gristmill.storage.stream.tensors import Ragged
+
+Row = dict[str, Any]
+Transform = Callable[[Row, np.random.Generator], Row]
+
+
+class RowError(InputError):
+    """A row that could not be decoded or transformed."""
+
+
+def row_rng(seed: int, epoch: int, uid: str) -> np.random.Generator:
+    """The random generator of one row in one epoch: the same on any rank, worker and resume."""
+    digest = hashlib.blake2b(f"{seed}:{epoch}:{uid}".encode(), digest_size=16).digest()
+    return np.random.Generator(np.random.Philox(key=np.frombuffer(digest, np.uint64)))
+
+
+@dataclass(frozen=True)
+class RowWork:
+    """decode: column -> decoder of its bytes (of the field `bytes` of a struct); transform: runs after it. Picklable if they are."""
+
+    decode: Mapping[str, Decoder]
+    transform: Transform | None
+    seed: int
+
+    def run(self, rows: Sequence[Row], uids: Sequence[str], epochs: Sequence[int]) -> list[Row | RowError]:
+        """Each row done, or why it can't be."""
+        return [self._one(row, uid, epoch) for row, uid, epoch in zip(rows, uids, epochs, strict=True)]
+
+    def _one(self, row: Row, uid: str, epoch: int) -> Row | RowError:
+        rng = row_rng(self.seed, epoch, uid)
+        doing = ""
+        try:
+            for name, decoder in self.decode.items():
+                doing = f"column '{name}' can't be decoded"
+                content = row[name]["bytes"] if isinstance(row[name], dict) else row[name]
+                row[name] = decoder(content or b"", rng)
+            doing = "the transform failed"
+            return self.transform(row, rng) if self.transform else row
+        except Exception as error:  # noqa: BLE001  a user's function may raise anything; it is reported with its row
+            return RowError(
+                f"row '{uid}', epoch {epoch}: {doing}: {type(error).__name__}: {error}", uid=uid, epoch=epoch
+            )
+
+
+class RowJobs:
+    """Runs row work for batches in an executor, a few chunks a batch."""
+
+    def __init__(self, work: RowWork, executor: Executor | None, chunks: int, bad: BadRows) -> None:
+        self._work = work
+        self._executor = executor
+        self._chunks = max(1, chunks)
+        self._bad = bad
+
+    def begin(
+        self, batch: Mapping[str, Any], uids: Sequence[str], epochs: Sequence[int]
+    ) -> Callable[[], tuple[Row, Any]]:
+        """A function that waits for the rows of a batch and gives (columns, which rows are good)."""
+        rows = _rows(batch, len(uids))
+        size = max(1, -(-len(rows) // self._chunks))
+        parts = [(rows[i : i + size], uids[i : i + size], epochs[i : i + size]) for i in range(0, len(rows), size)]
+        if self._executor is None:
+            return lambda: self._join([self._work.run(*part) for part in parts])
+        running: list[Future[list[Row | RowError]]] = [self._executor.submit(self._work.run, *part) for part in parts]
+        return lambda: self._join([future.result() for future in running])
+
+    def _join(self, parts: Sequence[Sequence[Row | RowError]]) -> tuple[Row, Any]:
+        rows = [row for part in parts for row in part]
+        errors = [row for row in rows if isinstance(row, RowError)]
+        good = np.array([not isinstance(row, RowError) for row in rows], bool)
+        if errors:
+            if not self._bad.substitute or not good.any():
+                raise errors[0]
+            for error in errors:
+                self._bad.tell(str(error))
+            self._bad.count += len(errors)
+            rows = [rows[i] for i in substitutes(good)]
+        return _columns(rows), good  # type: ignore[arg-type]
+
+
+def _rows(batch: Mapping[str, Any], count: int) -> list[Row]:
+    """The rows of a batch as dicts: numbers as numpy values (null as None), lists as arrays, structs as dicts."""
+    columns: dict[str, list[Any]] = {}
+    for name, value in batch.items():
+        if isinstance(value, torch.Tensor):
+            columns[name] = list(value.numpy())
+        elif isinstance(value, Ragged):
+            ends = value.offsets.tolist()
+            columns[name] = [value.values.numpy()[a:b] for a, b in itertools.pairwise(ends)]
+        elif isinstance(value, dict):
+            columns[name] = list(_rows(value, count))
+        else:
+            columns[name] = value
+    for name in batch:
+        valid = columns.get(f"{name}_valid") if f"{name}_valid" in batch else None
+        if valid is not None:
+            columns[name] = [value if ok else None for value, ok in zip(columns[name], valid, strict=True)]
+    names = [name for name in columns if not (name.endswith("_valid") and name[:-6] in batch)]
+    return [{name: columns[name][i] for name in names} for i in range(count)]
+
+
+def _columns(rows: Sequence[Row]) -> Row:
+    """Rows joined again: a tensor where all values are numbers or arrays of one shape, else a list.
+
+    Raises:
+        UsageError: rows with different columns.
+    """
+    if not rows:
+        return {}
+    if not isinstance(rows[0], dict):
+        raise UsageError(f"the transform returned {type(rows[0]).__name__}; it must return a dict")
+    for row in rows:
+        if row.keys() != rows[0].keys():
+            raise UsageError(f"the transform returned rows with different columns: {sorted(rows[0])} and {sorted(row)}")
+    return {name: _join_values([row[name] for row in rows]) for name in rows[0]}
+
+
+def _join_values(values: list[Any]) -> Any:
+    first = values[0]
+    if isinstance(first, dict) and all(isinstance(value, dict) for value in values):
+        return _columns(values)
+    if all(isinstance(value, torch.Tensor) for value in values):
+        return torch.stack(values) if all(value.shape == first.shape for value in values) else values
+    if all(isinstance(value, np.ndarray | np.generic) and value.dtype != object for value in values):
+        alike = all(value.shape == first.shape and value.dtype == first.dtype for value in values)
+        return (
+            torch.from_numpy(np.stack(values))
+            if alike
+            else [torch.as_tensor(np.ascontiguousarray(value)) for value in values]
+        )
+    if all(isinstance(value, bool | int | float) for value in values):
+        return torch.tensor(values)
+    return values
