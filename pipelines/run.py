@@ -22,6 +22,7 @@ from gristmill.pipelines.report import write_report
 from gristmill.pipelines.runner import Outcome, Runner
 from gristmill.pipelines.sizes import parse_size
 from gristmill.pipelines.work import WorkStore
+from gristmill.storage.candidates import candidate_name, propose_version
 from gristmill.storage.folder import Folder, open_folder
 from gristmill.storage.versions import publish
 
@@ -47,13 +48,14 @@ class RunResult:
     splits: dict[str, int]
     steps: dict[str, Any] = field(repr=False)
     seconds: dict[str, float] = field(repr=False)
+    candidate: str | None = None  # the name of what waits to be published or rejected; version is then 0
 
     @property
     def dataset(self) -> Dataset:
-        """The version that now holds the result, opened."""
+        """The version or candidate that now holds the result, opened."""
         from gristmill.storage.dataset import open_dataset
 
-        return open_dataset(self.path, version=self.version)
+        return open_dataset(self.path if self.candidate is None else f"{self.path}@{self.candidate}", version=self.version or None)
 
     def to_json_dict(self) -> dict[str, Any]:
         """The plain values, for `--json`."""
@@ -69,6 +71,7 @@ def run(
     memory: str | int | None = None,
     scratch: str | Path | None = None,
     fresh: bool = False,
+    candidate: bool = False,
     settings: Sequence[str] = (),
     inputs: Mapping[str, Any] | None = None,
     in_process: bool | None = None,
@@ -78,7 +81,8 @@ def run(
 
     engine, address: see `gristmill.pipelines.engines`; small inputs run in this process. workers: processes, as many as cores if None.
     memory: bytes that all workers together may hold (`1.5GB`); the chunks that they work on are made to fit. scratch: the folder of work
-    files, `OUTPUT/_work` if None. fresh: ignores finished work. settings: `key.path=value` texts laid over the file. inputs: the tables of
+    files, `OUTPUT/_work` if None. fresh: ignores finished work. candidate: publishes nothing, the result waits as a candidate (unless the
+    newest version holds it already) for `gristmill validate`, `publish` or `reject`. settings: `key.path=value` texts laid over the file. inputs: the tables of
     `frame` sources by name. in_process: work in this process rather than on workers; None decides by the size of the input. progress: bar,
     lines or quiet.
 
@@ -104,7 +108,7 @@ def run(
         runner = Runner(model, planned, chosen, store, folder, shown, chunk_bytes(memory, chosen.workers))
         outcome = runner.run()
         runner.seconds["total"] = time.monotonic() - start
-        result = _publish(model, folder, chosen, runner, outcome, parent)
+        result = _publish(model, folder, chosen, runner, outcome, parent, candidate=candidate)
     store.prune(runner.used)
     store.sweep()
     _remember(store, model, planned, cache)
@@ -222,8 +226,11 @@ def _plan(model: Pipeline, inputs: Mapping[str, Any], store: WorkStore) -> tuple
     return plan_sources(model, inputs, Path(store.root), cache), cache
 
 
-def _publish(model: Pipeline, folder: Folder, engine: Engine, runner: Runner, outcome: Outcome, parent: int | None) -> RunResult:
-    published = publish(
+def _publish(
+    model: Pipeline, folder: Folder, engine: Engine, runner: Runner, outcome: Outcome, parent: int | None, *, candidate: bool
+) -> RunResult:
+    finish = propose_version if candidate else publish
+    published = finish(
         folder,
         outcome.files,
         outcome.schema,
@@ -248,6 +255,7 @@ def _publish(model: Pipeline, folder: Folder, engine: Engine, runner: Runner, ou
         splits=dict(manifest.splits),
         steps=outcome.steps,
         seconds=runner.seconds,
+        candidate=None if manifest.version else candidate_name(manifest),
     )
 
 

@@ -11,7 +11,16 @@ import pyarrow as pa
 from gristmill.errors import DatasetNotFoundError, UsageError, capped, did_you_mean
 from gristmill.storage.folder import Folder
 from gristmill.storage.manifest import FileEntry, FileList, Manifest
-from gristmill.storage.versions import Published, describe, publish_manifest, read_files, write_parts
+from gristmill.storage.versions import (
+    Published,
+    describe,
+    newest_version,
+    publish_manifest,
+    read_files,
+    read_manifest,
+    same_version,
+    write_parts,
+)
 
 NAME_DIGITS = 16  # of the fingerprint
 
@@ -37,9 +46,24 @@ def propose(
     return manifest
 
 
+def propose_version(folder: Folder, files: FileList | Sequence[FileEntry], schema: pa.Schema, *, expected_parent: int | None, **facts: Any) -> Published:
+    """The candidate, unpublished; or the newest version where that holds the same already, and then no candidate is left."""
+    manifest = propose(folder, files, schema, expected_parent=expected_parent, **facts)
+    newest = newest_version(folder)
+    if newest is None or not same_version(found := read_manifest(folder, newest), manifest):
+        return Published(manifest, published=False)
+    folder.delete(candidate_path(manifest))
+    return Published(found, published=False)
+
+
+def candidate_name(manifest: Manifest) -> str:
+    """What a candidate is called: the first 16 digits of its fingerprint."""
+    return manifest.fingerprint[:NAME_DIGITS]
+
+
 def candidate_path(manifest: Manifest) -> str:
-    """Where a candidate is: named by the first 16 digits of its fingerprint."""
-    return f"candidates/{manifest.fingerprint[:NAME_DIGITS]}.json"
+    """Where a candidate is."""
+    return f"candidates/{candidate_name(manifest)}.json"
 
 
 def list_candidates(folder: Folder) -> list[Manifest]:

@@ -162,7 +162,7 @@ def publish_manifest(folder: Folder, manifest: Manifest, entries: FileList) -> P
     """Publishes what `describe` made, on top of its parent; raises as `publish` does."""
     found = newest_version(folder)
     newest = read_manifest(folder, found) if found is not None else None
-    if newest is not None and _same(newest, manifest):
+    if newest is not None and same_version(newest, manifest):
         return Published(newest, published=False)
     if found != manifest.parent:
         raise _conflict(folder, newest, manifest.parent)
@@ -177,7 +177,7 @@ def republish(folder: Folder, old: Manifest) -> Published:
     newest = newest_version(folder)
     assert newest is not None
     found = read_manifest(folder, newest)
-    if _same(found, old):
+    if same_version(found, old):
         return Published(found, published=False)
     facts: dict[str, Any] = {"created": now(), "publisher": _publisher(), "code_version": __version__}
     manifest = replace(old, version=newest + 1, parent=newest, **facts)
@@ -227,7 +227,8 @@ def now() -> str:
     return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
 
 
-def _same(newest: Manifest, other: Manifest) -> bool:
+def same_version(newest: Manifest, other: Manifest) -> bool:
+    """Whether both hold the same content in the same layout behind the same gate."""
     facts = [(each.fingerprint, each.layout, list(each.gate), dict(each.splits)) for each in (newest, other)]
     return facts[0] == facts[1] and newest.schema.equals(other.schema)
 

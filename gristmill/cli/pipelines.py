@@ -26,6 +26,7 @@ def run(
     memory: Annotated[str | None, typer.Option(help="What all workers together may hold, such as 1.5GB.")] = None,
     scratch: Annotated[str | None, typer.Option(help="Folder for work files; OUTPUT/_work by default.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Ignore finished work.")] = False,
+    candidate: Annotated[bool, typer.Option("--candidate", help="Publish nothing: leave a candidate for validate, publish or reject.")] = False,
     settings: Settings = None,
     as_json: AsJson = False,
 ) -> None:
@@ -33,7 +34,15 @@ def run(
     from gristmill.pipelines.run import run as run_pipeline
 
     result = run_pipeline(
-        pipeline, engine=engine, address=address, workers=workers, memory=memory, scratch=scratch, fresh=fresh, settings=settings or []
+        pipeline,
+        engine=engine,
+        address=address,
+        workers=workers,
+        memory=memory,
+        scratch=scratch,
+        fresh=fresh,
+        candidate=candidate,
+        settings=settings or [],
     )
     if as_json:
         print(json.dumps(result.to_json_dict()))
@@ -43,7 +52,10 @@ def run(
 
 def _print_result(result: Any) -> None:
     counts = result.counts
-    state = f"published version {result.version}" if result.published else f"nothing new: version {result.version} holds this already"
+    if result.candidate:
+        state = f"candidate {result.candidate}; now: gristmill publish {result.path}@{result.candidate}, or reject"
+    else:
+        state = f"published version {result.version}" if result.published else f"nothing new: version {result.version} holds this already"
     print(f"{result.path}: {state}")
     made = f" + {counts['created']:,} created" if counts["created"] else ""
     print(f"  {counts['read']:,} read{made} = {counts['kept']:,} kept + {counts['dropped']:,} dropped + {counts['quarantined']:,} quarantined")
