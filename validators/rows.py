@@ -1,0 +1,124 @@
+"""A set of row numbers, small whether few or most rows are in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+I64 = npt.NDArray[np.int64]
+BITS = 65536  # rows of a block; one that is denser than 1 in 16 is held as bits, 8 KB, else as 16-bit numbers
+
+
+class RowSet:
+    """Row numbers from 0, each once. At most rows / 8 bytes, and 2 bytes a member where they are few."""
+
+    def __init__(self) -> None:
+        self._blocks: dict[int, npt.NDArray[Any]] = {}  # uint16: sorted members; uint8: bits
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, rows: npt.ArrayLike) -> None:
+        """Adds row numbers, sorted or not."""
+        numbers = np.unique(np.asarray(rows, np.int64))
+        if not len(numbers):
+            return
+        blocks, starts = np.unique(numbers // BITS, return_index=True)
+        for block, part in zip(blocks.tolist(), np.split(numbers, starts[1:]), strict=True):
+            members = part - block * BITS
+            if block in self._blocks:
+                old = _members(self._blocks[block])
+                self._count -= len(old)
+                members = np.union1d(old, members)
+            self._blocks[block] = _pack(members)
+            self._count += len(members)
+
+    def union(self, other: RowSet) -> RowSet:
+        """A new set: the members of both."""
+        found = RowSet()
+        found._blocks, found._count = dict(self._blocks), self._count
+        for block, packed in other._blocks.items():
+            if block not in found._blocks:
+                found._blocks[block] = packed
+                found._count += len(_members(packed))
+            else:
+                old = _members(found._blocks[block])
+                members = np.union1d(old, _members(packed))
+                found._blocks[block] = _pack(members)
+                found._count += len(members) - len(old)
+        return found
+
+    def moved(self, by: int) -> RowSet:
+        """A new set: every number plus `by`."""
+        found = RowSet()
+        for rows in self.chunks(BITS):
+            found.add(rows + by)
+        return found
+
+    def contains(self, rows: I64) -> npt.NDArray[np.bool_]:
+        """(rows,) bool: which of these numbers are members."""
+        found = np.zeros(len(rows), bool)
+        blocks = rows // BITS
+        for block in np.unique(blocks).tolist():
+            if block in self._blocks:
+                mask = np.zeros(BITS, bool)
+                mask[_members(self._blocks[block])] = True
+                at = blocks == block
+                found[at] = mask[rows[at] - block * BITS]
+        return found
+
+    def within(self, start: int, stop: int) -> I64:
+        """The members from `start` to before `stop`, sorted."""
+        parts = [np.zeros(0, np.int64)]
+        for block in range(start // BITS, (stop - 1) // BITS + 1 if stop > start else start // BITS):
+            if block in self._blocks:
+                rows = _members(self._blocks[block]) + block * BITS
+                parts.append(rows[(rows >= start) & (rows < stop)])
+        return np.concatenate(parts)
+
+    def first(self, count: int) -> I64:
+        """The `count` smallest members, sorted; all if there are fewer."""
+        parts, left = [np.zeros(0, np.int64)], count
+        for block in sorted(self._blocks):
+            if left <= 0:
+                break
+            rows = _members(self._blocks[block])[:left] + block * BITS
+            parts.append(rows)
+            left -= len(rows)
+        return np.concatenate(parts)
+
+    def chunks(self, at_a_time: int = BITS) -> Iterator[I64]:
+        """All members in order, so many at a time."""
+        waiting: list[I64] = []
+        held = 0
+        for block in sorted(self._blocks):
+            waiting.append(_members(self._blocks[block]) + block * BITS)
+            held += len(waiting[-1])
+            while held >= at_a_time:
+                rows = np.concatenate(waiting)
+                yield rows[:at_a_time]
+                waiting, held = [rows[at_a_time:]], held - at_a_time
+        if held:
+            yield np.concatenate(waiting)
+
+    def to_numpy(self) -> I64:
+        """All members, sorted."""
+        return np.concatenate([np.zeros(0, np.int64), *self.chunks()])
+
+
+def _members(packed: npt.NDArray[Any]) -> I64:
+    if packed.dtype == np.uint16:
+        return packed.astype(np.int64)
+    return np.flatnonzero(np.unpackbits(packed))
+
+
+def _pack(members: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    if len(members) <= BITS // 16:
+        return members.astype(np.uint16)
+    mask = np.zeros(BITS, np.uint8)
+    mask[members] = 1
+    return np.packbits(mask)
