@@ -23,8 +23,8 @@ lint: .venv/installed-test  ## ruff, and the format
 	.venv/bin/ruff format --check .
 
 type: .venv/installed-test  ## mypy, strict
-	rm -rf build/typed
-	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --target build/typed . 2>/dev/null || .venv/bin/pip install --quiet --disable-pip-version-check --no-deps --target build/typed .
+	@rm -rf build/typed && mkdir -p build/typed/gristmill
+	@ln -s $(CURDIR)/gristmill/* $(foreach folder,augment pipelines storage validators,$(CURDIR)/$(folder)) build/typed/gristmill/
 	MYPYPATH=build/typed .venv/bin/mypy -p gristmill
 
 bench: .venv/installed-test  ## the benchmarks; prints tables

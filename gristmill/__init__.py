@@ -30,7 +30,7 @@ __all__ = ["Dataset", "Pipeline", "RunResult", "__version__", "apply", "near_dup
 def __getattr__(name: str) -> Any:
     """Imports a public name when it is first used, so that `import gristmill` stays light."""
     if name not in _PUBLIC:
-        raise AttributeError(f"module \"gristmill\" has no attribute \"{name}\"")
+        raise AttributeError(f"module 'gristmill' has no attribute '{name}'")
     return getattr(importlib.import_module(_PUBLIC[name]), name)
 
 

@@ -111,7 +111,7 @@ def signature_matrix(table: pa.Table) -> npt.NDArray[np.uint32]:
     """(rows, permutations) from the `signature` column."""
     column = table["signature"].combine_chunks()
     column = column if isinstance(column, pa.Array) else pa.concat_arrays(column.chunks)
-    return column.flatten().to_numpy().reshape(len(column), column.type.list_size)
+    return column.flatten().to_numpy().reshape(len(column), column.type.list_size)  # type: ignore[no-any-return]
 
 
 def bucket_edges(table: pa.Table) -> pa.Table:
@@ -177,7 +177,7 @@ def set_bytes(store: WorkStore, source: ExtractOf, rows: I64) -> I64:
     """The bytes of the shingle sets of these rows of an item."""
     table = source.read(store, ["row", "shingles"])
     lengths = pc.list_value_length(table["shingles"]).to_numpy() * 4
-    return lengths[np.searchsorted(table["row"].to_numpy(), rows)].astype(np.int64)
+    return lengths[np.searchsorted(table["row"].to_numpy(), rows)].astype(np.int64)  # type: ignore[no-any-return]
 
 
 def load_rows(store: WorkStore, members: Sequence[tuple[ExtractOf, I64]], columns: list[str]) -> pa.Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -85,7 +86,7 @@ def check_step(step: Step | Mapping[str, Any]) -> Step:
     if isinstance(step, Step):
         return step
     try:
-        return TypeAdapter(AnyStep).validate_python(dict(step))  # type: ignore[no-any-return]
+        return TypeAdapter(AnyStep).validate_python(dict(step))
     except ValidationError as error:
         from gristmill.pipelines.loading import describe_step_error
 
@@ -151,7 +152,7 @@ def number_repeats(names: Sequence[pa.Array]) -> list[pa.Array]:
         suffix = pa.array([f"~{n + 1}" if n else "" for n in nth.tolist()], pa.large_string())
         every = pc.binary_join_element_wise(every, suffix, pa.scalar("", pa.large_string()))
     ends = np.cumsum([0, *[len(part) for part in names]])
-    return [every.slice(start, stop - start) for start, stop in zip(ends[:-1], ends[1:], strict=True)]
+    return [every.slice(start, stop - start) for start, stop in itertools.pairwise(ends)]
 
 
 def with_names(table: pa.Table, names: pa.Array) -> pa.Table:
@@ -167,9 +168,9 @@ def like(table: pa.Table, frame: Any) -> Any:
     if module.startswith("pandas"):
         return table.to_pandas()
     if module.startswith("polars"):
-        import polars
+        import polars as pl
 
-        return polars.from_arrow(table)
+        return pl.from_arrow(table)
     return table
 
 

@@ -68,8 +68,15 @@ def view(store: WorkStore, source: IdentityOf) -> pa.Table:
 
 
 _VIEW = pa.schema(
-    [("uid", pa.large_string()), ("high", pa.uint64()), ("low", pa.uint64()), ("key", pa.uint64()), ("source", pa.string())]
-    + [("item", pa.int64()), ("row", pa.int64())]
+    [
+        ("uid", pa.large_string()),
+        ("high", pa.uint64()),
+        ("low", pa.uint64()),
+        ("key", pa.uint64()),
+        ("source", pa.string()),
+        ("item", pa.int64()),
+        ("row", pa.int64()),
+    ]
 )
 
 

@@ -18,13 +18,30 @@ from gristmill.storage.folder import Folder
 from gristmill.storage.parquet import write_table
 
 DECISIONS = pa.schema(
-    [("uid", pa.large_string()), ("source", pa.string()), ("position", pa.string()), ("step", pa.string()), ("action", pa.string())]
-    + [("rule", pa.string()), ("value", pa.float64()), ("threshold", pa.float64()), ("other_uid", pa.large_string()), ("similarity", pa.float64())]
+    [
+        ("uid", pa.large_string()),
+        ("source", pa.string()),
+        ("position", pa.string()),
+        ("step", pa.string()),
+        ("action", pa.string()),
+        ("rule", pa.string()),
+        ("value", pa.float64()),
+        ("threshold", pa.float64()),
+        ("other_uid", pa.large_string()),
+        ("similarity", pa.float64()),
+    ]
 )
 ORIGINS = pa.schema([("uid", pa.large_string()), ("source", pa.string()), ("position", pa.string())])
 QUARANTINE = pa.schema(
-    [("uid", pa.large_string()), ("source", pa.string()), ("position", pa.string()), ("reason", pa.string()), ("detail", pa.string())]
-    + [("raw", pa.large_binary()), ("raw_bytes", pa.int64())]
+    [
+        ("uid", pa.large_string()),
+        ("source", pa.string()),
+        ("position", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+        ("raw", pa.large_binary()),
+        ("raw_bytes", pa.int64()),
+    ]
 )
 
 

@@ -61,7 +61,7 @@ def _check(data: dict[str, Any], where: str, tree: yaml.Node | None) -> Pipeline
 
 def describe_step_error(error: ValidationError, step: Mapping[str, Any]) -> str:
     """What is wrong with a step given from Python."""
-    problems = [_describe({**problem, "loc": ("steps", 0, *problem["loc"])}, f"step {dict(step)}", None)[1] for problem in error.errors()]  # type: ignore[typeddict-item]
+    problems = [_describe({**problem, "loc": ("steps", 0, *problem["loc"])}, f"step {dict(step)}", None)[1] for problem in error.errors()]
     return "\n".join(problems)
 
 
@@ -95,7 +95,7 @@ def _child(at: Any, key: str, setting: str) -> Any:
 
 
 def _describe(problem: ErrorDetails, where: str, tree: yaml.Node | None) -> tuple[int, str]:
-    location = [part for part in problem["loc"]]
+    location = list(problem["loc"])
     line, path = _locate(location, tree)
     place = f"{where}:{line}" if line else where
     kind, name = problem["type"], str(location[-1]) if location else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -73,8 +74,8 @@ def pack(
         number = (ends - size[mine]) // shard_bytes  # of the shard in which each row starts
         before = int(ends[-1])
         edges = np.flatnonzero(np.diff(number, prepend=shard))
-        cuts = [0, *[edge for edge in edges if edge > 0], len(mine)]
-        for i, (low, high) in enumerate(zip(cuts[:-1], cuts[1:], strict=True)):
+        cuts = [0, *edges[edges > 0].tolist(), len(mine)]
+        for i, (low, high) in enumerate(itertools.pairwise(cuts)):
             if (i or number[0] != shard) and pieces:
                 yield tuple(pieces)
                 pieces = []

@@ -16,8 +16,10 @@ PLAIN = pa.ipc.IpcWriteOptions()  # for files that are read by row through a mem
 
 
 class PartWriter:
-    """Writes tables in order to PREFIX-000.arrow, PREFIX-001.arrow, ...; a new file begins where the schema changes (and with
-    each table that has dictionaries: a file can hold one for each column)."""
+    """Writes tables in order to PREFIX-000.arrow, PREFIX-001.arrow, ...
+
+    A new file begins where the schema changes, and with each table that has dictionaries: a file can hold one for each column.
+    """
 
     def __init__(self, folder: Path, prefix: str, options: pa.ipc.IpcWriteOptions = LZ4) -> None:
         self._folder, self._prefix, self._options = folder, prefix, options

@@ -43,8 +43,11 @@ class Planned:
 
 
 def plan_segments(pipeline: Pipeline) -> list[SegmentPlan]:
-    """The pipeline's steps cut after each run of wide steps. The last segment has no wide steps; it takes the split's extracts, unless the
-    wide steps before it took the same and nothing was edited since."""
+    """The pipeline's steps cut after each run of wide steps.
+
+    The last segment has no wide steps; it takes the split's extracts, unless the wide steps before it took the same and nothing was edited
+    since.
+    """
     segments: list[SegmentPlan] = []
     rows: list[tuple[str, RowStep]] = []
     wide: list[tuple[str, WideStep]] = []

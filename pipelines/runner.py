@@ -106,7 +106,8 @@ class Runner:
         return [next(fresh) if summary is None else summary for summary in done]
 
     def _ingest(self) -> tuple[list[ItemState], int, int]:
-        tasks, items = [], []
+        tasks: list[Ingest] = []
+        items: list[ItemState] = []
         for plan in self.planned:
             for item in plan.items:
                 key = ingest_key(plan.source, item, self.pipeline.id)

@@ -22,7 +22,7 @@ STEPPED = pa.schema([*SCHEMA, pa.field("step", pa.string())])
 
 
 def route(store: WorkStore, decided: pa.Table, step: str, items: Sequence[int]) -> dict[int, str]:
-    """item -> the key of its slice, for the items that have decisions. Slices hold no item number, so inserting a file leaves others' alone."""
+    """The key of each item's slice, for the items that have decisions. Slices hold no item number, so inserting a file leaves others' alone."""
     if not decided.num_rows:
         return {}
     order = np.lexsort((decided["row"].to_numpy(), decided["item"].to_numpy()))

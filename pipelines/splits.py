@@ -16,7 +16,15 @@ from gristmill.kernels.hashing import hash_text
 from gristmill.kernels.jaccard import pairs
 from gristmill.kernels.minhash import bands
 from gristmill.pipelines import parts
-from gristmill.pipelines.duplicates import ROW_BITS, band_view, bucket_edges, flat_sets, join_components, load_rows, signature_matrix
+from gristmill.pipelines.duplicates import (
+    ROW_BITS,
+    band_view,
+    bucket_edges,
+    flat_sets,
+    join_components,
+    load_rows,
+    signature_matrix,
+)
 from gristmill.pipelines.engines.base import Engine
 from gristmill.pipelines.exchange import exchange
 from gristmill.pipelines.extracts import ExtractOf
@@ -40,7 +48,9 @@ class Clusters:
 
 def clusters(engine: Engine, store: WorkStore, split: Split, sketches: Sequence[ExtractOf], groups: Sequence[ExtractOf]) -> Clusters:
     """The clusters of the rows linked by verified similarity (`sketches`) or an equal group value (`groups`); chains count."""
-    edges, used, counts = [], [], {}
+    edges: list[pa.Table] = []
+    used: list[str] = []
+    counts: dict[str, int] = {}
     if split.similarity is not None and sketches:
         found, used, counts = _similar(engine, store, split, sketches)
         edges.append(found)

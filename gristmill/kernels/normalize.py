@@ -96,6 +96,9 @@ def _clean(data, offsets, flags):  # type: ignore[no-untyped-def]
 
 
 def clean(rows: Slices, flags: U8) -> Cleaned:
-    """The rows with CR LF, CR, NEL (U+0085), U+2028 and U+2029 as a line feed, and without C0 and C1 control characters but tab and line
-    feed, DEL, and U+FEFF. `flags` are those of `scan`."""
+    """The rows with every line break as a line feed, and without control characters.
+
+    Line breaks are CR LF, CR, NEL (U+0085), U+2028 and U+2029; control characters C0 and C1 but tab and line feed, DEL, and U+FEFF. `flags`
+    are those of `scan`.
+    """
     return Cleaned(*_clean(rows.data, rows.offsets, flags))

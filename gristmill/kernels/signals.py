@@ -51,7 +51,7 @@ def _tokens(data, start, stop, kinds, hashes, lengths, stops, out):  # type: ign
         h = (_SEED ^ np.uint64(code)) * _PRIME
         size, alpha, plain = 1, kind == LETTER or kind == UNSPACED, kind >= LETTER
         at += width
-        if plain or (code == 39 or code == 0x2019) and at < stop and kinds[decode(data, at, stop)[0]] == LETTER:
+        if plain or ((code == 39 or code == 0x2019) and at < stop and kinds[decode(data, at, stop)[0]] == LETTER):
             single = kind == UNSPACED
             plain = True
             while at < stop:
@@ -86,21 +86,33 @@ def _tokens(data, start, stop, kinds, hashes, lengths, stops, out):  # type: ign
             word_chars += size
             alphas += alpha
             if size <= 4:
-                for k in range(len(stops)):
-                    if hashes[count] == stops[k]:
-                        stop_bits |= np.uint64(1) << np.uint64(k)
+                stop_bits |= _stop_word(stops, hashes[count])
         count += 1
-    found = 0
-    while stop_bits:
-        found += np.int64(stop_bits & np.uint64(1))
-        stop_bits >>= np.uint64(1)
     out[0] = words
     out[1] = word_chars / words if words else 0.0
     out[2] = sharps / count if count else 0.0
     out[3] = ellipses / count if count else 0.0
     out[6] = alphas / count if count else 0.0
-    out[7] = found
+    out[7] = _ones(stop_bits)
     return count, chars
+
+
+@njit
+def _stop_word(stops, key):  # type: ignore[no-untyped-def]
+    """The bit of the stop word with this hash; none for another token."""
+    for k in range(len(stops)):
+        if key == stops[k]:
+            return np.uint64(1) << np.uint64(k)
+    return np.uint64(0)
+
+
+@njit
+def _ones(bits):  # type: ignore[no-untyped-def]
+    count = 0
+    while bits:
+        count += int(bits & np.uint64(1))
+        bits >>= np.uint64(1)
+    return count
 
 
 @njit

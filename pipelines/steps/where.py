@@ -100,9 +100,9 @@ def _check(node: ast.expr, text: str) -> None:
                 for part in right.elts if isinstance(right, (ast.List, ast.Tuple)) else [right]:
                     _check(part, text)
             return
-        case ast.BoolOp(values=values):
-            for value in values:
-                _check(value, text)
+        case ast.BoolOp(values=terms):
+            for term in terms:
+                _check(term, text)
             return
         case ast.UnaryOp(op=ast.Not() | ast.USub(), operand=operand):
             _check(operand, text)
