@@ -47,12 +47,12 @@ class InProcess:
         results: list[dict[str, Any]] = []
         failed: list[tuple[Task, BaseException]] = []
         for task in tasks:
-            try:
-                results.append(_attempt(function, task))
-            except Exception as error:  # noqa: BLE001  every failure is raised below, after the other items
-                failed.append((task, error))
+            outcome = guarded(function, task)
+            if isinstance(outcome, BaseException):
+                failed.append((task, outcome))
             else:
-                done(results[-1])
+                results.append(outcome)
+                done(outcome)
         raise_failed(failed)
         return results
 
@@ -81,12 +81,12 @@ def raise_failed(failed: Sequence[tuple[Task, BaseException]]) -> None:
         "What is finished is kept: mend the cause and run the same command again."
     ) from error
 
-
-def _attempt(function: Callable[[Task], dict[str, Any]], task: Task) -> dict[str, Any]:
+def guarded(function: Callable[[Task], dict[str, Any]], task: Task) -> dict[str, Any] | BaseException:
+    """The function's result, or after TRIES tries its error as a value: clusters lose an error's context on the way to the driver, which names the item."""
     for left in range(TRIES - 1, -1, -1):
         try:
             return function(task)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  the driver raises it
             if final(error) or not left:
-                raise
+                return error
     raise AssertionError("unreachable")

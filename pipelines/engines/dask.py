@@ -10,22 +10,29 @@ from types import TracebackType
 from typing import Any, Self
 
 from gristmill.errors import RunError
-from gristmill.pipelines.engines.base import TRIES, Task, final, raise_failed
+from gristmill.pipelines.engines.base import Task, guarded, raise_failed
 
 
 class DaskEngine:
     """Runs work items on Dask worker processes. The cluster starts in the background at once, so that planning and starting overlap.
 
-    address: an existing scheduler, such as tcp://host:8786; None starts `workers` processes on loopback, without a dashboard.
+    address: an existing scheduler, such as tcp://host:8786; None starts `workers` processes on loopback, without a dashboard. client: of a
+    running cluster; it stays open.
     """
 
     name = "dask"
 
-    def __init__(self, workers: int | None = None, address: str | None = None) -> None:
+    def __init__(self, workers: int | None = None, address: str | None = None, *, client: Any = None) -> None:
         self.workers = workers or os.cpu_count() or 1
+        self._own = client is None
+        self._client: Future[Any] = Future()
         self._folder = tempfile.TemporaryDirectory(prefix="gristmill-dask-")
+        if client is not None:
+            self._client.set_result(client)
+            self.workers = len(client.scheduler_info(n_workers=-1)["workers"]) or 1
+            return
         starter = ThreadPoolExecutor(1)
-        self._client: Future[Any] = starter.submit(_connect, address, self.workers, self._folder.name)
+        self._client = starter.submit(_connect, address, self.workers, self._folder.name)
         starter.shutdown(wait=False)
 
     def map(self, function: Callable[[Task], dict[str, Any]], tasks: Sequence[Task], done: Callable[[dict[str, Any]], None]) -> list[dict[str, Any]]:
@@ -41,10 +48,8 @@ class DaskEngine:
         for future in as_completed(futures, loop=client.loop):
             i = place[future.key]
             error = future.exception()
-            outcome = None if error is not None else future.result()
-            if error is not None:
-                failed.append((tasks[i], error))
-            elif isinstance(outcome, BaseException):
+            outcome = future.result() if error is None else error
+            if isinstance(outcome, BaseException):
                 failed.append((tasks[i], outcome))
             else:
                 results[i] = outcome
@@ -58,6 +63,8 @@ class DaskEngine:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
             client = self._client.result()
+            if not self._own:
+                return
         except RunError:
             return  # it never started; map has said so, or nothing was asked of it
         else:
@@ -67,17 +74,6 @@ class DaskEngine:
                 cluster.close()
         finally:
             self._folder.cleanup()
-
-
-def guarded(function: Callable[[Task], dict[str, Any]], task: Task) -> dict[str, Any] | BaseException:
-    """The function's result, or after TRIES tries its error as a value: Dask would lose the error's context on the way."""
-    for left in range(TRIES - 1, -1, -1):
-        try:
-            return function(task)
-        except Exception as error:  # noqa: BLE001  it is raised by the driver, which names the item
-            if final(error) or not left:
-                return error
-    raise AssertionError("unreachable")
 
 
 def _connect(address: str | None, workers: int, folder: str) -> Any:
@@ -102,4 +98,7 @@ def _connect(address: str | None, workers: int, folder: str) -> Any:
             return distributed.Client(cluster, set_as_default=False)
     except (OSError, TimeoutError, RuntimeError) as error:
         where = f"the Dask scheduler at {address}" if address else "Dask workers on this machine"
-        raise RunError(f"can't reach {where}: {error}. Check --address, or run without it to use this machine.") from error
+        hint = "Check --address, or run without it to use this machine." if address else (
+            "Worker processes import the script that started them: in a script, make the call under `if __name__ == '__main__':`."
+        )
+        raise RunError(f"can't reach {where}: {error}. {hint}") from error

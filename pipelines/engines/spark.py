@@ -1,0 +1,198 @@
+"""The Spark engine: local threads of this machine, a cluster by its master's address, or a session that is running already."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import uuid
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from types import TracebackType
+from typing import Any, Self
+
+from gristmill.errors import MissingDependencyError, RunError, UsageError, WorkItemError
+from gristmill.pipelines.engines.base import TRIES, Task, guarded, raise_failed
+
+POLL_SECONDS = 0.2
+
+
+class SparkEngine:
+    """Runs work items as the tasks of Spark jobs, one a partition, with Spark's own scheduling and retries. The session starts in the background.
+
+    address: a master's URL (spark://host:7077, yarn, k8s://..., local-cluster[...]); None is this machine with `workers` threads. conf: settings of
+    Spark, over the defaults here. session: a running session, which stays open. Workers need this package, and the storage that the paths name.
+
+    Raises:
+        MissingDependencyError: pyspark, or a Java that it runs on, is not there.
+    """
+
+    name = "spark"
+
+    def __init__(
+        self, workers: int | None = None, address: str | None = None, *, conf: Mapping[str, str] | None = None, session: Any = None
+    ) -> None:
+        self.workers = workers or os.cpu_count() or 1
+        self._own = session is None
+        self._session: Future[Any] = Future()
+        if session is not None:
+            self._session.set_result(session)
+            self.workers = int(_context(session).defaultParallelism)
+            return
+        check_java()
+        starter = ThreadPoolExecutor(1)
+        self._session = starter.submit(_start, address, self.workers, dict(conf or {}))
+        starter.shutdown(wait=False)
+
+    def map(self, function: Callable[[Task], dict[str, Any]], tasks: Sequence[Task], done: Callable[[dict[str, Any]], None]) -> list[dict[str, Any]]:
+        """See `Engine.map`. An executor that is lost is replaced and its items run again."""
+        import cloudpickle
+
+        if not tasks:
+            return []
+        context = _context(self._session.result())
+        arrived = context.accumulator([], _arrivals())
+        packed = [(number, cloudpickle.dumps((function, task))) for number, task in enumerate(tasks)]
+        group = f"gristmill-{uuid.uuid4().hex}"
+        with ThreadPoolExecutor(1) as pool:
+            job = pool.submit(_collect, context, group, packed, arrived)
+            try:
+                outcomes = _followed(job, arrived, done)
+            except BaseException:
+                context.cancelJobGroup(group)
+                raise
+        if isinstance(outcomes, Exception):
+            raise _lost(outcomes, tasks, {number for number, _ in arrived.value}) from outcomes
+        raise_failed([(task, outcome) for task, outcome in zip(tasks, outcomes, strict=True) if isinstance(outcome, BaseException)])
+        return outcomes
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if not self._own:
+            return
+        try:
+            session = self._session.result()
+        except RunError:
+            return  # it never started; map has said so, or nothing was asked of it
+        session.stop()
+
+
+def _collect(context: Any, group: str, packed: list[tuple[int, bytes]], arrived: Any) -> list[Any]:
+    context.setJobGroup(group, "gristmill", interruptOnCancel=True)
+
+    def run(numbered: tuple[int, bytes]) -> Any:
+        import cloudpickle
+
+        number, content = numbered
+        outcome = guarded(*cloudpickle.loads(content))
+        arrived.add([(number, None if isinstance(outcome, BaseException) else outcome)])
+        return outcome
+
+    return context.parallelize(packed, len(packed)).map(run).collect()  # type: ignore[no-any-return]
+
+
+def _followed(job: Future[list[Any]], arrived: Any, done: Callable[[dict[str, Any]], None]) -> list[Any] | Exception:
+    """The job's results, or why it ended; `done` is called with each result as it arrives."""
+    seen: set[int] = set()
+    while True:
+        over = bool(wait([job], POLL_SECONDS).done)
+        for number, outcome in list(arrived.value):
+            if number not in seen and outcome is not None:
+                done(outcome)
+            seen.add(number)
+        if over:
+            error = job.exception()
+            return job.result() if error is None else error if isinstance(error, Exception) else RunError(str(error))
+
+
+def _arrivals() -> Any:
+    from pyspark.accumulators import AccumulatorParam
+
+    class Arrivals(AccumulatorParam):  # type: ignore[misc]
+        """A list of (number of the task, its result), as tasks end."""
+
+        def zero(self, value: list[Any]) -> list[Any]:
+            return []
+
+        def addInPlace(self, value1: list[Any], value2: list[Any]) -> list[Any]:  # noqa: N802  Spark's name
+            return value1 + value2
+
+    return Arrivals()
+
+
+def _lost(error: Exception, tasks: Sequence[Task], finished: set[int]) -> WorkItemError:
+    """The error for a job that Spark gave up."""
+    missing = [task for number, task in enumerate(tasks) if number not in finished]
+    named = f"{missing[0]} and {len(missing) - 1} more items" if len(missing) > 1 else str(missing[0] if missing else "a job")
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return WorkItemError(
+        f"Spark gave up before {named} could finish: {reason}. What is finished is kept: mend the cause and run the same command again."
+    )
+
+
+def _context(session: Any) -> Any:
+    try:
+        return session.sparkContext
+    except Exception as error:
+        raise UsageError(
+            "the Spark session has no SparkContext (Spark Connect); gristmill needs a classic session: give its master with --address spark://..."
+        ) from error
+
+
+def _start(address: str | None, workers: int, conf: dict[str, str]) -> Any:
+    """A session on the master, or on this machine."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas")  # rows reach Spark as Arrow alone
+        from pyspark.sql import SparkSession
+
+    if address is not None and address.startswith("sc://"):
+        raise UsageError(f"--address {address} is Spark Connect; give the cluster's master, such as spark://host:7077")
+    local = address is None or address.startswith("local")
+    settings = {
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.log.level": "ERROR",
+        "spark.task.maxFailures": str(TRIES + 1),
+        **({"spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1"} if local else {"spark.cores.max": str(workers)}),
+        **conf,
+    }
+    builder = SparkSession.builder.appName("gristmill").master(address or f"local[{workers},{TRIES + 1}]")
+    for key, value in settings.items():
+        builder = builder.config(key, value)
+    try:
+        session = builder.getOrCreate()
+        if "PYSPARK_PYTHON" not in os.environ:  # Spark's own default is whatever `python3` is on the worker's PATH
+            session.sparkContext.pythonExec = settings.get("spark.pyspark.python", sys.executable)
+        return session
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        where = f"the Spark master at {address}" if address else "Spark on this machine"
+        raise RunError(f"can't start {where}: {reason}. Check --address and --conf, or run without them to use this machine.") from error
+
+
+def check_java() -> None:
+    """Refuses a machine without pyspark or the Java that its version needs.
+
+    Raises:
+        MissingDependencyError: with the line that installs it.
+    """
+    try:
+        import pyspark
+    except ImportError as error:
+        raise MissingDependencyError("pyspark is needed for --engine spark: pip install 'gristmill[spark]'") from error
+    needed = 17 if int(pyspark.__version__.split(".")[0]) >= 4 else 8
+    install = "on Debian or Ubuntu: apt-get install openjdk-17-jre-headless; or set JAVA_HOME to an installed one"
+    home = os.environ.get("JAVA_HOME")
+    java = os.path.join(home, "bin", "java") if home else shutil.which("java")
+    if java is None or not os.path.exists(java):
+        raise MissingDependencyError(f"Spark {pyspark.__version__} needs Java {needed} or newer and there is none{f' in JAVA_HOME={home}' if home else ''}; {install}")
+    said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False, timeout=60)
+    found = re.search(r'version "(?:1\.)?(\d+)', said.stderr + said.stdout)
+    if found is None or int(found[1]) < needed:
+        version = found[1] if found else f"one that answers {(said.stderr or said.stdout).strip()[:80]!r}"
+        raise MissingDependencyError(f"Spark {pyspark.__version__} needs Java {needed} or newer; {java} is {version}; {install}")
