@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gristmill.errors import NotADatasetError, PipelineError, UsageError
-from gristmill.pipelines.engines.base import Engine, InProcess
+from gristmill.pipelines.engines.base import Engine
+from gristmill.pipelines.engines.choose import IN_PROCESS_BYTES, choose_engine
 from gristmill.pipelines.loading import load_pipeline
 from gristmill.pipelines.model import Pipeline
 from gristmill.pipelines.plan import Planned, check_columns, ingest_key, plan_segments, plan_sources
@@ -29,7 +29,6 @@ from gristmill.storage.versions import publish
 if TYPE_CHECKING:
     from gristmill.storage.dataset import Dataset
 
-IN_PROCESS_BYTES = 48_000_000  # inputs up to this size (compressed ones count five-fold) are done before worker processes would have started
 BYTES_PER_CHUNK = 24  # a worker holds some copies of the chunk that it works on: text, edited text, sketches, compressed parts
 
 
@@ -65,8 +64,9 @@ class RunResult:
 def run(
     pipeline: str | Path | Mapping[str, Any] | Pipeline,
     *,
-    engine: str = "dask",
+    engine: Any = "dask",
     address: str | None = None,
+    conf: Mapping[str, str] | None = None,
     workers: int | None = None,
     memory: str | int | None = None,
     scratch: str | Path | None = None,
@@ -79,7 +79,8 @@ def run(
 ) -> RunResult:
     """The result of running the pipeline to a published version.
 
-    engine, address: see `gristmill.pipelines.engines`; small inputs run in this process. workers: processes, as many as cores if None.
+    engine: "dask" or "spark", or a running dask.distributed Client or SparkSession; small inputs run in this process. address: of an existing
+    cluster's scheduler or master. conf: settings of Spark. workers: processes or threads of Spark, as many as cores if None.
     memory: bytes that all workers together may hold (`1.5GB`); the chunks that they work on are made to fit. scratch: the folder of work
     files, `OUTPUT/_work` if None. fresh: ignores finished work. candidate: publishes nothing, the result waits as a candidate (unless the
     newest version holds it already) for `gristmill validate`, `publish` or `reject`. settings: `key.path=value` texts laid over the file. inputs: the tables of
@@ -104,7 +105,8 @@ def run(
     check_columns(model, planned)
     if fresh:
         store.prune(set())
-    with choose_engine(engine, address, workers, planned, shown, in_process=in_process) as chosen:
+    small = _is_small(planned) if in_process is None else in_process
+    with choose_engine(engine, address=address, workers=workers, conf=conf, small=small, note=shown.note) as chosen:
         runner = Runner(model, planned, chosen, store, folder, shown, chunk_bytes(memory, chosen.workers))
         outcome = runner.run()
         runner.seconds["total"] = time.monotonic() - start
@@ -165,24 +167,9 @@ def chunk_bytes(memory: str | int | None, workers: int) -> int:
 BASE_BYTES = 200 << 20  # what a worker process holds before it has read anything
 
 
-@contextlib.contextmanager
-def choose_engine(
-    name: str, address: str | None, workers: int | None, planned: Sequence[Planned], progress: Progress, *, in_process: bool | None = None
-) -> Iterator[Engine]:
-    """The engine, started: this process where the input is small and no cluster was named."""
+def _is_small(planned: Sequence[Planned]) -> bool:
     weights = [(5 if str(item).endswith((".gz", ".zst")) else 1) * item.bytes for plan in planned for item in plan.items]
-    small = sum(weights) <= IN_PROCESS_BYTES if in_process is None else in_process
-    if name == "dask" and address is None and small:
-        with InProcess() as engine:
-            yield engine
-        return
-    if name != "dask":
-        raise UsageError(f"no engine '{name}'; valid: dask")
-    from gristmill.pipelines.engines.dask import DaskEngine
-
-    with DaskEngine(workers, address) as engine:
-        progress.note(f"dask: {'scheduler at ' + address if address else f'{engine.workers} worker processes'}")
-        yield engine
+    return sum(weights) <= IN_PROCESS_BYTES
 
 
 def plan(pipeline: str | Path | Mapping[str, Any] | Pipeline, *, scratch: str | Path | None = None, settings: Sequence[str] = ()) -> dict[str, Any]:

@@ -21,7 +21,8 @@ def register(app: typer.Typer) -> None:
 def run(
     pipeline: Annotated[str, typer.Argument(help="The pipeline file.")],
     engine: Annotated[str, typer.Option(help="dask or spark.")] = "dask",
-    address: Annotated[str | None, typer.Option(help="An existing cluster's scheduler, such as tcp://host:8786.")] = None,
+    address: Annotated[str | None, typer.Option(help="An existing cluster: Dask's scheduler (tcp://host:8786) or Spark's master (spark://host:7077).")] = None,
+    conf: Annotated[list[str] | None, typer.Option(help="A setting of Spark; repeatable.", metavar="KEY=VALUE")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Worker processes; as many as cores by default.")] = None,
     memory: Annotated[str | None, typer.Option(help="What all workers together may hold, such as 1.5GB.")] = None,
     scratch: Annotated[str | None, typer.Option(help="Folder for work files; OUTPUT/_work by default.")] = None,
@@ -37,6 +38,7 @@ def run(
         pipeline,
         engine=engine,
         address=address,
+        conf=_pairs(conf or []),
         workers=workers,
         memory=memory,
         scratch=scratch,
@@ -48,6 +50,16 @@ def run(
         print(json.dumps(result.to_json_dict()))
         return
     _print_result(result)
+
+
+def _pairs(settings: list[str]) -> dict[str, str]:
+    """KEY=VALUE texts as a mapping."""
+    from gristmill.errors import UsageError
+
+    for setting in settings:
+        if "=" not in setting:
+            raise UsageError(f"--conf {setting}: write KEY=VALUE, such as spark.executor.memory=4g")
+    return dict(setting.split("=", 1) for setting in settings)
 
 
 def _print_result(result: Any) -> None:
