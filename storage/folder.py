@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from gristmill.errors import GristmillError, InputError, RunError
+from gristmill.errors import GristmillError, InputError, RunError, StoreUnreachableError
 from gristmill.storage import remote
 
 THREADS = 8  # of requests to a store at a time
@@ -303,7 +303,7 @@ def _clear_errors(path: str, doing: str) -> Iterator[None]:
         raise
     except Exception as error:
         if remote.is_connection_error(error):
-            raise InputError(
+            raise StoreUnreachableError(
                 f"can't {doing} '{path}': {error}. Check the address, the network and the credentials", path=path
             ) from error
         raise

@@ -21,12 +21,12 @@ ATOMIC_PUT = (
 )  # an upload there is visible when it is whole; elsewhere it needs a rename
 CONFLICT_TRIES = 5
 
-_clients: dict[tuple[str, str, int], Any] = {}
+_clients: dict[tuple[str, str, str, int], Any] = {}
 
 
 def client(protocol: str, options: Mapping[str, Any]) -> Any:
-    """The file system, one for each process (after a fork the parent's event loop would hang). It caches no listings."""
-    key = (protocol, repr(sorted(options.items())), os.getpid())
+    """The file system, one for each process (after a fork the parent's event loop would hang) and environment. It caches no listings."""
+    key = (protocol, repr(sorted(options.items())), settings_of(protocol), os.getpid())
     if key not in _clients:
         import fsspec
 
@@ -42,6 +42,11 @@ def client(protocol: str, options: Mapping[str, Any]) -> Any:
         except ValueError as error:
             raise InputError(f"no file system for '{protocol}://': {error}") from error
     return _clients[key]
+
+
+def settings_of(protocol: str) -> str:
+    """The environment variables that a client of S3 reads when it is made; another client is needed when they change."""
+    return repr(sorted(item for item in os.environ.items() if item[0].startswith("AWS_"))) if protocol in S3 else ""
 
 
 def upload(store: Any, local: str, url: str, temporary: str) -> None:

@@ -108,7 +108,7 @@ def _plan(name: str, kind: pa.DataType, dictionary_of: Callable[[str], pa.Array]
             _plan(f"{name}.{kind[i].name}", kind[i].type, dictionary_of, where) for i in range(kind.num_fields)
         )
         return Column(name, "struct", fields=fields)
-    if pt.is_nested(kind) and not pt.is_union(kind):
+    if pt.is_null(kind) or pt.is_map(kind) or pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind):
         return Column(name, "object")
     raise UsageError(
         f"{where}: column '{name}' is {kind}, which can't be streamed; leave it out with columns=[...], or cast it before",

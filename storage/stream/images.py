@@ -28,7 +28,10 @@ def decode_image(content: bytes, colour: str = "rgb") -> Image:
         return _jpeg(content, colour, 1)
     cv2 = _cv2()
     flags = (cv2.IMREAD_COLOR if colour == "rgb" else cv2.IMREAD_GRAYSCALE) | cv2.IMREAD_IGNORE_ORIENTATION
-    found = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
+    try:
+        found = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
+    except cv2.error:  # absurd sizes in the header
+        found = None
     if found is None:
         raise InputError(f"not a readable image ({len(content)} bytes, beginning with {content[:8]!r})")
     return cv2.cvtColor(found, cv2.COLOR_BGR2RGB) if colour == "rgb" else found[:, :, None]  # type: ignore[no-any-return]

@@ -6,6 +6,8 @@ import builtins
 import errno
 import os
 import pickle
+import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -211,3 +213,21 @@ def test_other_schemes_come_through_fsspec() -> None:
     assert [(path, folder.read_bytes(path)) for path in names(folder)] == [("a/x", b"2"), ("a/y", b"3"), ("a/z", b"4")]
     with pytest.raises(InputError, match="no file system for 'nosuch://'"):
         open_folder("nosuch://x").read_bytes("a")
+
+
+def test_a_forked_child_reads_with_its_own_client(s3_folder: Folder) -> None:
+    s3_folder.write_atomic("x", b"from S3")
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.write(writer, s3_folder.read_bytes("x"))
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as found:
+        ready, _, _ = select.select([found], [], [], 30)
+        if not ready:
+            os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        assert found.read() == b"from S3"

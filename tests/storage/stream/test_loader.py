@@ -32,10 +32,9 @@ def reference(folder):
 def test_an_epoch_has_every_row_once_and_epochs_differ(reference):
     flat = sum(reference, [])
     assert len(flat) == 2 * ROWS
-    assert sorted(flat[:ROWS]) != flat[:ROWS]
-    assert sorted(flat) == sorted(list(range(ROWS)) * 2)
-    first = set(sum(reference[: ROWS // 48], []))
-    assert len(first) == ROWS // 48 * 48  # nothing twice before the epoch's end
+    for epoch in (flat[:ROWS], flat[ROWS:]):
+        assert sorted(epoch) == list(range(ROWS)) != epoch
+    assert flat[:ROWS] != flat[ROWS:]
 
 
 @pytest.mark.parametrize(("world_size", "threads"), [(2, 0), (3, 0), (8, 0), (2, 3), (5, 1)])
@@ -107,7 +106,7 @@ def test_resumed_from_any_state_with_anything_changed(folder, data):
             seen += [i for batch in _resumed(folder, epochs, state) for i in ids_of(batch)]
             break
     for epoch in range(epochs):
-        assert sorted(seen[epoch * ROWS : (epoch + 1) * ROWS]) == list(range(ROWS)) or epochs > 1
+        assert sorted(seen[epoch * ROWS : (epoch + 1) * ROWS]) == list(range(ROWS))
     assert sorted(seen) == sorted(list(range(ROWS)) * epochs)
 
 
