@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from gristmill.errors import GristmillError, InputNotFoundError, PipelineError, did_you_mean
+from gristmill.errors import GristmillError, InputError, InputNotFoundError, PipelineError, did_you_mean
 from gristmill.pipelines.model import Pipeline
+
+TAGS = ("step", "kind")  # the keys that choose a block's model
 
 
 def load_pipeline(source: str | Path | Mapping[str, Any] | Pipeline, settings: Sequence[str] = ()) -> Pipeline:
@@ -31,12 +34,7 @@ def load_pipeline(source: str | Path | Mapping[str, Any] | Pipeline, settings: S
     if isinstance(source, Mapping):
         return _check(_overlaid(dict(source), settings), "pipeline", None)
     path = Path(source)
-    if not path.exists():
-        near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.y*ml")]) if path.parent.is_dir() else ""
-        raise InputNotFoundError(f"no pipeline file '{path}'.{near}")
-    if path.is_dir():
-        raise PipelineError(f"'{path}' is a folder, expected a pipeline file")
-    text = path.read_text(encoding="utf-8")
+    text = _read(path)
     try:
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
@@ -45,8 +43,56 @@ def load_pipeline(source: str | Path | Mapping[str, Any] | Pipeline, settings: S
         line = f":{mark.line + 1}" if mark else ""
         raise PipelineError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
     if not isinstance(data, dict):
-        raise PipelineError(f"{path}:1: a pipeline is a mapping with name, sources, steps and output; got {type(data).__name__}")
+        found = "an empty file" if data is None else type(data).__name__
+        raise PipelineError(f"{path}:1: a pipeline is a mapping with name, sources, steps and output; got {found}")
+    _refuse_repeated_keys(tree, path)
     return _check(_overlaid(data, settings), str(path), tree)
+
+
+@contextlib.contextmanager
+def naming_lines(source: Any) -> Iterator[None]:
+    """Puts the pipeline file and line before an error whose context tells a `location` in the pipeline, such as ("steps", 2).
+
+    Of a location over several lines it is the one that holds the value of the context's `column`, if there is one.
+    """
+    try:
+        yield
+    except GristmillError as error:
+        if "location" not in error.context or not isinstance(source, str | Path):
+            raise
+        tree = yaml.compose(_read(Path(source)), Loader=yaml.SafeLoader)
+        line, _, node = _locate(list(error.context["location"]), tree)
+        line = _line_of(str(error.context.get("column")), node) or line
+        raise type(error)(f"{source}:{line}: {error}", **error.context) from error
+
+
+def _read(path: Path) -> str:
+    if not path.exists():
+        near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.y*ml")]) if path.parent.is_dir() else ""
+        raise InputNotFoundError(f"no pipeline file '{path}'.{near}")
+    if path.is_dir():
+        raise PipelineError(f"'{path}' is a folder, expected a pipeline file")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise PipelineError(f"{path}: not a text file in UTF-8: byte {error.start} is {error.object[error.start]:#x}") from None
+    except OSError as error:
+        raise InputError(f"can't read the pipeline file '{path}': {error.strerror}") from error
+
+
+def _refuse_repeated_keys(node: yaml.Node | None, path: Path) -> None:
+    """YAML would take the last of them without a word."""
+    if isinstance(node, yaml.MappingNode):
+        seen: dict[str, int] = {}
+        for key, value in node.value:
+            line, name = key.start_mark.line + 1, str(key.value)
+            if name in seen:
+                raise PipelineError(f"{path}:{line}: key '{name}' is given twice, first in line {seen[name]}; keep one")
+            seen[name] = line
+            _refuse_repeated_keys(value, path)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _refuse_repeated_keys(value, path)
 
 
 def _check(data: dict[str, Any], where: str, tree: yaml.Node | None) -> Pipeline:
@@ -96,7 +142,7 @@ def _child(at: Any, key: str, setting: str) -> Any:
 
 def _describe(problem: ErrorDetails, where: str, tree: yaml.Node | None) -> tuple[int, str]:
     location = list(problem["loc"])
-    line, path = _locate(location, tree)
+    line, path, _ = _locate(location, tree)
     place = f"{where}:{line}" if line else where
     kind, name = problem["type"], str(location[-1]) if location else ""
     if kind == "extra_forbidden":
@@ -110,12 +156,13 @@ def _describe(problem: ErrorDetails, where: str, tree: yaml.Node | None) -> tupl
     elif kind == "missing":
         text = f"{path}: required and missing"
     else:
-        text = f"{path}: {problem['msg'].removeprefix('Value error, ')} (found {problem['input']!r:.80})"
+        said, found = problem["msg"].removeprefix("Value error, ").removeprefix(f"{name}: "), problem["input"]
+        text = f"{path}: {said}" + ("" if isinstance(found, dict) or str(found) in said else f" (found {found!r:.80})")
     return line, f"{place}: {text}"
 
 
-def _locate(location: list[Any], tree: yaml.Node | None) -> tuple[int, str]:
-    """(line, dotted path) of the deepest part of the location that the file has; tags of unions are no part of the file."""
+def _locate(location: list[Any], tree: yaml.Node | None) -> tuple[int, str, yaml.Node | None]:
+    """(line, dotted path, node) of the deepest part of the location that the file has; tags of unions are no part of the file."""
     line, path, at = 0, [], tree
     for part in location:
         if at is None:
@@ -123,7 +170,7 @@ def _locate(location: list[Any], tree: yaml.Node | None) -> tuple[int, str]:
         elif isinstance(at, yaml.MappingNode):
             pair = next(((key, value) for key, value in at.value if key.value == str(part)), None)
             if pair is None:
-                if part is location[-1]:
+                if part is location[-1] and not any(key.value in TAGS and value.value == part for key, value in at.value):
                     path.append(str(part))
                 continue
             line, at = pair[0].start_mark.line + 1, pair[1]
@@ -132,7 +179,15 @@ def _locate(location: list[Any], tree: yaml.Node | None) -> tuple[int, str]:
             at = at.value[part]
             line = at.start_mark.line + 1
             path.append(str(part))
-    return line, ".".join(path) or "pipeline"
+    return line, ".".join(path) or "pipeline", at
+
+
+def _line_of(value: str, node: yaml.Node | None) -> int:
+    """The first line in the node where the value stands as a whole; 0 if there is none."""
+    if isinstance(node, yaml.ScalarNode):
+        return node.start_mark.line + 1 if node.value == value else 0
+    below = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value if node else []
+    return next((line for line in (_line_of(value, part) for part in below) if line), 0)
 
 
 def _valid_keys(location: list[Any]) -> list[str]:
@@ -152,7 +207,7 @@ def _valid_keys(location: list[Any]) -> list[str]:
 
 def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
     """The values of `step` or `kind` that choose the model."""
-    for name in ("step", "kind"):
+    for name in TAGS:
         if name in model.model_fields:
             return typing.get_args(model.model_fields[name].annotation)
     return ()
