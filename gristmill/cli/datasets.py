@@ -1,4 +1,4 @@
-"""`show`, `log`, `verify`, `diff`, `rollback` and `gc`: the commands around a dataset."""
+"""`show`, `log`, `verify`, `diff`, `rollback`, `gc`, `publish` and `reject`: the commands around a dataset."""
 
 from __future__ import annotations
 
@@ -8,18 +8,23 @@ from typing import Annotated, Any
 
 import typer
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
-DatasetPath = Annotated[str, typer.Argument(help="The dataset's folder or URL, optionally with @VERSION.")]
+from gristmill.cli.options import AsJson, DatasetFolder, DatasetPath, counted, size
+from gristmill.errors import UsageError
+
+Candidate = Annotated[
+    str, typer.Argument(metavar="DATASET@CANDIDATE", help="The dataset, and the first digits of the candidate's name.")
+]
 
 
 def register(app: typer.Typer) -> None:
     """Adds the commands of this module."""
-    for command in (show, log, verify, diff, rollback, gc):
+    for command in (show, log, verify, diff, rollback, gc, publish, reject):
         app.command()(command)
 
 
 def show(dataset: DatasetPath, as_json: AsJson = False) -> None:
-    """Show a version: rows, splits, schema, files, fingerprint."""
+    """Show a version or candidate: rows, splits, schema, files, fingerprint; and what candidates wait."""
+    from gristmill.storage.candidates import NAME_DIGITS, list_candidates
     from gristmill.storage.dataset import open_dataset
 
     opened = open_dataset(dataset)
@@ -42,18 +47,28 @@ def show(dataset: DatasetPath, as_json: AsJson = False) -> None:
         "engine": manifest.engine,
         "counts": dict(manifest.counts),
         "ledger": manifest.ledger,
+        "candidates": [found.fingerprint[:NAME_DIGITS] for found in list_candidates(opened.folder)],
     }
     if as_json:
         print(json.dumps(facts))
         return
-    print(f"{facts['path']}@{facts['version']}: {facts['num_rows']:,} rows in {facts['files']} files, {facts['bytes'] / 1e6:,.1f} MB, made {facts['created']}")
+    within = f"{counted(facts['num_rows'], 'row')} in {counted(facts['files'], 'file')}, {size(facts['bytes'])}"
+    print(f"{opened.name}: {within}, made {facts['created']}")
     if facts["splits"]:
         print("  splits: " + ", ".join(f"{name} {rows:,}" for name, rows in facts["splits"].items()))
     for name, kind in facts["schema"].items():
         print(f"  {name}: {kind}")
     if facts["counts"]:
         print("  counts: " + ", ".join(f"{name} {count:,}" for name, count in facts["counts"].items()))
+    if facts["gate"]:
+        passed = {verdict.get("suite") for verdict in facts["verdicts"] if verdict.get("success")}
+        print(
+            "  gate: "
+            + ", ".join(f"{suite} ({'passed' if suite in passed else 'not passed'})" for suite in facts["gate"])
+        )
     print(f"  fingerprint {facts['fingerprint']}\n  layout      {facts['layout']}")
+    for name in facts["candidates"]:
+        print(f"  candidate {name}: look with show {facts['path']}@{name}, settle with publish or reject")
 
 
 def log(dataset: DatasetPath, as_json: AsJson = False) -> None:
@@ -66,11 +81,15 @@ def log(dataset: DatasetPath, as_json: AsJson = False) -> None:
         return
     for entry in history:
         splits = ", ".join(f"{name} {rows:,}" for name, rows in entry["splits"].items())
-        print(f"v{entry['version']}  {entry['created']}  {entry['num_rows']:,} rows  {entry['fingerprint'][:12]}{f'  ({splits})' if splits else ''}")
+        print(
+            f"v{entry['version']}  {entry['created']}  {counted(entry['num_rows'], 'row')}  {entry['fingerprint'][:12]}{f'  ({splits})' if splits else ''}"
+        )
 
 
 def verify(
-    dataset: DatasetPath, fast: Annotated[bool, typer.Option("--fast", help="Sizes only.")] = False, as_json: AsJson = False
+    dataset: DatasetPath,
+    fast: Annotated[bool, typer.Option("--fast", help="Sizes only.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check every file of a version against its manifest. Exit status 1 if something doesn't match."""
     from gristmill.storage.dataset import open_dataset
@@ -78,18 +97,27 @@ def verify(
     opened = open_dataset(dataset)
     problems = opened.verify(fast=fast)
     if as_json:
-        print(json.dumps({"path": opened.path, "version": opened.version, "whole": not problems, "problems": [dataclasses.asdict(p) for p in problems]}))
+        print(
+            json.dumps(
+                {
+                    "path": opened.path,
+                    "version": opened.version,
+                    "whole": not problems,
+                    "problems": [dataclasses.asdict(p) for p in problems],
+                }
+            )
+        )
     else:
         for problem in problems:
             print(f"{problem.path}: {problem.what}")
-        state = f"{len(problems)} problems" if problems else "whole"
-        print(f"{opened.path}@{opened.version}: {state} ({len(opened.file_list)} files)")
+        state = counted(len(problems), "problem") if problems else "whole"
+        print(f"{opened.name}: {state} ({counted(len(opened.file_list), 'file')})")
     if problems:
         raise typer.Exit(1)
 
 
 def diff(
-    dataset: Annotated[str, typer.Argument(help="The dataset's folder or URL.")],
+    dataset: DatasetFolder,
     a: Annotated[int, typer.Argument(help="A version.")],
     b: Annotated[int, typer.Argument(help="Another one.")],
     as_json: AsJson = False,
@@ -108,13 +136,15 @@ def diff(
     print(f"rows: {rows['before']:,} -> {rows['after']:,}")
     for what in ("added", "removed", "changed", "moved"):
         if rows[what]:
-            print(f"  {what} {rows[what]:,}: {', '.join(found['examples'][what])}{' ...' if rows[what] > len(found['examples'][what]) else ''}")
+            print(
+                f"  {what} {rows[what]:,}: {', '.join(found['examples'][what])}{' ...' if rows[what] > len(found['examples'][what]) else ''}"
+            )
     if found["same_content"]:
         print("the same content")
 
 
 def rollback(
-    dataset: Annotated[str, typer.Argument(help="The dataset's folder or URL.")],
+    dataset: DatasetFolder,
     version: Annotated[int, typer.Argument(help="The version to go back to.")],
     as_json: AsJson = False,
 ) -> None:
@@ -122,11 +152,15 @@ def rollback(
     from gristmill.storage.dataset import open_dataset
 
     opened = open_dataset(dataset).rollback(version)
-    print(json.dumps({"version": opened.version, "of": version}) if as_json else f"{opened.path}: version {opened.version} now holds what version {version} held")
+    print(
+        json.dumps({"version": opened.version, "of": version})
+        if as_json
+        else f"{opened.path}: version {opened.version} now holds what version {version} held"
+    )
 
 
 def gc(
-    dataset: Annotated[str, typer.Argument(help="The dataset's folder or URL.")],
+    dataset: DatasetFolder,
     keep: Annotated[int | None, typer.Option(help="Remove all but the newest versions; keeps all by default.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     as_json: AsJson = False,
@@ -140,4 +174,42 @@ def gc(
         print(json.dumps(dataclasses.asdict(found)))
         return
     versions = f"versions {', '.join(map(str, found.versions))}, " if found.versions else ""
-    print(f"{'would remove' if dry_run else 'removed'} {versions}{len(found.files)} files, {found.bytes / 1e6:,.1f} MB")
+    print(
+        f"{'would remove' if dry_run else 'removed'} {versions}{counted(len(found.files), 'file')}, {size(found.bytes)}"
+    )
+
+
+def publish(candidate: Candidate, as_json: AsJson = False) -> None:
+    """Make a candidate the newest version."""
+    from gristmill.storage.candidates import publish_candidate
+    from gristmill.storage.folder import open_folder
+
+    dataset, name = _candidate(candidate)
+    version = publish_candidate(open_folder(dataset), name).manifest.version
+    print(
+        json.dumps({"version": version, "candidate": name})
+        if as_json
+        else f"{dataset}: candidate {name} is version {version}"
+    )
+
+
+def reject(candidate: Candidate, as_json: AsJson = False) -> None:
+    """Forget a candidate; its files go with a later gc."""
+    from gristmill.storage.candidates import reject_candidate
+    from gristmill.storage.folder import open_folder
+
+    dataset, name = _candidate(candidate)
+    found = reject_candidate(open_folder(dataset), name)
+    print(
+        json.dumps(found)
+        if as_json
+        else f"{dataset}: candidate {found['candidate']} ({counted(found['num_rows'], 'row')}) is rejected"
+    )
+
+
+def _candidate(text: str) -> tuple[str, str]:
+    """(dataset, candidate) of DATASET@CANDIDATE."""
+    dataset, at, name = text.rpartition("@")
+    if not at or not name:
+        raise UsageError(f"'{text}' names no candidate: write DATASET@CANDIDATE; `gristmill show DATASET` lists them")
+    return dataset, name

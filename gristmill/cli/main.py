@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -32,7 +33,9 @@ def _version(value: bool) -> None:
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Exit status: 0 fine, 1 the data failed a check, 2 bad usage or bad input, 3 the run failed (run it again to resume)."""
 
@@ -44,29 +47,43 @@ def main() -> None:
         sys.argv = [sys.argv[0], *[word for word in sys.argv[1:] if word != "--debug"]]
     try:
         app(standalone_mode=False)
+        sys.stdout.flush()
     except GristmillError as error:
-        _fail(error, error.exit_status, debug)
+        _fail(str(error), error, error.exit_status, debug=debug)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
-    except typer.Abort:
-        sys.exit(130)
-    except KeyboardInterrupt:
+    except (typer.Abort, KeyboardInterrupt):
         print("gristmill: stopped; the same command resumes", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:
+        _reader_left()
+    except SystemExit as stop:  # click turns a broken pipe into status 1, which is ours for data that failed a check
+        if isinstance(stop.__context__, BrokenPipeError):
+            _reader_left()
+        raise
     except Exception as error:  # noqa: BLE001  the last resort: one line instead of a traceback
         if hasattr(error, "format_message"):  # click's own usage errors
-            print(f"gristmill: {error.format_message()}", file=sys.stderr)
-            sys.exit(2)
-        _fail(error, 3, debug)
+            _fail(f"{error.format_message()} ({_help_for(error)})", error, 2, debug=debug)
+        _fail(f"{type(error).__name__}: {error}", error, 3, debug=debug)
 
 
-def _fail(error: BaseException, status: int, debug: bool) -> None:
+def _reader_left() -> NoReturn:
+    """Ends as a process does whose output nobody reads any more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
+    sys.exit(141)
+
+
+def _help_for(error: Any) -> str:
+    context = getattr(error, "ctx", None)
+    return f"see {context.command_path if context else 'gristmill'} --help"
+
+
+def _fail(text: str, error: BaseException, status: int, *, debug: bool) -> NoReturn:
     if debug:
         import traceback
 
         traceback.print_exception(error)
-    name = "" if isinstance(error, GristmillError) else f"{type(error).__name__}: "
-    print(f"gristmill: {name}{error}", file=sys.stderr)
+    print(f"gristmill: {text}", file=sys.stderr)
     sys.exit(status)
 
 

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
-Settings = Annotated[list[str] | None, typer.Option("--set", help="Lay key.path=value over the file; repeatable.", metavar="KEY=VALUE")]
+from gristmill.cli.options import AsJson, DatasetPath, Settings, counted, size
+from gristmill.errors import UsageError, capped
 
 
 def register(app: typer.Typer) -> None:
@@ -21,13 +21,20 @@ def register(app: typer.Typer) -> None:
 def run(
     pipeline: Annotated[str, typer.Argument(help="The pipeline file.")],
     engine: Annotated[str, typer.Option(help="dask or spark.")] = "dask",
-    address: Annotated[str | None, typer.Option(help="An existing cluster: Dask's scheduler (tcp://host:8786) or Spark's master (spark://host:7077).")] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="An existing cluster: Dask's scheduler (tcp://host:8786) or Spark's master (spark://host:7077)."
+        ),
+    ] = None,
     conf: Annotated[list[str] | None, typer.Option(help="A setting of Spark; repeatable.", metavar="KEY=VALUE")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Worker processes; as many as cores by default.")] = None,
     memory: Annotated[str | None, typer.Option(help="What all workers together may hold, such as 1.5GB.")] = None,
     scratch: Annotated[str | None, typer.Option(help="Folder for work files; OUTPUT/_work by default.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Ignore finished work.")] = False,
-    candidate: Annotated[bool, typer.Option("--candidate", help="Publish nothing: leave a candidate for validate, publish or reject.")] = False,
+    candidate: Annotated[
+        bool, typer.Option("--candidate", help="Publish nothing: leave a candidate for validate, publish or reject.")
+    ] = False,
     settings: Settings = None,
     as_json: AsJson = False,
 ) -> None:
@@ -54,8 +61,6 @@ def run(
 
 def _pairs(settings: list[str]) -> dict[str, str]:
     """KEY=VALUE texts as a mapping."""
-    from gristmill.errors import UsageError
-
     for setting in settings:
         if "=" not in setting:
             raise UsageError(f"--conf {setting}: write KEY=VALUE, such as spark.executor.memory=4g")
@@ -64,21 +69,25 @@ def _pairs(settings: list[str]) -> dict[str, str]:
 
 def _print_result(result: Any) -> None:
     counts = result.counts
+    state = f"published version {result.version}"
     if result.candidate:
         state = f"candidate {result.candidate}; now: gristmill publish {result.path}@{result.candidate}, or reject"
-    else:
-        state = f"published version {result.version}" if result.published else f"nothing new: version {result.version} holds this already"
-    print(f"{result.path}: {state}")
+    elif not result.published:
+        state = f"nothing new: version {result.version} holds this already"
     made = f" + {counts['created']:,} created" if counts["created"] else ""
-    print(f"  {counts['read']:,} read{made} = {counts['kept']:,} kept + {counts['dropped']:,} dropped + {counts['quarantined']:,} quarantined")
+    fates = " + ".join(f"{counts[fate]:,} {fate}" for fate in ("kept", "dropped", "quarantined"))
+    print(f"{result.path}: {state}\n  {counts['read']:,} read{made} = {fates}")
     for name, totals in result.steps.items():
-        rules = ", ".join(f"{rule} {count:,}" for rule, count in sorted(totals.get("rules", {}).items(), key=lambda pair: -pair[1])[:6])
-        left = totals.get("dropped", 0) + totals.get("quarantined", 0)
-        if left or rules:
-            print(f"  {name}: {left:,} rows left{f' ({rules})' if rules else ''}")
+        did = [f"{totals[fate]:,} {fate}" for fate in ("dropped", "quarantined", "created") if totals.get(fate)]
+        rules = sorted(totals.get("rules", {}).items(), key=lambda pair: (-pair[1], pair[0]))
+        if did or rules:
+            print(
+                f"  {name}: {', '.join(did) or 'edited'} ({capped((f'{rule} {count:,}' for rule, count in rules), 6)})"
+            )
     if result.splits:
         print("  splits: " + ", ".join(f"{name} {rows:,}" for name, rows in result.splits.items()))
-    print(f"  {result.seconds['total']:.1f} s, {result.reused_items} finished items reused; report: {result.report_path}")
+    reused = counted(result.reused_items, "finished item")
+    print(f"  {result.seconds['total']:.1f} s, {reused} reused; report: {result.report_path}")
 
 
 def plan(
@@ -97,7 +106,8 @@ def plan(
     version = found["newest_version"]
     print(f"{found['pipeline']} -> {found['output']} ({f'newest version {version}' if version else 'no version yet'})")
     read = [item for item in found["items"] if item["action"] == "read"]
-    print(f"  read {len(read)} of {len(found['items'])} items, {sum(item['bytes'] for item in read) / 1e6:,.1f} MB")
+    total = counted(len(found["items"]), "item")
+    print(f"  read {len(read)} of {total}, {size(sum(item['bytes'] for item in read))}")
     for item in read[:20]:
         print(f"    {item['item']}: {item['reason']}")
     if len(read) > 20:
@@ -117,7 +127,7 @@ def init(folder: Annotated[str, typer.Argument(help="A new or empty folder.")]) 
 
 
 def explain(
-    dataset: Annotated[str, typer.Argument(help="The dataset, optionally with @VERSION.")],
+    dataset: DatasetPath,
     uid: Annotated[str, typer.Argument(help="The row's _uid.")],
     as_json: AsJson = False,
 ) -> None:
