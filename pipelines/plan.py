@@ -13,6 +13,7 @@ from gristmill.errors import GristmillError, PipelineError, missing_column
 from gristmill.pipelines.extracts import ExactHash, Extract, GroupKey, Sketch
 from gristmill.pipelines.model import Pipeline, Split
 from gristmill.pipelines.sources import FrameSource, Source, WorkItem, plan_items, read_item, store_frame, unify_schemas
+from gristmill.pipelines.stages import identified
 from gristmill.pipelines.steps.base import RowStep, Step
 from gristmill.pipelines.steps.dedupe import DropExactDuplicates, DropNearDuplicates, WideStep
 from gristmill.pipelines.steps.functions import Python
@@ -181,7 +182,7 @@ def check_columns(pipeline: Pipeline, planned: list[Planned]) -> None:
             break
         columns = step.output_columns(columns)
         if isinstance(step, RowStep):
-            table = _tried(step, table, where)
+            table = _tried(step, table, where, i)
     if pipeline.split is not None and columns is not None:
         split = pipeline.split
         for column in [*([split_column(pipeline)] if split.similarity is not None else []), *([split.group_by] if split.group_by else [])]:
@@ -202,7 +203,7 @@ def _sampled_schema(planned: list[Planned]) -> pa.Schema | None:
     for plan in planned:
         for item in plan.items[:64]:
             chunk = next(iter(read_item(plan.source, item, chunk_bytes=SAMPLE_BYTES)), None)
-            if chunk is not None and chunk.table.num_rows:
+            if chunk is not None and (chunk.table.num_rows or chunk.table.num_columns):
                 found.append((chunk.table.schema, str(item)))
     return unify_schemas(found) if found else None
 

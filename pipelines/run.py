@@ -21,9 +21,10 @@ from gristmill.pipelines.progress import Progress
 from gristmill.pipelines.report import write_report
 from gristmill.pipelines.runner import Outcome, Runner
 from gristmill.pipelines.sizes import parse_size
-from gristmill.pipelines.work import WorkStore
+from gristmill.pipelines.work import Lock, WorkStore
 from gristmill.storage.candidates import candidate_name, propose_version
 from gristmill.storage.folder import Folder, open_folder
+from gristmill.storage.gc import sweep
 from gristmill.storage.versions import publish
 
 if TYPE_CHECKING:
@@ -117,6 +118,19 @@ def run(
     return result
 
 
+def _sweep(store: WorkStore, folder: Folder) -> None:
+    """Removes what killed runs and workers of this machine left half-written."""
+    store.sweep()
+    sweep(folder)
+
+
+def _forget_all(store: WorkStore, lock: Lock) -> None:
+    if not lock.alone():
+        raise RunError(f"another run is at work in '{store.root}', so its finished work can't be removed; wait for it, or leave out --fresh")
+    store.prune(set())
+    lock.share()
+
+
 def check_output(folder: Folder, model: Pipeline) -> int | None:
     """The newest version that the output folder holds, or None.
 
@@ -127,6 +141,8 @@ def check_output(folder: Folder, model: Pipeline) -> int | None:
 
     if model.output.mode == "append":
         raise PipelineError("output: mode append is not available yet; use replace, which publishes a whole new version")
+    if not folder.remote and Path(folder.base).is_file():
+        raise NotADatasetError(f"output '{model.output.path}' is a file, expected a folder; choose a new or empty one")
     if not folder.exists("manifests") and not folder.exists("_work"):
         held = [name for name, *_ in folder.list("")][:5]
         if held:
@@ -137,7 +153,11 @@ def check_output(folder: Folder, model: Pipeline) -> int | None:
 
 
 def scratch_folder(model: Pipeline, scratch: str | Path | None) -> Path:
-    """The folder of work files: given, else beside the data; for remote output a local folder of the user's cache."""
+    """The folder of work files: given, else beside the data; for remote output a local folder of the user's cache. It need not be there yet.
+
+    Raises:
+        UsageError: it can't be made.
+    """
     path = model.output.path
     if scratch is not None:
         chosen = Path(scratch) / hashlib.sha256(path.encode()).hexdigest()[:16]
@@ -146,11 +166,12 @@ def scratch_folder(model: Pipeline, scratch: str | Path | None) -> Path:
         chosen = cache / "gristmill" / hashlib.sha256(path.encode()).hexdigest()[:16]
     else:
         chosen = Path(path) / "_work"
-    try:
-        chosen.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"can't make the folder for work files '{chosen}': {error.strerror}; give another one with --scratch") from error
-    return chosen.resolve()
+    chosen = chosen.absolute()
+    above = next(path for path in (chosen, *chosen.parents) if path.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        reason = f"no permission to write in '{above}'" if above.is_dir() else f"'{above}' is a file"
+        raise UsageError(f"can't make the folder for work files '{chosen}': {reason}; give another one with --scratch")
+    return chosen
 
 
 def chunk_bytes(memory: str | int | None, workers: int) -> int:
@@ -258,9 +279,7 @@ def _segment_texts(model: Pipeline) -> list[dict[str, Any]]:
 def _remember(store: WorkStore, model: Pipeline, planned: Sequence[Planned], cache: dict[str, str]) -> None:
     files = sorted({file for plan in planned for item in plan.items for file in item.files})
     for name, content in (("last_run.json", {"files": files, "segments": _segment_texts(model)}), ("hashes.json", cache)):
-        temporary = Path(store.root) / f".tmp-{name}-{os.getpid()}"
-        temporary.write_text(json.dumps(content))
-        temporary.replace(Path(store.root) / name)
+        store.note(name, content)
 
 
 def _last(store: WorkStore) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gristmill.errors import BalanceError
+from gristmill.errors import BalanceError, UsageError
 from gristmill.pipelines import duplicates, identity, parts
 from gristmill.pipelines.engines.base import Engine
 from gristmill.pipelines.exchange import exchange
@@ -20,7 +20,7 @@ from gristmill.pipelines.extracts import ExtractOf, GroupKey, Sketch, leaving_ro
 from gristmill.pipelines.ledger import ItemLedger, write_ledger
 from gristmill.pipelines.model import Pipeline
 from gristmill.pipelines.output import LEAVES, Shard, pack, store_assignment, write_shard
-from gristmill.pipelines.plan import Planned, SegmentPlan, ingest_key, plan_segments, split_sketch
+from gristmill.pipelines.plan import Planned, SegmentPlan, ingest_key, plan_segments, split_sketch, walk_columns
 from gristmill.pipelines.progress import Progress
 from gristmill.pipelines.slices import read_slice, route
 from gristmill.pipelines.sources import unify_schemas
@@ -83,7 +83,7 @@ class Runner:
         items, read, bad = self._ingest()
         schema = self._unify(items)
         self._identify(items)
-        plan = plan_segments(self.pipeline)
+        plan = self._plan(schema, read - bad)
         for number, part in enumerate(plan):
             self._segment(items, part, schema if number == 0 else None, f"steps {number + 1}/{len(plan)}")
             self._wide(items, part)
@@ -126,6 +126,15 @@ class Runner:
     def _unify(self, items: Sequence[ItemState]) -> pa.Schema:
         found = [(schema, item.label) for item in items for schema in parts.schemas(self.store.folder(item.ingested), "rows")]
         return identified(unify_schemas(found) if found else pa.schema([]))
+
+    def _plan(self, schema: pa.Schema, rows: int) -> list[SegmentPlan]:
+        """The segments; without rows and the columns that steps need there is nothing for them to do."""
+        if not rows:
+            try:
+                walk_columns(self.pipeline, schema)
+            except UsageError:
+                return [SegmentPlan((), (), ())]
+        return plan_segments(self.pipeline)
 
     def _identify(self, items: Sequence[ItemState]) -> None:
         start = time.monotonic()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import shutil
@@ -11,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import xxhash
 from pydantic import BaseModel
@@ -50,13 +52,43 @@ class WorkStore:
         If another process finished the same key meanwhile, its equal content stays and this one's goes.
         """
         final = self.folder(key)
-        final.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".tmp-{socket.gethostname()}-{os.getpid()}-", dir=final.parent))
+        with self._clear_errors():
+            final.parent.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(prefix=f".tmp-{socket.gethostname()}-{os.getpid()}-", dir=final.parent))
         summary: dict[str, Any] = {}
         try:
-            yield temporary, summary
-            (temporary / "summary.json").write_text(json.dumps(summary))
-            _rename(temporary, final)
+            with self._clear_errors():
+                yield temporary, summary
+                (temporary / "summary.json").write_text(json.dumps(summary))
+                _rename(temporary, final)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def note(self, name: str, content: Any) -> None:
+        """Writes the JSON file `name` beside the work, whole or not at all."""
+        temporary = Path(self.root) / f".tmp-{name}-{os.getpid()}"
+        try:
+            with self._clear_errors():
+                temporary.write_text(json.dumps(content))
+                temporary.replace(Path(self.root) / name)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @contextmanager
+    def held(self) -> Iterator[Lock]:
+        """A lock that tells other runs that this one is at work here; it goes with the process."""
+        with self._clear_errors():
+            Path(self.root).mkdir(parents=True, exist_ok=True)
+            file = (Path(self.root) / "lock").open("wb")
+        with file:
+            lock = Lock(file)
+            lock.share()
+            yield lock
+
+    @contextmanager
+    def _clear_errors(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             if error.errno is not None and error.errno in _FULL:
                 raise RunError(
@@ -64,8 +96,6 @@ class WorkStore:
                     "What is finished is kept: the same command resumes."
                 ) from error
             raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
     def forget(self, key: str) -> None:
         """Takes the work of this key out, so that it is done again."""
@@ -86,9 +116,31 @@ class WorkStore:
             host, pid = folder.name.removeprefix(".tmp-").rsplit("-", 2)[:2]
             if host == socket.gethostname() and not _alive(int(pid)):
                 shutil.rmtree(folder, ignore_errors=True)
+        for file in Path(self.root).glob(".tmp-*"):
+            if not _alive(int(file.name.rpartition("-")[2])):
+                file.unlink(missing_ok=True)
 
 
-_FULL = (28, 122)  # ENOSPC, EDQUOT
+class Lock:
+    """An advisory lock on the store: shared by the runs at work in it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def share(self) -> None:
+        """Holds the lock together with other runs; waits while one of them removes finished work."""
+        fcntl.flock(self._file, fcntl.LOCK_SH)
+
+    def alone(self) -> bool:
+        """Whether no other run holds it: then this one has it for itself. Otherwise this one has it no longer."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def _rename(temporary: Path, final: Path) -> None:

@@ -71,6 +71,8 @@ def _read_piece(source: ParquetSource, piece: Piece, stream: IO[bytes], chunk_by
         )
     place = f"{piece.file}:row"
     sizes = [metadata.row_group(group).num_rows for group in range(piece.stop)]
+    if not sum(sizes[piece.start :]):  # no rows, but columns
+        yield _checked(source, file.schema_arrow.remove_metadata().empty_table(), place, 0)
     for group in range(piece.start, piece.stop):
         first = sum(sizes[:group])
         done, problem = 0, f"{sizes[group]} rows by the file's own count"

@@ -51,4 +51,4 @@ def _mask(value: Any, rows: int) -> pa.ChunkedArray:
     """True where the value is true; false where it is false or null. A constant counts for every row."""
     if isinstance(value, pa.Scalar):
         return pa.chunked_array([pa.repeat(pa.scalar(bool(value.as_py())), rows)])
-    return pc.fill_null(value, False)
+    return pc.fill_null(value.cast(pa.bool_()) if pa.types.is_null(value.type) else value, False)

@@ -135,15 +135,20 @@ def _value(node: ast.expr, table: pa.Table) -> Any:
             return functools.reduce(pc.and_kleene, terms)
         case ast.BoolOp(op=operator, values=values):
             join = pc.and_kleene if isinstance(operator, ast.And) else pc.or_kleene
-            return functools.reduce(join, [_value(value, table) for value in values])
+            return functools.reduce(join, [_typed(_value(value, table), pa.bool_()) for value in values])
         case ast.UnaryOp(op=operator, operand=operand):
             value = _value(operand, table)
-            return pc.invert(value) if isinstance(operator, ast.Not) else pc.negate(value)
+            return pc.invert(_typed(value, pa.bool_())) if isinstance(operator, ast.Not) else pc.negate(value)
         case ast.BinOp(left=left, op=operator, right=right):
             return _ARITHMETIC[type(operator)](_value(left, table), _value(right, table))
         case ast.Call(func=ast.Name(id=name), args=[argument]):
-            return _FUNCTIONS[name](_value(argument, table))
+            return _FUNCTIONS[name](_typed(_value(argument, table), pa.float64() if name == "abs" else pa.string()))
     raise PipelineError(f"where: '{ast.unparse(node)}' is not allowed")
+
+
+def _typed(value: Any, kind: pa.DataType) -> Any:
+    """A column of nothing but nulls in the type that the place asks for; everything else as it is."""
+    return value.cast(kind) if pa.types.is_null(value.type) else value
 
 
 def _compare(left: ast.expr, op: ast.cmpop, right: ast.expr, table: pa.Table) -> Any:
@@ -155,4 +160,7 @@ def _compare(left: ast.expr, op: ast.cmpop, right: ast.expr, table: pa.Table) ->
         tests = [pc.equal(value, _value(item, table)) for item in right.elts]
         found = functools.reduce(pc.or_kleene, tests) if tests else pc.and_kleene(pc.equal(value, value), pa.scalar(False))
         return found if isinstance(op, ast.In) else pc.invert(found)
-    return _COMPARE[type(op)](value, _value(right, table))
+    other = _value(right, table)
+    if pa.types.is_null(value.type) and pa.types.is_null(other.type):
+        value = value.cast(pa.bool_())
+    return _COMPARE[type(op)](value, other)

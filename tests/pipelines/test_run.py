@@ -148,15 +148,6 @@ def test_repeated_rows_without_an_id_are_numbered(run, tmp_path):
     assert explain_row(result.dataset, uids[2])["origins"]
 
 
-def test_repeated_ids(run, tmp_path):
-    rows = [{"id": "a", "text": "one"}, {"id": "a", "text": "one"}, {"id": "b", "text": "x"}, {"id": "b", "text": "y"}, {"id": None, "text": "z"}, {"text": "w"}]
-    write_jsonl(tmp_path / "raw", rows, files=2)
-    result = run(tmp_path / "raw", id="id", steps=[])
-    assert sorted(row["_uid"] for row in rows_of(result)) == ["a", "b"]
-    assert result.counts == {"read": 6, "created": 0, "kept": 2, "dropped": 1, "quarantined": 3}
-    assert sorted(entry["rule"] for entry in ledger_of(result)) == ["conflicting_id", "duplicate_id", "null_id", "null_id"]
-
-
 def test_only_what_is_new_is_done(run, tmp_path):
     write_jsonl(tmp_path / "raw", corpus(30), files=6)
     for path in (tmp_path / "raw").iterdir():  # large enough to be items of their own
