@@ -137,7 +137,7 @@ def plan_sources(pipeline: Pipeline, frames: Mapping[str, Any], work: Path, cach
                 raise PipelineError(f"source '{source.name}' is a frame: pass it as run(..., inputs={{'{source.name}': table}})")
             source = store_frame(source, frames[source.name], work / "frames")  # noqa: PLW2901
         planned.append(Planned(source, tuple(plan_items(source, cache=cache))))
-    _output_apart(pipeline, planned)
+    _output_apart(pipeline, [plan for plan, source in zip(planned, pipeline.sources, strict=True) if not isinstance(source, FrameSource)])
     return planned
 
 
@@ -157,26 +157,34 @@ def _output_apart(pipeline: Pipeline, planned: list[Planned]) -> None:
 
 
 def check_columns(pipeline: Pipeline, planned: list[Planned]) -> None:
-    """Refuses a column that no input has, before any work: the start of every item (of the first 64 of a source) is read for its columns,
-    and the steps are walked. After a `python` or `pandas` step the columns are the function's affair.
+    """Refuses a column that no input has, before any work: the start of every item (of the first 64 of a source) is read for its columns.
 
     Raises:
-        ColumnError, PipelineError: naming the step.
+        ColumnError, PipelineError: naming the step, with its `location` in the pipeline.
     """
     schema = _sampled_schema(planned)
-    if schema is None:
-        return
-    columns: list[str] | None = [*schema.names, "_uid", "_source"]
+    if schema is not None:
+        walk_columns(pipeline, schema)
+
+
+def walk_columns(pipeline: Pipeline, schema: pa.Schema) -> None:
+    """Walks the steps with the columns that come in. After a `python` or `pandas` step the columns are the function's affair.
+
+    Raises:
+        ColumnError, PipelineError: a step that can't work, named.
+    """
+    schema = identified(schema)
+    columns: list[str] | None = schema.names
     if pipeline.id is not None and pipeline.id not in schema.names:
-        raise missing_column(pipeline.id, schema.names, "id")
-    table: pa.Table | None = schema.append(pa.field("_uid", pa.string())).append(pa.field("_source", pa.string())).empty_table()
+        raise _located(missing_column(pipeline.id, schema.names, "id"), "id")
+    table: pa.Table | None = schema.empty_table()
     for i, (name, step) in enumerate(name_steps(pipeline.steps)):
         where = f"step {i + 1} ({name})"
         if columns is None or table is None:
             break
         for column in step.needs():
             if column not in columns:
-                raise missing_column(column, columns, where)
+                raise _located(missing_column(column, columns, where), "steps", i)
         if isinstance(step, Python):
             columns = table = None
             break
@@ -187,15 +195,21 @@ def check_columns(pipeline: Pipeline, planned: list[Planned]) -> None:
         split = pipeline.split
         for column in [*([split_column(pipeline)] if split.similarity is not None else []), *([split.group_by] if split.group_by else [])]:
             if column not in columns:
-                raise missing_column(column, columns, "split")
+                raise _located(missing_column(column, columns, "split"), "split")
 
 
-def _tried(step: RowStep, table: pa.Table, where: str) -> pa.Table:
+def _tried(step: RowStep, table: pa.Table, where: str, place: int) -> pa.Table:
     """The step on an empty table: types that can't work are found before any work."""
     try:
         return step.apply(table)[0]
     except GristmillError as error:
-        raise type(error)(f"{where}: {error}", **error.context) from None
+        raise _located(type(error)(f"{where}: {error}", **error.context), "steps", place) from None
+
+
+def _located(error: GristmillError, *location: str | int) -> GristmillError:
+    """The error with its place in the pipeline."""
+    error.context["location"] = location
+    return error
 
 
 def _sampled_schema(planned: list[Planned]) -> pa.Schema | None:

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gristmill.errors import NotADatasetError, PipelineError, UsageError
+from gristmill.errors import NotADatasetError, PipelineError, RunError, UsageError
 from gristmill.pipelines.engines.base import Engine
 from gristmill.pipelines.engines.choose import IN_PROCESS_BYTES, choose_engine
-from gristmill.pipelines.loading import load_pipeline
+from gristmill.pipelines.loading import load_pipeline, naming_lines
 from gristmill.pipelines.model import Pipeline
 from gristmill.pipelines.plan import Planned, check_columns, ingest_key, plan_segments, plan_sources
 from gristmill.pipelines.progress import Progress
@@ -101,20 +101,23 @@ def run(
     folder = open_folder(model.output.path)
     parent = check_output(folder, model)
     store = WorkStore(str(scratch_folder(model, scratch)))
-    store.sweep()
     planned, cache = _plan(model, inputs or {}, store)
-    check_columns(model, planned)
-    if fresh:
-        store.prune(set())
+    with naming_lines(pipeline):
+        check_columns(model, planned)
     small = _is_small(planned) if in_process is None else in_process
-    with choose_engine(engine, address=address, workers=workers, conf=conf, small=small, note=shown.note) as chosen:
-        runner = Runner(model, planned, chosen, store, folder, shown, chunk_bytes(memory, chosen.workers))
-        outcome = runner.run()
-        runner.seconds["total"] = time.monotonic() - start
-        result = _publish(model, folder, chosen, runner, outcome, parent, candidate=candidate)
-    store.prune(runner.used)
-    store.sweep()
-    _remember(store, model, planned, cache)
+    with store.held() as lock:
+        _sweep(store, folder)
+        if fresh:
+            _forget_all(store, lock)
+        with choose_engine(engine, address=address, workers=workers, conf=conf, small=small, note=shown.note) as chosen:
+            runner = Runner(model, planned, chosen, store, folder, shown, chunk_bytes(memory, chosen.workers))
+            outcome = runner.run()
+            runner.seconds["total"] = time.monotonic() - start
+            result = _publish(model, folder, chosen, runner, outcome, parent, candidate=candidate)
+        _remember(store, model, planned, cache)
+        if lock.alone():
+            store.prune(runner.used)
+        _sweep(store, folder)
     return result
 
 
@@ -199,7 +202,8 @@ def plan(pipeline: str | Path | Mapping[str, Any] | Pipeline, *, scratch: str | 
     parent = check_output(open_folder(model.output.path), model)
     store = WorkStore(str(scratch_folder(model, scratch)))
     planned, _ = _plan(model, {}, store)
-    check_columns(model, planned)
+    with naming_lines(pipeline):
+        check_columns(model, planned)
     last = _last(store)
     known = set(last.get("files", []))
     items = []
