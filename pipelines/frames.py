@@ -1,4 +1,4 @@
-"""`gristmill.apply` and `gristmill.near_duplicates`: steps on a frame in memory or a lazy Dask frame, the same kind out, the pipeline's answer."""
+"""`gristmill.apply` and `gristmill.near_duplicates`: steps on a frame in memory or a lazy Dask or Spark frame, the same kind out, the pipeline's answer."""
 
 from __future__ import annotations
 
@@ -41,6 +41,10 @@ def apply(frame: Any, steps: Steps) -> tuple[Any, Any]:
     models = [check_step(step) for step in steps]
     if _is_dask(frame):
         return _apply_dask(frame, models)
+    if _is_spark(frame):
+        from gristmill.pipelines.engines.spark_frames import apply_spark
+
+        return apply_spark(frame, models)
     table, found = apply_table(named(as_arrow(frame, "frame")), models)
     return like(table, frame), like(found, frame)
 
@@ -48,7 +52,7 @@ def apply(frame: Any, steps: Steps) -> tuple[Any, Any]:
 def near_duplicates(frame: Any, column: str = "text", threshold: float = 0.8, *, shingle: int = 5) -> Any:
     """uid, kept_uid, similarity: each row that is a near-duplicate, the kept row that it was verified against, their Jaccard similarity.
 
-    Of the frame's kind, in order of uid; a Dask frame stays lazy. Rows are named by `_uid`, else by the hash of their content.
+    Of the frame's kind, in order of uid; Dask and Spark frames stay lazy. Rows are named by `_uid`, else by the hash of their content.
 
     Raises:
         ColumnError: the frame lacks the column.
@@ -56,6 +60,10 @@ def near_duplicates(frame: Any, column: str = "text", threshold: float = 0.8, *,
     step = DropNearDuplicates(column=column, threshold=threshold, shingle=shingle)
     if _is_dask(frame):
         return _pairs_dask(frame, step)
+    if _is_spark(frame):
+        from gristmill.pipelines.engines.spark_frames import near_duplicates_spark
+
+        return near_duplicates_spark(frame, step)
     return like(_pairs([named(as_arrow(frame, "frame"))], step), frame)
 
 
@@ -198,6 +206,10 @@ def _is_dask(frame: Any) -> bool:
     return type(frame).__module__.startswith("dask")
 
 
+def _is_spark(frame: Any) -> bool:
+    return type(frame).__module__.startswith("pyspark.")
+
+
 def _lazy_tables(frame: Any) -> list[Any]:
     """The partitions as delayed Arrow tables with `_uid`."""
     from dask import delayed
@@ -217,7 +229,7 @@ def _apply_dask(frame: Any, steps: Sequence[Step]) -> tuple[Any, Any]:
     found: list[Any] = []
     for name, step in name_steps(steps):
         if isinstance(step, WideStep):
-            extract = delayed(_extracted)
+            extract = delayed(extract_step)
             decided = delayed(decide_wide)([extract(step, table) for table in tables], step)
             found.append(delayed(_decisions)(decided, name))
             tables = [delayed(drop_rows)(table, decided, i) for i, table in enumerate(tables)]
@@ -244,7 +256,8 @@ def _pairs_dask(frame: Any, step: DropNearDuplicates) -> Any:
     return dataframe.from_delayed([delayed(_pandas)(pairs, schema)], meta=schema.empty_table().to_pandas(), verify_meta=False)
 
 
-def _extracted(step: WideStep, table: pa.Table) -> pa.Table:
+def extract_step(step: WideStep, table: pa.Table) -> pa.Table:
+    """What the step needs of the rows of a table that has `_uid`."""
     return extract_for(step).of(_sourced(table), 0)
 
 

@@ -172,6 +172,13 @@ class Dataset:
         """A lazy Dask DataFrame, one partition a shard."""
         return interop.to_dask(self, split, columns)
 
+    def to_spark(self, session: Any, split: str | None = None, columns: list[str] | None = None) -> Any:
+        """A lazy Spark DataFrame over the files; in no order, as always in Spark."""
+        if columns is not None:
+            for name in columns:
+                self._field(name)
+        return interop.to_spark(self, session, split, columns)
+
     def to_torch(self, split: str | None = None, columns: list[str] | None = None) -> dict[str, Any]:
         """The rows as {column: torch.Tensor, or a list for what has no tensor form}; for small data, `gristmill.stream` for large."""
         return interop.to_torch(self.to_table(split, columns))

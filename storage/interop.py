@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -36,6 +37,17 @@ def to_dask(dataset: Dataset, split: str | None, columns: list[str] | None) -> A
     if not files:
         return frames.from_pandas(empty, npartitions=1)
     return frames.from_map(_Partition(dataset.folder, columns), files, meta=empty)
+
+
+def to_spark(dataset: Dataset, session: Any, split: str | None, columns: list[str] | None) -> Any:
+    """A lazy Spark DataFrame over the version's files."""
+    _need("pyspark", "gristmill[spark]")
+    names = dataset.schema.names if columns is None else columns
+    files = [dataset.folder.url(entry.path) for entry in dataset.files(split)]
+    if not files:
+        arrow = _need("pyspark.sql.pandas.types", "gristmill[spark]")
+        return session.createDataFrame([], arrow.from_arrow_schema(dataset.schema)).select(*names)
+    return session.read.parquet(*[url.replace("s3://", "s3a://", 1) if "://" in url else f"file://{os.path.abspath(url)}" for url in files]).select(*names)
 
 
 def to_torch(table: pa.Table) -> dict[str, Any]:

@@ -91,6 +91,7 @@ def _connect(address: str | None, workers: int, folder: str) -> Any:
                 processes=True,
                 host="127.0.0.1",
                 dashboard_address=None,
+                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},  # of its small HTTP server: any free port, also beside another run
                 memory_limit=0,  # work items bound their own memory; Dask's limit would kill a worker for a page cache peak
                 local_directory=folder,
                 silence_logs=50,

@@ -18,6 +18,7 @@ from gristmill.errors import MissingDependencyError, RunError, UsageError, WorkI
 from gristmill.pipelines.engines.base import TRIES, Task, guarded, raise_failed
 
 POLL_SECONDS = 0.2
+_NAMED = re.compile(r"(?!org\.apache\.spark\.api\.python)[\w.]*(Error|Exception): .")  # the line of a trace that says what happened
 
 
 class SparkEngine:
@@ -129,7 +130,8 @@ def _lost(error: Exception, tasks: Sequence[Task], finished: set[int]) -> WorkIt
     """The error for a job that Spark gave up."""
     missing = [task for number, task in enumerate(tasks) if number not in finished]
     named = f"{missing[0]} and {len(missing) - 1} more items" if len(missing) > 1 else str(missing[0] if missing else "a job")
-    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    reason = next((line for line in reversed(lines) if _NAMED.match(line)), lines[0])
     return WorkItemError(
         f"Spark gave up before {named} could finish: {reason}. What is finished is kept: mend the cause and run the same command again."
     )

@@ -17,6 +17,7 @@ from gristmill.pipelines.sources.base import (
     POSITION,
     Chunk,
     FrameSource,
+    ParquetSource,
     Piece,
     TextSource,
     WorkItem,
@@ -24,6 +25,7 @@ from gristmill.pipelines.sources.base import (
     positions,
 )
 from gristmill.pipelines.sources.files import check_unchanged, open_file
+from gristmill.pipelines.sources.lazy import is_lazy, store_lazy
 
 BOM = b"\xef\xbb\xbf"
 
@@ -71,12 +73,14 @@ def _chunk(texts: list[str], files: list[str], bad: list[tuple[str, str, str, by
     return Chunk(table, at, bad_rows(bad))
 
 
-def store_frame(source: FrameSource, frame: Any, folder: Path) -> FrameSource:
+def store_frame(source: FrameSource, frame: Any, folder: Path) -> FrameSource | ParquetSource:
     """The source with its table written under its content's hash into the folder, where every worker can read it.
 
     Raises:
-        PipelineError: not a pandas or Polars frame or an Arrow table.
+        PipelineError: not a pandas, Polars, Dask or Spark frame or an Arrow table.
     """
+    if is_lazy(frame):
+        return store_lazy(source, frame, folder)
     table = as_arrow(frame, f"inputs['{source.name}']")
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".tmp-{os.getpid()}-{source.name}"
@@ -105,7 +109,7 @@ def as_arrow(frame: Any, what: str) -> pa.Table:
         return frame.to_arrow().replace_schema_metadata(None)
     if type(frame).__module__.startswith("pandas"):
         return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
-    raise PipelineError(f"{what} is a {type(frame).__name__}, expected a pandas or Polars frame or an Arrow table")
+    raise PipelineError(f"{what} is a {type(frame).__name__}, expected a pandas, Polars, Dask or Spark frame or an Arrow table")
 
 
 def read_frame(source: FrameSource, item: WorkItem, chunk_bytes: int) -> Iterator[Chunk]:

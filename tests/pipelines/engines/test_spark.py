@@ -1,0 +1,185 @@
+"""Spark gives the answer of one process, keeps each item's own error, survives killed workers, and takes and gives DataFrames."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+import gristmill
+from gristmill.errors import InputError, MissingDependencyError, UsageError, WorkItemError
+from gristmill.pipelines.engines.choose import choose_engine
+from gristmill.pipelines.engines.spark import SparkEngine, check_java
+from gristmill.pipelines.frames import apply, near_duplicates
+from tests.pipelines.conftest import STEPS, corpus, write_jsonl
+
+SPLIT = {"train": 0.8, "test": 0.2, "similarity": 0.5}
+
+
+@dataclass(frozen=True)
+class Square:
+    number: int
+    folder: str
+
+    def __str__(self) -> str:
+        return f"square of {self.number}"
+
+
+def square(task: Square) -> dict[str, int]:
+    return {"square": task.number**2}
+
+
+def fails_once_killed(task: Square) -> dict[str, int]:
+    """Kills its worker process the first time that it gets number 3."""
+    mark = Path(task.folder) / "killed"
+    if task.number == 3 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return square(task)
+
+
+def always_killed(task: Square) -> dict[str, int]:
+    if task.number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return square(task)
+
+
+def always_fails(task: Square) -> dict[str, int]:
+    (Path(task.folder) / f"try-{task.number}-{len(os.listdir(task.folder))}").touch()
+    if task.number == 3:
+        raise ValueError("three is wrong")
+    return square(task)
+
+
+def refuses(task: Square) -> dict[str, int]:
+    raise InputError("a.txt: can't be read", file="a.txt")
+
+
+def test_results_are_in_order_and_each_is_reported_once(session, tmp_path):
+    seen = []
+    with SparkEngine(session=session) as engine:
+        tasks = [Square(n, str(tmp_path)) for n in range(7)]
+        assert [result["square"] for result in engine.map(square, tasks, seen.append)] == [n**2 for n in range(7)]
+        assert sorted(result["square"] for result in seen) == [n**2 for n in range(7)]
+        assert engine.map(square, [], seen.append) == []
+        assert engine.workers == 2
+    assert session.range(3).count() == 3, "a session that was handed in stays open"
+
+
+def test_a_killed_worker_process_costs_only_its_items(session, tmp_path):
+    with SparkEngine(session=session) as engine:
+        found = engine.map(fails_once_killed, [Square(n, str(tmp_path)) for n in range(6)], lambda _: None)
+    assert (tmp_path / "killed").exists()
+    assert [result["square"] for result in found] == [n**2 for n in range(6)]
+
+
+def test_an_item_that_always_fails_is_named_after_its_tries_and_the_others_are_done(session, tmp_path):
+    seen = []
+    with SparkEngine(session=session) as engine, pytest.raises(WorkItemError, match="square of 3 failed 3 times: ValueError: three is wrong"):
+        engine.map(always_fails, [Square(n, str(tmp_path)) for n in range(5)], seen.append)
+    assert sorted(result["square"] for result in seen) == [0, 1, 4, 16]
+    assert len([name for name in os.listdir(tmp_path) if name.startswith("try-3")]) == 3
+
+
+def test_an_item_that_kills_every_worker_is_named(session, tmp_path):
+    with SparkEngine(session=session) as engine, pytest.raises(WorkItemError, match="Spark gave up before square of 3"):
+        engine.map(always_killed, [Square(n, str(tmp_path)) for n in range(5)], lambda _: None)
+
+
+def test_wrong_input_keeps_its_own_error(session, tmp_path):
+    with SparkEngine(session=session) as engine, pytest.raises(InputError, match="can't be read") as caught:
+        engine.map(refuses, [Square(1, str(tmp_path))], lambda _: None)
+    assert caught.value.context == {"file": "a.txt"}
+
+
+def test_the_same_version_as_one_process(session, tmp_path, run):
+    write_jsonl(tmp_path / "in", corpus(25), files=5)
+    one = run(tmp_path / "in", split=SPLIT, out="one", in_process=True)
+    spark = run(tmp_path / "in", split=SPLIT, out="spark", engine=session, in_process=False)
+    assert (spark.fingerprint, spark.layout, spark.counts) == (one.fingerprint, one.layout, one.counts)
+    assert spark.counts["dropped"] > 0
+    assert spark.dataset.manifest.engine == "spark"
+
+
+def test_apply_on_a_frame_stays_lazy_and_agrees_with_arrow(session):
+    rows = corpus(15)
+    table = pa.Table.from_pylist([*rows, *rows[:4]])
+    frame = session.createDataFrame(table.to_pylist(), schema="id string, text string, family long, score long").repartition(3)
+    steps = [STEPS[0], STEPS[3], {"step": "filter", "where": "score > 1"}]
+    kept, decisions = apply(frame, steps)
+    assert type(kept) is type(frame)
+    expected, expected_decisions = apply(table, steps)
+    assert sorted(row["_uid"] for row in kept.collect()) == sorted(expected["_uid"].to_pylist())
+    columns = ["uid", "step", "action", "rule", "other_uid"]
+    found = sorted(str([row[name] for name in columns]) for row in decisions.collect())
+    assert found == sorted(str([row[name] for name in columns]) for row in expected_decisions.to_pylist())
+    assert kept.columns == expected.column_names
+
+
+def test_near_duplicates_of_a_frame(session):
+    table = pa.Table.from_pylist(corpus(10))
+    frame = session.createDataFrame(table.to_pylist(), schema="id string, text string, family long, score long").repartition(4)
+    found = [tuple(row) for row in near_duplicates(frame, threshold=0.7).collect()]
+    assert found == [tuple(row.values()) for row in near_duplicates(table, threshold=0.7).to_pylist()]
+    assert found
+
+
+def test_a_frame_as_a_source_and_a_version_as_a_frame(session, tmp_path):
+    table = pa.Table.from_pylist(corpus(8)).select(["id", "text", "score"])
+    frame = session.createDataFrame(table.to_pylist(), schema="id string, text string, score long").repartition(3)
+    model = {"name": "t", "sources": [{"kind": "frame", "name": "docs"}], "id": "id", "steps": STEPS, "output": {"path": str(tmp_path / "out")}}
+    result = gristmill.run(model, inputs={"docs": frame}, progress="quiet")
+    plain = gristmill.run({**model, "output": {"path": str(tmp_path / "plain")}}, inputs={"docs": table}, progress="quiet")
+    assert result.fingerprint == plain.fingerprint
+    back = result.dataset.to_spark(session, columns=["_uid", "score"])
+    assert sorted(map(tuple, back.collect())) == sorted(zip(*result.dataset.to_table(columns=["_uid", "score"]).to_pydict().values(), strict=True))
+
+
+def test_java_that_is_missing_or_too_old_says_the_install_line(java, tmp_path, monkeypatch):
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    with pytest.raises(MissingDependencyError, match=r"needs Java 17 or newer and there is none.*apt-get install openjdk-17"):
+        check_java()
+    old = tmp_path / "bin" / "java"
+    old.parent.mkdir()
+    old.write_text("#!/bin/sh\necho 'openjdk version \"1.8.0_402\"' >&2\n")
+    old.chmod(old.stat().st_mode | stat.S_IXUSR)
+    with pytest.raises(MissingDependencyError, match=r"needs Java 17 or newer; .*/bin/java is 8; .*apt-get install"):
+        check_java()
+
+
+def test_what_cant_be_meant_is_refused():
+    with pytest.raises(UsageError, match="no engine 'sprak'. Did you mean 'spark'"), choose_engine("sprak"):
+        pass
+    with pytest.raises(UsageError, match="conf holds settings of a Spark session"), choose_engine("dask", conf={"a": "b"}):
+        pass
+    with choose_engine("spark", small=True) as engine:
+        assert type(engine).__name__ == "InProcess"
+
+
+@pytest.mark.slow
+def test_executors_of_their_own_give_the_same_version_and_survive_a_kill(java, tmp_path, run):
+    write_jsonl(tmp_path / "in", corpus(40), files=8)
+    one = run(tmp_path / "in", split=SPLIT, out="one", in_process=True)
+    spark = run(tmp_path / "in", split=SPLIT, out="cluster", engine="spark", address="local-cluster[2,1,1024]")
+    assert (spark.fingerprint, spark.layout) == (one.fingerprint, one.layout)
+    conf = {"spark.executorEnv.PYTHONPATH": str(Path(__file__).resolve().parents[3])}  # this module, for the executors
+    with SparkEngine(address="local-cluster[2,1,1024]", conf=conf) as engine:
+        found = engine.map(kill_the_executor, [Square(n, str(tmp_path)) for n in range(6)], lambda _: None)
+    assert (tmp_path / "killed").exists()
+    assert [result["square"] for result in found] == [n**2 for n in range(6)]
+
+
+def kill_the_executor(task: Square) -> dict[str, int]:
+    """Kills the JVM that runs the worker, the first time that it gets number 3."""
+    mark = Path(task.folder) / "killed"
+    if task.number == 3 and not mark.exists():
+        mark.touch()
+        daemon = os.getppid()
+        jvm = int(next(line for line in Path(f"/proc/{daemon}/status").read_text().splitlines() if line.startswith("PPid")).split()[1])
+        os.kill(jvm, signal.SIGKILL)
+    return square(task)
