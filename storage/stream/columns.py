@@ -162,30 +162,48 @@ def _as_bytes(array: pa.Array, name: str, dtype: np.dtype[Any] | None) -> pa.Arr
     return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(array), [valid, places, pa.py_buffer(values)])
 
 
-def gather(parts: Sequence[Leaf], rows: Sequence[I64]) -> Leaf:
-    """One leaf with chosen rows of several row groups' leaves, in the order given; None if all are None."""
-    if all(part is None for part in parts):
+def gather(parts: Sequence[Leaf], rows: Sequence[I64], places: Sequence[I64]) -> Leaf:
+    """One leaf of chosen rows of several row groups' leaves, each row at its place; None if all are None. `places` are a permutation of the places."""
+    first = next((part for part in parts if part is not None), None)
+    if first is None:
         return None
-    first = next(part for part in parts if part is not None)
-    if isinstance(first, pa.Array):
-        return pa.concat_arrays(
-            [part.take(pa.array(chosen)) for part, chosen in zip(parts, rows, strict=True) if part is not None]
-        )
-    out = np.empty((sum(map(len, rows)), *first.shape[1:]), first.dtype)
-    start = 0
-    for part, chosen in zip(parts, rows, strict=True):
-        stop = start + len(chosen)
-        if part is None:
-            out[start:stop] = True
-        else:
-            np.take(part, chosen, axis=0, out=out[start:stop], mode="clip")  # "raise" would copy through a buffer
-        start = stop
+    if isinstance(first, np.ndarray):
+        return _scatter(parts, rows, places, first.shape[1:], first.dtype)
+    arrays = [part for part in parts if isinstance(part, pa.Array)]
+    if (size := _common_size(arrays)) is not None:
+        values = [np.frombuffer(array.buffers()[2], np.uint8)[_start(array) :] for array in arrays]
+        views = [each[: len(array) * size].reshape(-1, size) for each, array in zip(values, arrays, strict=True)]
+        out = _scatter(views, rows, places, (size,), np.dtype(np.uint8))
+        ends = pa.py_buffer(np.arange(len(out) + 1, dtype=np.int64) * size)
+        return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(out), [None, ends, pa.py_buffer(out)])
+    together = pa.concat_arrays([array.take(pa.array(chosen)) for array, chosen in zip(arrays, rows, strict=True)])
+    return together.take(pa.array(np.argsort(np.concatenate(places))))
+
+
+def _scatter(
+    parts: Sequence[Leaf], rows: Sequence[I64], places: Sequence[I64], shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> npt.NDArray[Any]:
+    out = np.empty((sum(map(len, rows)), *shape), dtype)
+    for part, chosen, place in zip(parts, rows, places, strict=True):
+        out[place] = True if part is None else part[chosen]
     return out
 
 
-def take(leaf: Leaf, rows: I64) -> Leaf:
-    """Chosen rows of a leaf."""
-    return gather([leaf], [rows])
+def _common_size(arrays: Sequence[pa.Array]) -> int | None:
+    """The bytes of each row where all rows of some arrays of bytes are equally long and none is null, as token rows are."""
+    found = set()
+    for array in arrays:
+        if array.type != pa.large_binary() or array.null_count or not len(array):
+            return None
+        sizes = np.diff(np.frombuffer(array.buffers()[1], np.int64, len(array) + 1, array.offset * 8))
+        found.add(int(sizes[0]))
+        if len(found) > 1 or not (sizes == sizes[0]).all():
+            return None
+    return found.pop() or None
+
+
+def _start(array: pa.Array) -> int:
+    return int(np.frombuffer(array.buffers()[1], np.int64, 1, array.offset * 8)[0])
 
 
 def leaf_bytes(leaf: Leaf) -> int:

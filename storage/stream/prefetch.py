@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gristmill.errors import CorruptDatasetError
-from gristmill.storage.stream.columns import Leaf, gather, leaf_bytes, take
+from gristmill.storage.stream.columns import Leaf, gather, leaf_bytes
 from gristmill.storage.stream.permute import I64
 
 log = logging.getLogger("gristmill.stream")
@@ -61,6 +61,7 @@ class Groups:
         self._keep = keep
         self._open: dict[int, Future[list[Leaf]]] = {}
         self._until: dict[int, int] = {}
+        self._measured: dict[int, float] = {}
 
     def room_for(self, block: Block) -> bool:
         """Whether the row groups that a block needs anew fit the budget beside those that are there."""
@@ -90,17 +91,20 @@ class Groups:
             return
         for group in [g for g, until in self._until.items() if until < position]:
             del self._until[group]
+            self._measured.pop(group, None)
             self._open.pop(group).cancel()
 
     def _held(self) -> float:
         return sum(self._expect(group) for group in self._open)
 
     def _expect(self, group: int) -> float:
-        """The bytes of a row group: as guessed, corrected by what others turned out to have."""
-        future = self._open.get(group)
-        if future is not None and future.done() and not future.cancelled() and not future.exception():
-            return float(sum(leaf_bytes(leaf) for leaf in future.result()))
-        return float(self._guess(group))
+        """The bytes of a row group: as guessed until it is read."""
+        if group not in self._measured:
+            future = self._open.get(group)
+            if future is None or not future.done() or future.cancelled() or future.exception():
+                return float(self._guess(group))
+            self._measured[group] = float(sum(leaf_bytes(leaf) for leaf in future.result()))
+        return self._measured[group]
 
 
 def _done(read: Callable[[int], list[Leaf]], group: int) -> Future[list[Leaf]]:
@@ -170,21 +174,16 @@ def substitutes(good: npt.NDArray[np.bool_]) -> I64:
 
 
 def _collect(block: Block, groups: Groups) -> list[list[Leaf]]:
-    """The leaves of each step. Rows are taken group by group for the whole block, then put in order step by step."""
+    """The leaves of each step. Rows are taken group by group for the whole block, each to its place; the steps are parts of that."""
     if not len(block.group):
         return [[] for _ in block.steps]
     by_group = np.argsort(block.group, kind="stable")
     sorted_groups = block.group[by_group]
     cuts = np.flatnonzero(np.diff(sorted_groups)) + 1
-    rows = np.split(block.row[by_group], cuts)
+    rows, places = np.split(block.row[by_group], cuts), np.split(by_group, cuts)
     found = [groups.leaves(int(sorted_groups[start])) for start in [0, *cuts.tolist()]]
-    together = [gather([leaves[i] for leaves in found], rows) for i in range(len(found[0]))]
-    if len(block.steps) == 1 and (np.diff(by_group) == 1).all():
-        return [together]
-    place = np.empty_like(by_group)
-    place[by_group] = np.arange(len(by_group))
-    starts = [0, *block.ends[:-1]]
+    together = [gather([leaves[i] for leaves in found], rows, places) for i in range(len(found[0]))]
     return [
-        [None if leaf is None else take(leaf, place[a:b]) for leaf in together]
-        for a, b in zip(starts, block.ends, strict=True)
+        [None if leaf is None else leaf[a:b] for leaf in together]
+        for a, b in zip([0, *block.ends[:-1]], block.ends, strict=True)
     ]

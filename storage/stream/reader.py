@@ -8,12 +8,11 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from gristmill.errors import CorruptDatasetError, DataChangedError, InputError, UsageError, missing_column
 from gristmill.storage.parquet import open_parquet
-from gristmill.storage.stream.columns import Leaf, NullElementError, plan_columns, take
+from gristmill.storage.stream.columns import Leaf, NullElementError, plan_columns
 from gristmill.storage.stream.layout import Layout
 
 CHECKS = ("size", "pages", "sha256")
@@ -69,8 +68,7 @@ class Reader:
     def empty(self) -> list[Leaf]:
         """The leaves of no rows."""
         arrays = [pa.array([], self.layout.schema.field(column.name).type) for column in self.columns]
-        none = np.zeros(0, np.int64)
-        return [take(leaf, none) for column, array in zip(self.columns, arrays, strict=True) for leaf in column.leaves(array)]
+        return [leaf for column, array in zip(self.columns, arrays, strict=True) for leaf in column.leaves(array)]
 
     def read_table(self, group: int, names: Sequence[str]) -> pa.Table:
         """Columns of one row group, as Arrow."""
