@@ -6,9 +6,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 EVERY = 5.0  # seconds between plain lines of one stage
+BAR = (8, 40)  # characters, least and most
+BESIDE_BAR = 74  # characters of a line that aren't the bar
 
 
 class Stage(Protocol):
@@ -32,26 +35,47 @@ class Progress:
 
     @contextmanager
     def stage(self, name: str, items: int) -> Iterator[Stage]:
-        """A stage of so many items; its line or bar ends with the block."""
-        if self._mode == "bar":
+        """A stage of so many items; its line or bar ends with the block. A stage without items shows nothing."""
+        if self._mode == "bar" and items:
             with _bar(name, items) as stage:
                 yield stage
             return
-        lines = _Lines(name, items, quiet=self._mode == "quiet")
+        lines = _Lines(name, items, self)
         yield lines
         lines.finish()
 
 
+@dataclass
+class _Rate:
+    """Rows and bytes since the stage began."""
+
+    start: float = field(default_factory=time.monotonic)
+    rows: int = 0
+    bytes: int = 0
+
+    def count(self, summary: dict[str, Any]) -> None:
+        self.rows += summary.get("rows", 0)
+        self.bytes += summary.get("bytes", 0)
+
+    @property
+    def seconds(self) -> float:
+        return max(time.monotonic() - self.start, 1e-6)
+
+    def __str__(self) -> str:
+        rows = f"{self.rows / self.seconds:,.0f} rows/s, " if self.rows else ""
+        speed = self.bytes / self.seconds / 1e6
+        return f"{rows}{f'{speed:,.{0 if speed >= 10 else 1}f} MB/s, ' if self.bytes else ''}{self.seconds:.1f} s"
+
+
 class _Lines:
-    def __init__(self, name: str, items: int, *, quiet: bool) -> None:
-        self._name, self._items, self._quiet = name, items, quiet
-        self._start = self._last = time.monotonic()
-        self._done = self._rows = self._bytes = 0
+    def __init__(self, name: str, items: int, progress: Progress) -> None:
+        self._name, self._items, self._progress = name, items, progress
+        self._rate, self._done = _Rate(), 0
+        self._last = self._rate.start
 
     def advance(self, summary: dict[str, Any]) -> None:
         self._done += 1
-        self._rows += summary.get("rows", 0)
-        self._bytes += summary.get("bytes", 0)
+        self._rate.count(summary)
         if time.monotonic() - self._last >= EVERY:
             self._last = time.monotonic()
             self._say()
@@ -61,28 +85,21 @@ class _Lines:
             self._say()
 
     def _say(self) -> None:
-        seconds = max(time.monotonic() - self._start, 1e-6)
-        left = seconds / max(self._done, 1) * (self._items - self._done)
+        left = self._rate.seconds / max(self._done, 1) * (self._items - self._done)
         ahead = f", about {left:.0f} s left" if self._done < self._items else ""
-        if not self._quiet:
-            print(f"{self._name}: {self._done}/{self._items} items{_rates(self._rows, self._bytes, seconds)}{ahead}", file=sys.stderr, flush=True)
+        rows = f", {self._rate.rows:,} rows" if self._rate.rows else ""
+        self._progress.note(f"{self._name}: {self._done}/{self._items} items{rows}, {self._rate}{ahead}")
 
 
-def _rates(rows: int, size: int, seconds: float) -> str:
-    text = f", {rows:,} rows ({rows / seconds:,.0f}/s)" if rows else ""
-    return text + (f", {size / seconds / 1e6:,.0f} MB/s" if size else "") + f", {seconds:.1f} s"
-
-
+@dataclass
 class _Bar:
-    def __init__(self, bar: Any, task: Any) -> None:
-        self._bar, self._task = bar, task
-        self._start, self._rows, self._bytes = time.monotonic(), 0, 0
+    bar: Any
+    task: Any
+    rate: _Rate
 
     def advance(self, summary: dict[str, Any]) -> None:
-        self._rows += summary.get("rows", 0)
-        self._bytes += summary.get("bytes", 0)
-        seconds = max(time.monotonic() - self._start, 1e-6)
-        self._bar.update(self._task, advance=1, rates=_rates(self._rows, self._bytes, seconds).removeprefix(", "))
+        self.rate.count(summary)
+        self.bar.advance(self.task)
 
 
 @contextmanager
@@ -90,12 +107,15 @@ def _bar(name: str, items: int) -> Iterator[Stage]:
     from rich import progress
     from rich.console import Console
 
+    console = Console(stderr=True)
+    least, most = BAR
     columns = (
-        progress.TextColumn("{task.description:<28}"),
-        progress.BarColumn(),
+        progress.TextColumn("{task.description:<20}"),
+        progress.BarColumn(bar_width=max(least, min(most, console.width - BESIDE_BAR))),
         progress.MofNCompleteColumn(),
-        progress.TimeRemainingColumn(),
-        progress.TextColumn("{task.fields[rates]}"),
+        progress.TimeRemainingColumn(compact=True),
+        progress.TextColumn("left, {task.fields[rate]}"),
     )
-    with progress.Progress(*columns, console=Console(stderr=True)) as bar:
-        yield _Bar(bar, bar.add_task(name, total=items, rates=""))
+    with progress.Progress(*columns, console=console) as bar:
+        rate = _Rate()  # the bar formats it anew at every refresh
+        yield _Bar(bar, bar.add_task(name, total=items, rate=rate), rate)

@@ -181,7 +181,7 @@ class Runner:
             self._count_slices(name, [read_slice(self.store.folder(key)) for key in keys.values()])
             self.steps[name].update(found.counts)
             self.seconds[name] = time.monotonic() - start
-            self.progress.note(f"{name}: {found.decided.num_rows:,} rows dropped, {self.seconds[name]:.1f} s")
+            self.progress.note(f"{name}: {found.decided.num_rows:,} dropped, {self.seconds[name]:.1f} s")
 
     def _split(self, items: Sequence[ItemState], part: SegmentPlan) -> tuple[list[npt.NDArray[np.int8]], list[npt.NDArray[np.int64]]]:
         """For each item: the split number of each row (LEAVES where it has been dropped) and the bytes of each row."""
