@@ -7,6 +7,7 @@ GristmillError
  │   └─ SuiteError                          2   an expectation suite that can't be evaluated as written
  ├─ InputError (OSError)                    2   an input that can't be read
  │   ├─ InputNotFoundError (FileNotFoundError)
+ │   ├─ StoreUnreachableError (ConnectionError)  3   a store that gives no answer; trying again later may help
  │   └─ SchemaMismatchError (TypeError)     2   two inputs whose types can't be brought together
  ├─ MissingDependencyError (ImportError)    2   an optional package or program: says how to install it
  ├─ DatasetError
@@ -79,6 +80,12 @@ class InputError(GristmillError, OSError):
 
 class InputNotFoundError(InputError, FileNotFoundError):
     """A path or glob that matches nothing."""
+
+
+class StoreUnreachableError(InputError, ConnectionError):
+    """A store that gives no answer."""
+
+    exit_status = 3
 
 
 class SchemaMismatchError(InputError, TypeError):

@@ -1,0 +1,256 @@
+"""A whole Airflow on this machine, without containers: `python -m gristmill.airflow.local start|stop`. For trying things out, and for tests.
+
+It listens on 127.0.0.1 only and keeps all that it has in one folder (`.airflow`): database (SQLite), logs, example project.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+START_SECONDS = 180.0
+STOP_SECONDS = 30.0
+USER = "admin"
+
+
+@dataclass(frozen=True)
+class LocalAirflow:
+    """`airflow standalone` with its home, DAG folder, project and port."""
+
+    home: Path
+    dags: Path
+    project: Path
+    port: int
+
+    @property
+    def url(self) -> str:
+        """Of the web page."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables of all its processes. Those that the caller has set for Airflow and gristmill count more."""
+        ours = {
+            "AIRFLOW_HOME": str(self.home),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(self.dags),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+            "AIRFLOW__CORE__PARALLELISM": "4",
+            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
+            "AIRFLOW__API__HOST": "127.0.0.1",
+            "AIRFLOW__API__PORT": str(self.port),
+            "AIRFLOW__API__BASE_URL": self.url,
+            "AIRFLOW__API__WORKERS": "1",
+            "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(self.port + 1),
+            "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(self.port + 2),
+            "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "20",
+            "AIRFLOW__API_AUTH__JWT_SECRET": self._secret("jwt"),
+            "AIRFLOW__API__SECRET_KEY": self._secret("session"),
+            "GRISTMILL_FOLDER": str(self.project),
+            "PATH": os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)]),
+        }
+        return {
+            **os.environ,
+            **ours,
+            **{name: value for name, value in os.environ.items() if name.startswith(("AIRFLOW__", "GRISTMILL_"))},
+        }
+
+    @property
+    def password(self) -> str:
+        """Of the user `admin`; made at the first start."""
+        return str(json.loads((self.home / "simple_auth_manager_passwords.json.generated").read_text())[USER])
+
+    def airflow(self, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        """What `airflow ARGUMENTS` said."""
+        command = [sys.executable, "-m", "airflow", *arguments]
+        return subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, timeout=timeout, check=False
+        )
+
+    def start(self) -> None:
+        """Returns when it answers and all its parts are healthy.
+
+        Raises:
+            RuntimeError: it ended, or isn't there in time; what it logged last is in the text.
+        """
+        self.home.mkdir(parents=True, exist_ok=True)
+        with open(self.home / "standalone.log", "ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "airflow", "standalone"],
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        (self.home / "standalone.pid").write_text(str(process.pid))
+        try:
+            wait_for(self.healthy, START_SECONDS, alive=lambda: process.poll() is None)
+        except TimeoutError as error:
+            self.stop()
+            lines = (self.home / "standalone.log").read_text(errors="replace").splitlines()[-15:]
+            raise RuntimeError(f"Airflow did not start: {error}\n" + "\n".join(lines)) from error
+
+    def stop(self) -> bool:
+        """Whether it ran; all of its processes are gone then, and those of its tasks too."""
+        path = self.home / "standalone.pid"
+        try:
+            group = int(path.read_text())
+        except FileNotFoundError:
+            return False
+        was = is_ours(group)
+        if was:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(group, number)
+                with contextlib.suppress(TimeoutError):
+                    wait_for(lambda: not group_alive(group), STOP_SECONDS / 3)
+                    break
+        path.unlink(missing_ok=True)
+        return was
+
+    def healthy(self) -> bool:
+        """Whether scheduler, triggerer and DAG processor have been heard of lately."""
+        try:
+            with urllib.request.urlopen(f"{self.url}/api/v2/monitor/health", timeout=5) as answer:  # noqa: S310  our own address
+                parts = json.load(answer)
+        except (OSError, json.JSONDecodeError):
+            return False
+        return all(
+            (parts.get(name) or {}).get("status") == "healthy"
+            for name in ("metadatabase", "scheduler", "triggerer", "dag_processor")
+        )
+
+    def request(self, method: str, path: str, body: Any = None) -> Any:
+        """The JSON that the REST API answers; its errors as urllib's HTTPError with the text in the message."""
+        return call(method, f"{self.url}/api/v2/{path}", body, self._token())
+
+    def _token(self) -> str:
+        return str(
+            call("POST", f"{self.url}/auth/token", {"username": USER, "password": self.password})["access_token"]
+        )
+
+    def _secret(self, name: str) -> str:
+        """A secret that all processes share; made once."""
+        path = self.home / f"{name}.secret"
+        if not path.exists():
+            self.home.mkdir(parents=True, exist_ok=True)
+            with open(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w") as file:
+                file.write(secrets.token_hex(32))
+        return path.read_text()
+
+
+def call(method: str, url: str, body: Any = None, token: str | None = None) -> Any:
+    """The JSON of an answer; None for an empty one."""
+    headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
+    request = urllib.request.Request(url, None if body is None else json.dumps(body).encode(), headers, method=method)  # noqa: S310  our own address
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+            text = answer.read()
+    except urllib.error.HTTPError as error:
+        raise RuntimeError(f"{method} {url}: {error.code} {error.read().decode(errors='replace')[:500]}") from error
+    return json.loads(text) if text else None
+
+
+def wait_for(
+    done: Callable[[], Any], seconds: float, alive: Callable[[], bool] = lambda: True, every: float = 0.5
+) -> Any:
+    """What `done` gives once it is true.
+
+    Raises:
+        TimeoutError: not in time, or what it waits for is no longer alive.
+    """
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := done():
+            return found
+        if not alive():
+            raise TimeoutError("it has ended")
+        time.sleep(every)
+    raise TimeoutError(f"not within {seconds:.0f} s")
+
+
+def group_alive(group: int) -> bool:
+    """Whether a process of the group is running; a zombie is not."""
+    return any(
+        _group_of(process) == group and process.status() != psutil.STATUS_ZOMBIE for process in psutil.process_iter()
+    )
+
+
+def is_ours(pid: int) -> bool:
+    """Whether the process is an `airflow standalone`, not another one that got its number since."""
+    try:
+        return "standalone" in psutil.Process(pid).cmdline()
+    except psutil.Error:
+        return False
+
+
+def _group_of(process: psutil.Process) -> int | None:
+    try:
+        return os.getpgid(process.pid)
+    except ProcessLookupError:
+        return None
+
+
+def free_port(first: int) -> int:
+    """The first of a few ports from `first` on that is free, with the two after it."""
+    for port in range(first, first + 100, 3):
+        with contextlib.ExitStack() as stack:
+            try:
+                for number in range(port, port + 3):
+                    stack.enter_context(socket.socket()).bind(("127.0.0.1", number))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError(f"no free port from {first} on")
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m gristmill.airflow.local", description=__doc__)
+    parser.add_argument("do", choices=["start", "stop"])
+    parser.add_argument("--home", default=".airflow", help="folder of all that it keeps")
+    parser.add_argument("--dags", default="airflow_dags", help="folder of DAG files")
+    parser.add_argument("--port", type=int, default=8080, help="of the web page; the next free one where it is taken")
+    given = parser.parse_args()
+    home = Path(given.home).resolve()
+    if given.do == "stop":
+        print("stopped" if LocalAirflow(home, Path(), Path(), 0).stop() else "it was not running")
+        return
+    running = home / "standalone.pid"
+    if running.exists() and is_ours(int(running.read_text())):
+        raise SystemExit(f"it is running already (process {running.read_text()}); `make airflow-stop` stops it")
+    from gristmill.airflow.example import make_project
+
+    made = LocalAirflow(home, Path(given.dags).resolve(), make_project(home / "project"), free_port(given.port))
+    print("starting Airflow; the first time this takes a minute", flush=True)
+    made.start()
+    print(f"""
+Airflow is at   {made.url}
+login           {USER} / {made.password}
+project         {made.project}      pipelines, suites, mixes and raw data: edit them
+log             {home / "standalone.log"}
+
+gristmill_etl has begun its run for yesterday; gristmill_validate and gristmill_training_ready follow it.
+stop it with    make airflow-stop""")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""The command line as a process: its log line by line, its JSON at the end, all of its processes gone when it is stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+GRACE = 20.0  # seconds from SIGTERM to SIGKILL
+TAIL = 30  # lines of the log that are kept for the error
+GUARD = os.path.join(os.path.dirname(__file__), "guard.py")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a command ended. result: the JSON object on its stdout, None without one. tail: the last lines of its log."""
+
+    command: Sequence[str]
+    status: int
+    result: dict[str, Any] | None
+    tail: Sequence[str]
+
+    @property
+    def error(self) -> str:
+        """What the command said last: from its line `gristmill: ...` on, where there is one."""
+        lines = list(self.tail)
+        starts = [number for number, line in enumerate(lines) if line.startswith("gristmill: ")]
+        return "\n".join(lines[starts[-1] :] if starts else lines[-5:]).removeprefix("gristmill: ")
+
+
+class Process:
+    """One command, to be run once. It ends with the process that started it, however that ends."""
+
+    def __init__(self, command: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: str | None = None) -> None:
+        self.command = list(command)
+        self._env = {**os.environ, **(env or {})}
+        self._cwd = cwd
+        self._guard: subprocess.Popen[bytes] | None = None
+        self.was_stopped = False
+
+    def run(self, log: Callable[[str], None]) -> Finished:
+        """The end of the command; each line that it writes to stderr is given to `log` at once."""
+        tail: deque[str] = deque(maxlen=TAIL)
+        with tempfile.TemporaryFile() as output:
+            self._guard = subprocess.Popen(
+                [sys.executable, "-I", "-S", GUARD, str(GRACE), *self.command],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.PIPE,
+                env=self._env,
+                cwd=self._cwd,
+                start_new_session=True,
+            )
+            if self.was_stopped:  # asked to stop while it was being started
+                self.stop()
+            with self._guard as guard:
+                assert guard.stderr is not None
+                try:
+                    for raw in guard.stderr:
+                        line = raw.decode(errors="backslashreplace").rstrip()
+                        tail.append(line)
+                        log(line)
+                finally:
+                    if sys.exc_info()[0] is not None:
+                        self.stop()
+                    status = guard.wait()
+            output.seek(0)
+            text = output.read().decode(errors="replace").strip()
+        return Finished(self.command, status, _parse(text), list(tail))
+
+    def stop(self) -> None:
+        """Asks the command and all that it started to end; returns at once. The guard sees to it."""
+        self.was_stopped = True
+        if self._guard is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._guard.pid, signal.SIGTERM)
+
+
+def command_line(arguments: Sequence[str], python: str | None = None) -> list[str]:
+    """`gristmill ARGUMENTS --json` in the environment of `python`, a path; None is the one that this runs in."""
+    return [python or sys.executable, "-m", "gristmill.cli.main", *map(str, arguments), "--json"]
+
+
+def _parse(text: str) -> dict[str, Any] | None:
+    if not text:
+        return None
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError:
+        return None
+    return found if isinstance(found, dict) else None

@@ -1,0 +1,123 @@
+"""The project folder of the DAGs: pipeline files, suites and mixes, read as plain YAML. What is wrong in a pipeline file gristmill itself says."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from gristmill.airflow.summaries import absolute
+
+PIPELINES, SUITES, MIXES = "pipelines", "suites", "mixes"
+
+
+@dataclass(frozen=True)
+class PipelineFile:
+    """A pipeline file, as the tasks of a run need it.
+
+    settings: KEY=VALUE for `--set`: `{date}` and `{hour}` in the file's texts replaced by those of the run. asset: the name of the dataset's asset,
+    its path in the project up to the first `{`, so that all partitions are one asset.
+    """
+
+    name: str
+    path: str
+    output: str | None
+    asset: str | None
+    suite: str | None
+    settings: list[str]
+
+    def as_arguments(self) -> dict[str, Any]:
+        """The arguments of the group of tasks that the file is mapped to."""
+        return {name: getattr(self, name) for name in ("name", "path", "asset", "suite", "settings")}
+
+
+def find_pipelines(folder: Path, pattern: str | None = None) -> list[str]:
+    """The pipeline files that a pattern names, sorted: a path, or a glob of `pipelines/`. A plain path that doesn't exist is given back as it is."""
+    where = absolute(pattern or "*.yaml", str(folder / PIPELINES))
+    found = sorted(glob.glob(where, recursive=True))
+    if found or glob.has_magic(where):
+        return found
+    in_project = absolute(pattern or "", str(folder))
+    return [in_project if os.path.exists(in_project) else where]
+
+
+def read_pipeline(
+    path: str, folder: Path, moment: datetime, overrides: dict[str, str | None] | None = None
+) -> PipelineFile:
+    """The file as a run at `moment` needs it. overrides: `suite` and `destination` where they are given. One that isn't YAML is left to `gristmill plan`."""
+    import yaml
+
+    given = overrides or {}
+    try:
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        data = None
+    data = _mapping(data)
+    output = _mapping(data.get("output"))
+    where = given.get("destination") or output.get("path")
+    settings = [
+        f"{key}={json.dumps(fill(text, moment))}"
+        for key, text in _texts(data)
+        if fill(text, moment) != text and key != "output.path"
+    ]
+    if isinstance(where, str) and (given.get("destination") or fill(where, moment) != where):
+        settings.append(f"output.path={json.dumps(fill(where, moment))}")
+    name = str(data.get("name") or Path(path).stem)
+    checks = _mapping(data.get("validate"))
+    return PipelineFile(
+        name=name,
+        path=path,
+        output=fill(where, moment) if isinstance(where, str) else None,
+        asset=where.partition("{")[0].rstrip("/") if isinstance(where, str) else None,
+        suite=given.get("suite") or checks.get("suite") or find_suite(folder, name),
+        settings=settings,
+    )
+
+
+def find_suite(folder: Path, name: str) -> str | None:
+    """`suites/NAME.json` of the project, if it is there."""
+    path = folder / SUITES / f"{name}.json"
+    return str(path) if path.is_file() else None
+
+
+def read_mixes(folder: Path, pattern: str | None = None) -> list[dict[str, Any]]:
+    """The mixes of the project: name, path, and whatever the file says. A file that isn't a mix has `error` instead."""
+    import yaml
+
+    found = []
+    for path in sorted(glob.glob(absolute(pattern or "*.yaml", str(folder / MIXES)))):
+        entry: dict[str, Any] = {"name": Path(path).stem, "path": path}
+        try:
+            data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            entry["datasets"] = [str(each["data"]) for each in data["datasets"]]
+            entry["stream"], entry["command"] = dict(data.get("stream") or {}), data.get("command")
+        except (OSError, yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError, AttributeError) as error:
+            entry["error"] = f"'{path}' is not a mix file: it needs datasets, each with data and weight ({error})"
+        found.append(entry)
+    return found
+
+
+def fill(text: str, moment: datetime) -> str:
+    """The text with `{date}` (2026-01-31) and `{hour}` (00 to 23) of the moment."""
+    return text.replace("{date}", moment.strftime("%Y-%m-%d")).replace("{hour}", moment.strftime("%H"))
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _texts(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """(dotted path, text) of every string in it."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _texts(item, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _texts(item, f"{path}.{number}" if path else str(number))

@@ -1,0 +1,59 @@
+"""A page of Airflow's own server that shows the reports of datasets, to users who are logged in."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any
+
+from airflow.plugins_manager import AirflowPlugin
+
+from gristmill.airflow.links import PREFIX
+
+
+def report_path(path: str) -> str | None:
+    """The real path of a report: an .html file in the folder `reports` of a dataset; None for any other."""
+    real = os.path.realpath(path)
+    folder, name = os.path.split(real)
+    dataset = os.path.dirname(folder)
+    good = (
+        name.endswith(".html")
+        and os.path.basename(folder) == "reports"
+        and os.path.isdir(os.path.join(dataset, "manifests"))
+    )
+    return real if good and os.path.isfile(real) else None
+
+
+def make_app() -> Any:
+    """The web application behind `/gristmill`."""
+    from airflow.api_fastapi.core_api.security import get_user
+    from fastapi import Depends, FastAPI, HTTPException
+    from fastapi.responses import FileResponse
+
+    app = FastAPI(title="gristmill", docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.get("/report")
+    def report(path: str, _user: Annotated[Any, Depends(get_user)]) -> FileResponse:
+        found = report_path(path)
+        if found is None:
+            raise HTTPException(404, "no report of a dataset on this machine")
+        # whatever a report holds came from data: no script of it may run with the reader's login
+        return FileResponse(
+            found,
+            media_type="text/html",
+            headers={
+                "Content-Security-Policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+            },
+        )
+
+    return app
+
+
+class GristmillPlugin(AirflowPlugin):
+    """Shows reports under `/gristmill/report`."""
+
+    name = "gristmill"
+
+    @property
+    def fastapi_apps(self) -> list[Any]:
+        """Made when it is asked for, which only the server does: every other process of Airflow loads plugins too."""
+        return [{"app": make_app(), "url_prefix": PREFIX, "name": "gristmill"}]

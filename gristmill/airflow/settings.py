@@ -1,0 +1,68 @@
+"""The settings of the DAGs: environment variables `GRISTMILL_*`, read when a DAG file is parsed. No database, no network."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the four DAGs are told from outside.
+
+    folder: the project, with `pipelines/*.yaml`, `suites/*.json` and `mixes/*.yaml`; relative paths in them are relative to it.
+    python: of the environment that gristmill runs in; None is Airflow's own. pool: of the tasks that work on data.
+    conn_id: the Connection whose credentials the commands get. retry_delay: seconds before the first retry; doubled each time, at most an hour.
+    keep: versions that maintenance leaves. parallel: pipelines of one DAG that run at once (each uses all cores).
+    """
+
+    folder: Path
+    python: str | None
+    pool: str
+    conn_id: str | None
+    etl_schedule: str
+    maintenance_schedule: str
+    retries: int
+    retry_delay: float
+    keep: int
+    parallel: int
+
+    @property
+    def default_args(self) -> dict[str, Any]:
+        """The defaults of every task."""
+        from gristmill.airflow.alerts import alert
+
+        return {
+            "owner": "gristmill",
+            "retries": self.retries,
+            "retry_delay": timedelta(seconds=self.retry_delay),
+            "retry_exponential_backoff": True,
+            "max_retry_delay": timedelta(hours=1),
+            "on_failure_callback": alert,
+        }
+
+    @property
+    def process(self) -> dict[str, Any]:
+        """The arguments that every gristmill operator gets."""
+        return {"python": self.python, "cwd": str(self.folder), "conn_id": self.conn_id}
+
+
+def settings() -> Settings:
+    """The settings as the environment has them now."""
+    get = os.environ.get
+    home = Path(get("AIRFLOW_HOME") or Path.home() / "airflow")
+    return Settings(
+        folder=Path(get("GRISTMILL_FOLDER") or home / "gristmill"),
+        python=get("GRISTMILL_PYTHON") or None,
+        pool=get("GRISTMILL_POOL") or "default_pool",
+        conn_id=get("GRISTMILL_CONN_ID") or None,
+        etl_schedule=get("GRISTMILL_ETL_SCHEDULE") or "@daily",
+        maintenance_schedule=get("GRISTMILL_MAINTENANCE_SCHEDULE") or "@weekly",
+        retries=int(get("GRISTMILL_RETRIES") or 3),
+        retry_delay=float(get("GRISTMILL_RETRY_SECONDS") or 60),
+        keep=int(get("GRISTMILL_KEEP") or 10),
+        parallel=int(get("GRISTMILL_PARALLEL") or 1),
+    )

@@ -1,0 +1,80 @@
+"""The last steps before training: the loader streams the mix, then the training command runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import Context
+from airflow.sdk.exceptions import AirflowSkipException
+
+from gristmill.airflow.operators import GristmillOperator
+from gristmill.airflow.tasks import write_text
+
+
+class GristmillStreamCheckOperator(GristmillOperator):
+    """steps, rows, columns and the first batches' rows of a mix or dataset, streamed as training will. Fails where the loader refuses it.
+
+    stream: arguments of `gristmill.stream`, such as {"split": "train", "global_batch_size": 512}. batches: how many are read.
+    """
+
+    template_fields: Sequence[str] = (*GristmillOperator.template_fields, "mix", "stream")
+
+    def __init__(self, *, mix: str, stream: Mapping[str, Any] | None = None, batches: int = 4, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.mix = mix
+        self.stream = stream
+        self.batches = batches
+
+    def execute(self, context: Context) -> Any:
+        """See the class."""
+        options = json.dumps(dict(self.stream or {}))
+        command = [
+            self.python or sys.executable,
+            "-m",
+            "gristmill.airflow.stream_check",
+            self.mix,
+            str(self.batches),
+            options,
+        ]
+        found = self.start(command, f"read {self.batches} batches of {self.mix}").result or {}
+        self.log.info("%s", found)
+        return found
+
+
+class GristmillTrainOperator(GristmillOperator):
+    """The mix that was trained on. command: a line without a shell, such as `torchrun --nproc-per-node=2 train.py`; without one the task is skipped.
+
+    The command finds the mix's file in GRISTMILL_MIX and the stream's arguments, as JSON, in GRISTMILL_STREAM, and programs of `python`'s environment
+    first in PATH. A retry starts it again: it should resume from its own checkpoint.
+    """
+
+    template_fields: Sequence[str] = (*GristmillOperator.template_fields, "command_text", "mix", "stream")
+
+    def __init__(
+        self, *, command: str | None, mix: str, stream: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.command_text = command
+        self.mix = mix
+        self.stream = stream
+
+    def execute(self, context: Context) -> Any:
+        """See the class."""
+        if self.command_text in (None, "", "None"):
+            raise AirflowSkipException(f"no training command: {self.mix} is ready")
+        programs = os.path.dirname(self.python or sys.executable)
+        env = {
+            "GRISTMILL_MIX": self.mix,
+            "GRISTMILL_STREAM": json.dumps(dict(self.stream or {})),
+            "PATH": os.pathsep.join([programs, os.environ.get("PATH", os.defpath)]),
+        }
+        line = shlex.split(str(self.command_text))
+        self.start(["/usr/bin/env", *line], shlex.join(line), env=env)
+        write_text(Path(self.mix).with_suffix(".trained"), "")
+        return {"mix": self.mix, "command": self.command_text}
