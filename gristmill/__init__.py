@@ -12,19 +12,35 @@ if TYPE_CHECKING:
     from gristmill.pipelines.model import Pipeline
     from gristmill.pipelines.run import RunResult, plan, run
     from gristmill.storage.dataset import Dataset, open_dataset
+    from gristmill.validators.api import validate
+    from gristmill.validators.verdict import Verdict
 
 _PUBLIC = {
     "Dataset": "gristmill.storage.dataset",
     "Pipeline": "gristmill.pipelines.model",
     "RunResult": "gristmill.pipelines.run",
+    "Verdict": "gristmill.validators.verdict",
     "apply": "gristmill.pipelines.frames",
     "near_duplicates": "gristmill.pipelines.frames",
     "open_dataset": "gristmill.storage.dataset",
     "plan": "gristmill.pipelines.run",
     "run": "gristmill.pipelines.run",
+    "validate": "gristmill.validators.api",
 }
 
-__all__ = ["Dataset", "Pipeline", "RunResult", "__version__", "apply", "near_duplicates", "open_dataset", "plan", "run"]
+__all__ = [
+    "Dataset",
+    "Pipeline",
+    "RunResult",
+    "Verdict",
+    "__version__",
+    "apply",
+    "near_duplicates",
+    "open_dataset",
+    "plan",
+    "run",
+    "validate",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -32,12 +32,13 @@ def column_chart(column: ColumnProfile, before: ColumnProfile | None = None) -> 
 
 def histogram(column: ColumnProfile, numbers: Numbers, before: Numbers | None) -> str:
     """Shares of the rows in equal bins; the line is the version before. Values far outside the quartiles are left out of the picture and counted."""
-    low, high = _window(numbers)
-    edges = np.linspace(low, high, BINS + 1)
+    windows = [_window(each) for each in (numbers, before) if each is not None and each.count]
+    low, high = min(window[0] for window in windows), max(window[1] for window in windows)
+    edges = _edges(low, high, whole=column.kind in ("text", "list", "binary") or "int" in column.type)
     now = _shares(numbers.points, edges)
     old = _shares(before.points, edges) if before is not None and before.count else None
     top = max(float(now.max()), float(old.max()) if old is not None else 0.0) or 1.0
-    step = WIDTH / BINS
+    step = WIDTH / len(now)
     body = "".join(
         f'<rect x="{i * step:.1f}" y="{HEIGHT * (1 - share / top):.1f}" width="{step - 1:.1f}" height="{HEIGHT * share / top:.1f}" class="now"/>'
         for i, share in enumerate(now)
@@ -97,6 +98,15 @@ def _window(numbers: Numbers) -> tuple[float, float]:
         if reach > 0:
             low, high = max(low, numbers.fences[0] - 1.5 * reach), min(high, numbers.fences[1] + 1.5 * reach)
     return (low, high) if high > low else (low - 0.5, low + 0.5)
+
+
+def _edges(low: float, high: float, *, whole: bool) -> F64:
+    """The edges of at most BINS equal bins; of whole numbers each has as many."""
+    if not whole:
+        return np.linspace(low, high, BINS + 1)
+    low, high = math.floor(low), math.ceil(high)
+    width = -(-(high - low + 1) // BINS)
+    return low - 0.5 + width * np.arange(-(-(high - low + 1) // width) + 1, dtype=np.float64)
 
 
 def _shares(points: tuple[F64, F64], edges: F64) -> F64:

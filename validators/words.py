@@ -15,7 +15,7 @@ def describe(kind: str, kwargs: Mapping[str, Any]) -> str:
     mostly = kwargs.get("mostly")
     if isinstance(mostly, (int, float)) and mostly < 1:
         text += (
-            f", in at least {mostly:.4g} of the rows"
+            f", in at least {100 * mostly:.2g} % of the rows"
             if mostly < 0.01
             else f", in at least {100 * mostly:.4g} % of the rows"
         )
@@ -112,6 +112,7 @@ _WORDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
         "column_median_to_be_between": "the median of {column} is {bounds}",
         "column_sum_to_be_between": "the sum of {column} is {bounds}",
         "column_stdev_to_be_between": "the standard deviation of {column} is {bounds}",
+        "column_quantile_values_to_be_between": "the quantiles of {column} lie in their ranges",
         "column_min_to_be_between": "the least {column} is {bounds}",
         "column_max_to_be_between": "the greatest {column} is {bounds}",
         "column_unique_value_count_to_be_between": "the number of different values of {column} is {bounds}",

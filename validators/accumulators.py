@@ -1,0 +1,237 @@
+"""Mergeable states over batches. Each sees all rows once, in any cut; parts are merged in the order of their rows."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gristmill.validators.columns import Mask, View
+from gristmill.validators.rows import RowSet
+
+Fields = dict[str, Any]
+"""What a state is kept as: plain JSON values, numpy arrays, Arrow arrays, RowSets."""
+
+
+class Accumulator(ABC):
+    """A state. `columns` are those that its batches must have."""
+
+    columns: tuple[str, ...] = ()
+
+    @abstractmethod
+    def update(self, view: View) -> None:
+        """Takes rows in, which follow those it has."""
+
+    @abstractmethod
+    def merge(self, later: Self) -> None:
+        """Takes in the state of rows that follow its own."""
+
+    def save(self) -> Fields | None:
+        """The state as fields, None if it can't be kept. Row numbers as they are."""
+        return None
+
+    def load(self, fields: Fields, first: int) -> None:
+        """Becomes the state of `save`; `first` is added to row numbers."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Lets temporary files go."""
+
+
+class Rows(Accumulator):
+    """How many rows, and of a column how many are not null."""
+
+    def __init__(self, column: str | None = None) -> None:
+        self.columns = (column,) if column is not None else ()
+        self.count = self.nonnull = 0
+
+    def update(self, view: View) -> None:
+        self.count += view.rows
+        self.nonnull += view.column(self.columns[0]).nonnull if self.columns else view.rows
+
+    def merge(self, later: Self) -> None:
+        self.count += later.count
+        self.nonnull += later.nonnull
+
+    def save(self) -> Fields:
+        return {"count": self.count, "nonnull": self.nonnull}
+
+    def load(self, fields: Fields, first: int) -> None:
+        self.count, self.nonnull = fields["count"], fields["nonnull"]
+
+
+class Failing(Accumulator):
+    """The rows that a check doesn't expect.
+
+    check(view) -> (considered rows: (rows,) bool or None for all; unexpected: (rows,) bool or None for none; nothing unexpected outside `considered`).
+    """
+
+    def __init__(self, columns: Sequence[str], check: Callable[[View], tuple[Mask | None, Mask | None]]) -> None:
+        self.columns = tuple(dict.fromkeys(columns))
+        self._check = check
+        self.count = self.considered = 0
+        self.rows = RowSet()
+
+    def update(self, view: View) -> None:
+        considered, unexpected = self._check(view)
+        self.count += view.rows
+        self.considered += view.rows if considered is None else int(np.count_nonzero(considered))
+        if unexpected is not None and unexpected.any():
+            self.rows.add(view.numbers(unexpected))
+
+    def merge(self, later: Self) -> None:
+        self.count += later.count
+        self.considered += later.considered
+        self.rows = self.rows.union(later.rows)
+
+    def save(self) -> Fields:
+        return {"count": self.count, "considered": self.considered, "rows": self.rows}
+
+    def load(self, fields: Fields, first: int) -> None:
+        self.count, self.considered = fields["count"], fields["considered"]
+        self.rows = fields["rows"].moved(first)
+
+
+class Steps(Accumulator):
+    """The rows whose value isn't above (below) the non-null value before it: carries the last value from batch to batch."""
+
+    def __init__(self, column: str, *, up: bool, strictly: bool) -> None:
+        self.columns = (column,)
+        self._up, self._strictly = up, strictly
+        self.count = self.considered = 0
+        self.rows = RowSet()
+        self.first: Any = None
+        self.first_row = -1
+        self.last: Any = None
+
+    def update(self, view: View) -> None:
+        column = view.column(self.columns[0])
+        if column.kind in ("int", "float", "timestamp", "date", "duration"):
+            values: npt.NDArray[Any] = column.numbers
+        elif column.kind == "bool":
+            values = column.numbers.astype(np.int8)
+        else:
+            values = column.objects
+            if len(values):
+                values[0] - values[0]  # what has no difference is an error, text among it, as in Great Expectations
+        self.count += view.rows
+        self.considered += len(values)
+        if not len(values):
+            return
+        rows = view.numbers(column.valid)
+        if self.first_row >= 0 and self._wrong(self.last, values[0]):
+            self.rows.add(rows[:1])
+        if self.first_row < 0:
+            self.first, self.first_row = values[0], int(rows[0])
+        self.rows.add(rows[1:][self._wrong(values[:-1], values[1:])])
+        self.last = values[-1]
+
+    def _wrong(self, before: Any, after: Any) -> Any:
+        if self._up:
+            return ~(after > before) if self._strictly else (after < before)
+        return ~(after < before) if self._strictly else (after > before)
+
+    def merge(self, later: Self) -> None:
+        self.count += later.count
+        self.considered += later.considered
+        if later.first_row < 0:
+            return
+        self.rows = self.rows.union(later.rows)
+        if self.first_row < 0:
+            self.first, self.first_row = later.first, later.first_row
+        elif self._wrong(self.last, later.first):
+            self.rows.add([later.first_row])
+        self.last = later.last
+
+    def save(self) -> Fields | None:
+        if isinstance(self.last, np.generic) or self.last is None:
+            ends = np.array([] if self.last is None else [self.first, self.last])
+            return {"count": self.count, "considered": self.considered, "rows": self.rows, "at": self.first_row, "ends": ends}
+        return None
+
+    def load(self, fields: Fields, first: int) -> None:
+        self.count, self.considered = fields["count"], fields["considered"]
+        self.rows = fields["rows"].moved(first)
+        if len(fields["ends"]):
+            self.first, self.last = fields["ends"]
+            self.first_row = fields["at"] + first
+
+
+class Present(Accumulator):
+    """Which of some values occur in a column: (values,) bool."""
+
+    def __init__(self, column: str, values: Sequence[Any], index: Callable[[Any], npt.NDArray[np.int64]]) -> None:
+        self.columns = (column,)
+        self._index = index
+        self.found = np.zeros(len(values), bool)
+
+    def update(self, view: View) -> None:
+        if not self.found.all():
+            self.found[self._index(view.column(self.columns[0]))] = True
+
+    def merge(self, later: Self) -> None:
+        self.found |= later.found
+
+    def save(self) -> Fields:
+        return {"found": self.found}
+
+    def load(self, fields: Fields, first: int) -> None:
+        self.found = fields["found"]
+
+
+class Counts(Accumulator):
+    """How often each non-null value of a column occurs, in order of first occurrence. Memory grows with the distinct values."""
+
+    def __init__(self, column: str) -> None:
+        self.columns = (column,)
+        self.counts: dict[Any, int] = {}
+
+    def update(self, view: View) -> None:
+        column = view.column(self.columns[0])
+        if column.array is not None and column.kind != "object":
+            pairs = pc.value_counts(column.array if column.valid is None else column.array.filter(pa.array(column.valid)))
+            values, numbers = pairs.field("values").to_pylist(), pairs.field("counts").to_pylist()
+        else:
+            values, numbers = list(column.objects), [1] * column.nonnull
+        for value, number in zip(values, numbers, strict=True):
+            self.counts[value] = self.counts.get(value, 0) + number
+
+    def merge(self, later: Self) -> None:
+        for value, number in later.counts.items():
+            self.counts[value] = self.counts.get(value, 0) + number
+
+
+class Histogram(Accumulator):
+    """How many non-null numbers lie in each bin, closed on the left, the last on both sides, as numpy counts them; and below and above all."""
+
+    def __init__(self, column: str, bins: Sequence[float]) -> None:
+        self.columns = (column,)
+        self._bins = np.asarray(bins)
+        self.counts = np.zeros(len(bins) - 1, np.int64)
+        self.below = self.above = self.nonnull = 0
+
+    def update(self, view: View) -> None:
+        column = view.column(self.columns[0])
+        numbers = column.objects.astype(np.float64) if column.kind == "object" else column.numbers
+        self.counts += np.histogram(numbers, self._bins)[0]
+        self.below += int(np.count_nonzero(numbers < self._bins[0]))
+        self.above += int(np.count_nonzero(numbers > self._bins[-1]))
+        self.nonnull += len(numbers)
+
+    def merge(self, later: Self) -> None:
+        self.counts += later.counts
+        self.below += later.below
+        self.above += later.above
+        self.nonnull += later.nonnull
+
+    def save(self) -> Fields:
+        return {"counts": self.counts, "below": self.below, "above": self.above, "nonnull": self.nonnull}
+
+    def load(self, fields: Fields, first: int) -> None:
+        self.counts, self.below, self.above = fields["counts"], fields["below"], fields["above"]
+        self.nonnull = fields["nonnull"]

@@ -1,0 +1,201 @@
+"""The evaluator: what is known without reading, one pass over the rest, a second where an expectation needs it, then the results."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gristmill.validators.columns import View
+from gristmill.validators.expectations.base import Found, Outcome, Setting
+from gristmill.validators.footers import from_footer
+from gristmill.validators.formats import ResultFormat
+from gristmill.validators.handover import evaluate_with_gx
+from gristmill.validators.inputs import Data
+from gristmill.validators.passes import States, merge, scan
+from gristmill.validators.plan import Key, Planned, Task, plan_suite, problem, tasks_of
+from gristmill.validators.rows import RowSet
+from gristmill.validators.states import StateStore, store_of
+from gristmill.validators.suites import Suite
+from gristmill.validators.verdict import Verdict
+
+FOOTER, STATE, ONE, TWO = "footer", "state", "one pass", "two passes"
+
+
+def evaluate(
+    data: Data, suite: Suite, form: ResultFormat, *, states: bool = True, threads: int | None = None, memory: int = 1 << 28
+) -> Verdict:
+    """The verdict on the data. Arguments are those of `api.validate`.
+
+    Raises:
+        SuiteError: a suite that can't be evaluated as written.
+    """
+    started = time.perf_counter()
+    threads = threads or len(os.sched_getaffinity(0))
+    setting = Setting(data, form, memory, threads, _again(data))
+    planned = plan_suite(suite, data)
+    first = tasks_of(planned, setting, lambda one: one.model.needs(setting) if one.model else {})
+    known, sources = _first_pass(data, first, threads, store_of(data) if states else None)
+    for one in planned:
+        _take_errors(one, one.keys.values(), known)
+    second = tasks_of(
+        planned, setting, lambda one: one.model.needs_again(setting, _found(one, known)) if one.model else {}, again=True
+    )
+    if second:
+        _merged(scan(data, second, data.pieces(), threads), known)
+        for one in planned:
+            _take_errors(one, one.again.values(), known)
+    results, failing = [], {}
+    for one in planned:
+        result, rows = _result(one, setting, known, sources)
+        results.append(result)
+        if rows is not None:
+            failing[one.entry.id] = rows
+    return _verdict(data, suite, results, failing, time.perf_counter() - started)
+
+
+def _again(data: Data) -> Any:
+    def again(rows: npt.NDArray[np.int64], columns: Sequence[str]) -> View:
+        return View.of(data.take(rows, columns))
+
+    return again
+
+
+def _first_pass(
+    data: Data, tasks: Sequence[Task], threads: int, store: StateStore | None
+) -> tuple[States, dict[Key, set[str]]]:
+    """(states over all rows, {key: where they came from}), shard by shard: from the store, the footer, or the rows."""
+    known: States = {task.key: task.make() for task in tasks}
+    sources: dict[Key, set[str]] = {task.key: set() for task in tasks}
+    todo: dict[int, list[Task]] = {}
+    ready: dict[int, States] = {}
+    first = 0
+    for number, shard in enumerate(data.shards):
+        found: States = store.load(shard, tasks, first) if store else {}
+        for key in found:
+            sources[key].add(STATE)
+        for task in tasks:
+            state = None if task.key in found or task.condition else from_footer(task.make(), shard)
+            if state is not None:
+                found[task.key] = state
+                sources[task.key].add(FOOTER)
+        ready[number] = found
+        todo[number] = [task for task in tasks if task.key not in found]
+        first += shard.rows
+    for numbers, left in _runs(todo):
+        for task in left:
+            sources[task.key].add(ONE)
+        scanned = scan(data, left, [piece for piece in data.pieces(numbers)], threads) if left else iter(())
+        _merge_shards(data, numbers, ready, scanned, known, store)
+    return known, sources
+
+
+def _runs(todo: dict[int, list[Task]]) -> list[tuple[list[int], list[Task]]]:
+    """Shards in order, those that follow each other and need the same work together."""
+    runs: list[tuple[list[int], list[Task]]] = []
+    for number, tasks in todo.items():
+        if runs and runs[-1][1] == tasks:
+            runs[-1][0].append(number)
+        else:
+            runs.append(([number], tasks))
+    return runs
+
+
+def _merge_shards(
+    data: Data, numbers: Sequence[int], ready: dict[int, States], scanned: Any, known: States, store: StateStore | None
+) -> None:
+    """Merges what was known of these shards and what was scanned, shard after shard, and keeps what is new."""
+    waiting = None
+    for number in numbers:
+        shard: States = {}
+        while True:
+            waiting = waiting or next(scanned, None)
+            if waiting is None or waiting[0].shard != number:
+                break
+            merge(shard, waiting[1])
+            first, waiting = waiting[0].first - waiting[0].offset, None
+        if shard and store:
+            store.save(data.shards[number], shard, first)
+        merge(known, ready[number])
+        merge(known, shard)
+
+
+def _merged(scanned: Any, known: States) -> None:
+    for _, states in scanned:
+        merge(known, states)
+
+
+def _take_errors(one: Planned, keys: Any, known: States) -> None:
+    for key in keys:
+        state = known[key]
+        if isinstance(state, BaseException):
+            one.fail(state)
+
+
+def _found(one: Planned, known: States) -> Found:
+    return {name: known[key] for name, key in {**one.keys, **one.again}.items()}
+
+
+def _result(one: Planned, setting: Setting, known: States, sources: dict[Key, set[str]]) -> tuple[dict[str, Any], RowSet | None]:
+    """(the result of an expectation, its failing rows)."""
+    config = one.entry.config()
+    if one.model is None:
+        return evaluate_with_gx(one.entry, setting), None
+    outcome = Outcome(False, {})
+    if one.error is None:
+        try:
+            outcome = one.model.outcome(setting, _found(one, known))
+        except Exception as error:  # noqa: BLE001  an error while evaluating is a failure, shown as such
+            one.fail(error)
+    result = {} if setting.form.boolean_only and not setting.form.return_unexpected_index_query else outcome.result
+    made = {
+        "success": bool(outcome.success),
+        "expectation_config": config,
+        "result": result,
+        "meta": {},
+        "exception_info": problem(one.error, (one.entry.type, one.entry.id)),
+        "evaluated": _how(one, sources),
+    }
+    return made, outcome.rows
+
+
+def _how(one: Planned, sources: dict[Key, set[str]]) -> str:
+    if one.again:
+        return TWO
+    every = {source for key in one.keys.values() for source in sources[key]}
+    if ONE in every:
+        return ONE
+    return STATE if STATE in every else FOOTER
+
+
+def _verdict(data: Data, suite: Suite, results: list[dict[str, Any]], failing: dict[str, RowSet], seconds: float) -> Verdict:
+    good = sum(result["success"] for result in results)
+    statistics = {
+        "evaluated_expectations": len(results),
+        "successful_expectations": good,
+        "unsuccessful_expectations": len(results) - good,
+        "success_percent": good / len(results) * 100 if results else None,
+    }
+    now = datetime.datetime.now(tz=datetime.UTC).isoformat()
+    return Verdict(
+        success=all(result["success"] or result["expectation_config"]["severity"] != "critical" for result in results),
+        results=results,
+        statistics=statistics,
+        suite_name=suite.name,
+        suite_hash=suite.hash,
+        data_name=data.name,
+        num_rows=data.num_rows,
+        shards=[(shard.name, shard.rows) for shard in data.shards],
+        fingerprint=data.fingerprint,
+        seconds=seconds,
+        meta={"run_id": {"run_name": str(uuid.uuid4()), "run_time": now}, "validation_time": now},
+        failing=failing,
+    )
+
+

@@ -1,0 +1,91 @@
+"""Which of some values each row holds."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gristmill.validators.columns import Column
+from gristmill.validators.temporal import parse_time, ticks
+
+I64 = npt.NDArray[np.int64]
+
+
+def index_in(column: Column, values: Sequence[Any]) -> I64:
+    """(nonnull,) the place in `values` of a value that equals the row's, -1 for none.
+
+    Equal as in Python: 1, 1.0 and True are one value, "1" is another. Beside times and dates, text is a time or date.
+    """
+    places, keys = _keys(column, values)
+    if column.kind == "object":
+        known = {key: place for place, key in zip(reversed(places), reversed(keys), strict=True)}
+        return np.array([known.get(value, -1) for value in column.objects], np.int64)
+    if not keys:
+        return np.full(column.nonnull, -1, np.int64)
+    if column.kind == "text":
+        array = column.array if column.valid is None else column.array.drop_null()
+        if pa.types.is_dictionary(array.type):
+            array = array.dictionary_decode()
+        found = pc.index_in(array, pa.array(keys, array.type))
+    else:
+        numbers = column.numbers.astype(np.float64 if column.kind == "float" else np.int64, copy=False)
+        found = pc.index_in(pa.array(numbers), pa.array(keys, pa.float64() if column.kind == "float" else pa.int64()))
+    at = pc.fill_null(found, -1).to_numpy(zero_copy_only=False)
+    return np.append(np.array(places, np.int64), -1)[at]
+
+
+def _keys(column: Column, values: Sequence[Any]) -> tuple[list[int], list[Any]]:
+    """(places, the values there in the column's own form): those that a row of the column can equal."""
+    convert = {
+        "text": lambda value: value if isinstance(value, str) else None,
+        "int": _integer,
+        "bool": _integer,
+        "float": _float,
+        "timestamp": lambda value: _ticks(column, value),
+        "date": _days,
+        "object": lambda value: value,
+    }.get(column.kind, lambda _: None)
+    pairs = [(place, convert(value)) for place, value in enumerate(values)]
+    pairs = [(place, key) for place, key in pairs if key is not None]
+    return [place for place, _ in pairs], [key for _, key in pairs]
+
+
+def _integer(value: Any) -> int | None:
+    if not isinstance(value, (int, float, decimal.Decimal, np.number)) or value != value or abs(value) > 2**63:
+        return None
+    return int(value) if value == int(value) and -(2**63) <= int(value) < 2**63 else None
+
+
+def _float(value: Any) -> float | None:
+    if not isinstance(value, (int, float, decimal.Decimal, np.number)) or value != value:
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if number == value else None
+
+
+def _ticks(column: Column, value: Any) -> int | None:
+    try:
+        exact = ticks(column, value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return exact.numerator if exact.denominator == 1 and abs(exact.numerator) < 2**63 else None
+
+
+def _days(value: Any) -> int | None:
+    try:
+        value = parse_time(value) if isinstance(value, str) else value
+    except (ValueError, OverflowError):
+        return None
+    if isinstance(value, datetime.datetime):
+        value = value.date() if value.time() == datetime.time() else None
+    return value.toordinal() - 719163 if isinstance(value, datetime.date) else None

@@ -1,0 +1,240 @@
+"""Sums, extremes and order statistics of a column: exact, and the same however its rows are cut."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gristmill.kernels import exact_sum
+from gristmill.validators.accumulators import Accumulator, Fields
+from gristmill.validators.columns import Column, View
+from gristmill.validators.distinct import Spill
+
+NUMERIC = ("int", "float", "bool")
+
+
+class Sums(Accumulator):
+    """The number, sum and, if asked for, sum of squares of a column's values, without rounding until the end."""
+
+    def __init__(self, column: str, *, squares: bool = False) -> None:
+        self.columns = (column,)
+        self.nonnull = self.infinite = self.minus_infinite = 0
+        self.integers = True
+        self._sum, self._squares = exact_sum.new_sum(), exact_sum.new_sum(squares=True) if squares else None
+        self._big = [0, 0]  # sum and sum of squares of integers that no float64 holds
+
+    def update(self, view: View) -> None:
+        values = float_values(view.column(self.columns[0]))
+        self.nonnull += len(values)
+        if values.dtype.kind in "iu":
+            if len(values) and max(abs(int(values.max())), abs(int(values.min()))) > 1 << 53:
+                self._add_big(values)
+                return
+            values = values.astype(np.float64)
+        else:
+            self.integers = False
+        finite = np.isfinite(values)
+        if not finite.all():
+            self.infinite += int(np.count_nonzero(values == np.inf))
+            self.minus_infinite += int(np.count_nonzero(values == -np.inf))
+            values = values[finite]
+        exact_sum.add(values, self._sum)
+        if self._squares is not None:
+            exact_sum.add(values, self._squares, squares=True)
+
+    def _add_big(self, values: npt.NDArray[Any]) -> None:
+        integers = values.tolist()
+        self._big[0] += sum(integers)
+        if self._squares is not None:
+            self._big[1] += sum(value * value for value in integers)
+
+    def merge(self, later: Self) -> None:
+        self.nonnull += later.nonnull
+        self.infinite += later.infinite
+        self.minus_infinite += later.minus_infinite
+        self.integers = self.integers and later.integers
+        self._sum += later._sum
+        if self._squares is not None and later._squares is not None:
+            self._squares += later._squares
+        self._big = [mine + other for mine, other in zip(self._big, later._big, strict=True)]
+
+    def save(self) -> Fields:
+        facts = (self.nonnull, self.infinite, self.minus_infinite, int(self.integers))
+        squares = np.zeros(0, np.int64) if self._squares is None else self._squares
+        return {"facts": list(facts), "sum": self._sum, "squares": squares, "big": [str(value) for value in self._big]}
+
+    def load(self, fields: Fields, first: int) -> None:
+        self.nonnull, self.infinite, self.minus_infinite, integers = fields["facts"]
+        self.integers, self._sum = bool(integers), fields["sum"]
+        self._squares = fields["squares"] if self._squares is not None else None
+        self._big = [int(value) for value in fields["big"]]
+
+    @property
+    def sum(self) -> float | int:
+        """An int for integers; NaN where infinities cancel."""
+        if self.infinite or self.minus_infinite:
+            return math.inf * bool(self.infinite) - math.inf * bool(self.minus_infinite) if not (self.infinite and self.minus_infinite) else math.nan
+        exact = self._exact()
+        return int(exact) if self.integers else _float(exact)
+
+    @property
+    def mean(self) -> float | None:
+        """None for no values."""
+        if not self.nonnull:
+            return None
+        if self.infinite or self.minus_infinite:
+            return float(self.sum)
+        return _float(self._exact() / self.nonnull)
+
+    @property
+    def stdev(self) -> float | None:
+        """With n - 1 below; None for fewer than two values, NaN with infinities among them."""
+        if self.nonnull < 2:
+            return None
+        if self.infinite or self.minus_infinite:
+            return math.nan
+        assert self._squares is not None
+        squares = Fraction(exact_sum.total(self._squares), 1 << 2148) + self._big[1]
+        return math.sqrt(_float((squares - self._exact() ** 2 / self.nonnull) / (self.nonnull - 1)))
+
+    def _exact(self) -> Fraction:
+        return Fraction(exact_sum.total(self._sum), 1 << 1074) + self._big[0]
+
+
+class Extremes(Accumulator):
+    """The least and greatest value of a column, None for no values."""
+
+    def __init__(self, column: str) -> None:
+        self.columns = (column,)
+        self.least: Any = None
+        self.greatest: Any = None
+
+    def update(self, view: View) -> None:
+        column = view.column(self.columns[0])
+        if not column.nonnull:
+            return
+        if column.kind in ("int", "float", "bool"):
+            self.take(column.numbers.min().item(), column.numbers.max().item())
+        elif column.kind in ("text", "timestamp", "date", "duration") and not pa.types.is_dictionary(column.array.type):
+            found = pc.min_max(column.array)
+            self.take(found["min"].as_py(), found["max"].as_py())
+        else:
+            self.take(min(column.objects), max(column.objects))
+
+    def take(self, least: Any, greatest: Any) -> None:
+        """Takes two values in."""
+        self.least = least if self.least is None else min(self.least, least)
+        self.greatest = greatest if self.greatest is None else max(self.greatest, greatest)
+
+    def merge(self, later: Self) -> None:
+        if later.least is not None:
+            self.take(later.least, later.greatest)
+
+    def save(self) -> Fields:
+        return {"ends": pa.array([] if self.least is None else [self.least, self.greatest])}
+
+    def load(self, fields: Fields, first: int) -> None:
+        if len(fields["ends"]):
+            self.least, self.greatest = fields["ends"].to_pylist()
+
+
+class Ordered(Accumulator):
+    """All values of a numeric or temporal column, for exact order statistics. Memory: `limit` bytes, then the disk."""
+
+    def __init__(self, column: str, limit: int) -> None:
+        self.columns = (column,)
+        self._spill = Spill(limit)
+        self._chunks: list[npt.NDArray[Any]] = []
+        self.nonnull = 0
+
+    def update(self, view: View) -> None:
+        column = view.column(self.columns[0])
+        values = column.numbers if column.kind in ("timestamp", "duration") else float_values(column)
+        self.nonnull += len(values)
+        if len(values):
+            self._chunks.append(values)
+
+    def merge(self, later: Self) -> None:
+        self.nonnull += later.nonnull
+        self._chunks += later._chunks
+        if sum(chunk.nbytes for chunk in self._chunks if not isinstance(chunk, np.memmap)) > self._spill.limit:
+            self._chunks = [chunk if isinstance(chunk, np.memmap) else self._spill.store(chunk) for chunk in self._chunks]
+
+    def save(self) -> Fields:
+        return {"values": np.concatenate(self._chunks) if self._chunks else np.zeros(0)}
+
+    def load(self, fields: Fields, first: int) -> None:
+        self.nonnull = len(fields["values"])
+        self._chunks = [fields["values"]] if self.nonnull else []
+
+    def at(self, ranks: list[int]) -> dict[int, Any]:
+        """{rank: the value of that rank, from 0}, as Python numbers."""
+        wanted = sorted(set(ranks))
+        if sum(chunk.nbytes for chunk in self._chunks) <= self._spill.limit:
+            values = np.partition(np.concatenate(self._chunks), wanted)
+            return {rank: values[rank].item() for rank in wanted}
+        return {rank: self._select(rank) for rank in wanted}
+
+    def _select(self, rank: int) -> Any:
+        """The value of a rank by halving its key range digit by digit, 16 bits at a time, over the chunks on disk."""
+        low, above = 0, rank
+        for shift in (48, 32, 16, 0):
+            counts = np.zeros(1 << 16, np.int64)
+            for chunk in self._chunks:
+                keys = _keys(chunk)
+                if shift < 48:
+                    keys = keys[(keys >> np.uint64(shift + 16)) == np.uint64(low >> (shift + 16))]
+                counts += np.bincount((keys >> np.uint64(shift)).astype(np.int64) & 0xFFFF, minlength=1 << 16)
+            ends = np.cumsum(counts)
+            digit = int(np.searchsorted(ends, above, side="right"))
+            above -= int(ends[digit - 1]) if digit else 0
+            low |= digit << shift
+        return _from_key(low, self._chunks[0].dtype)
+
+
+def _keys(values: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
+    """Unsigned integers in the order of the values."""
+    top = np.uint64(1 << 63)
+    if values.dtype.kind == "f":
+        bits = (values.astype(np.float64) + 0.0).view(np.uint64)
+        return np.where(bits >> np.uint64(63), ~bits, bits | top)
+    return values.astype(np.int64).view(np.uint64) ^ top
+
+
+def _from_key(key: int, dtype: np.dtype[Any]) -> Any:
+    if dtype.kind == "f":
+        bits = key ^ (1 << 63) if key >> 63 else key ^ ((1 << 64) - 1)
+        return np.array(bits, np.uint64).view(np.float64).item()
+    return key - (1 << 63)
+
+
+def float_values(column: Column) -> npt.NDArray[Any]:
+    """(nonnull,) integers or floats of a number column: a bool is 0 or 1, a Decimal its nearest float.
+
+    Raises:
+        TypeError: values that are no numbers.
+    """
+    if column.kind == "bool":
+        return column.numbers.astype(np.int64)
+    if column.kind in NUMERIC:
+        return column.numbers if column.numbers.dtype.kind in "iu" else column.numbers.astype(np.float64, copy=False)
+    if column.kind == "null":
+        return np.zeros(0)
+    values = column.objects
+    wrong = next((value for value in values if isinstance(value, (str, bytes)) or not hasattr(value, "__float__")), None)
+    if wrong is not None:
+        raise TypeError(f"column '{column.name}': {wrong!r} of type {type(wrong).__name__} is no number")
+    return values.astype(np.float64)
+
+
+def _float(exact: Fraction) -> float:
+    try:
+        return float(exact)
+    except OverflowError:
+        return math.copysign(math.inf, exact)
