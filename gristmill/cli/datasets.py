@@ -60,15 +60,23 @@ def show(dataset: DatasetPath, as_json: AsJson = False) -> None:
         print(f"  {name}: {kind}")
     if facts["counts"]:
         print("  counts: " + ", ".join(f"{name} {count:,}" for name, count in facts["counts"].items()))
-    if facts["gate"]:
-        passed = {verdict.get("suite") for verdict in facts["verdicts"] if verdict.get("success")}
-        print(
-            "  gate: "
-            + ", ".join(f"{suite} ({'passed' if suite in passed else 'not passed'})" for suite in facts["gate"])
-        )
+    _print_verdicts(opened)
     print(f"  fingerprint {facts['fingerprint']}\n  layout      {facts['layout']}")
     for name in facts["candidates"]:
         print(f"  candidate {name}: look with show {facts['path']}@{name}, settle with publish or reject")
+
+
+def _print_verdicts(dataset: Any) -> None:
+    from gristmill.storage.stream.gates import outcomes, suite_names
+
+    passed, failed = outcomes(dataset)
+    for entry in dataset.manifest.gate:
+        state = "passed" if entry in passed else "failed" if entry in failed else "not run yet"
+        print(f"  gate: suite {entry.partition('@')[0]} {state}")
+    for verdict in dataset.verdicts:
+        report = f"; report: {dataset.folder.url(verdict['report'])}" if verdict.get("report") else ""
+        name = max(suite_names(verdict) - {verdict.get("suite_hash")}, default="?", key=len).partition("@")[0]
+        print(f"  verdict: suite {name} {'passed' if verdict.get('success') else 'failed'}{report}")
 
 
 def log(dataset: DatasetPath, as_json: AsJson = False) -> None:
