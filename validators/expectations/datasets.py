@@ -16,14 +16,15 @@ Great Expectations itself does not know these names: keep them in a suite of the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Sequence
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from gristmill.errors import SuiteError, UsageError, did_you_mean
+from gristmill.errors import UsageError, did_you_mean
 from gristmill.validators import coverage, leakage
 from gristmill.validators.drift import DRIFTED, ColumnDrift, compare
+from gristmill.validators.expectations.base import Expectation, Found, Outcome, Setting
 from gristmill.validators.history import (
     Method,
     compare_with_history,
@@ -41,18 +42,24 @@ SHOWN = 20
 Result = tuple[bool, dict[str, Any]]
 
 
-class Check(BaseModel):
-    """The parameters of one type, and what it finds."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    type: ClassVar[str]
+class DatasetExpectation(Expectation):
+    """About all rows at once, without a row condition."""
 
     def run(self, data: Data) -> Result:
-        """(success, the `result` of the expectation)."""
+        """(success, the `result`)."""
         raise NotImplementedError(type(self).__name__)
 
+    def outcome(self, setting: Setting, found: Found) -> Outcome:
+        return Outcome(*self.run(setting.data))
 
-class ColumnDriftCheck(Check):
+    @model_validator(mode="after")
+    def _all_rows(self) -> Self:
+        if self.row_condition is not None:
+            raise ValueError("row_condition: this expectation is about all rows; leave it out")
+        return self
+
+
+class ColumnDrifts(DatasetExpectation):
     """`p_value`: the difference only counts where it is no chance: its own p-value is under this."""
 
     type = f"{PREFIX}column_drift_to_be_less_than"
@@ -63,8 +70,10 @@ class ColumnDriftCheck(Check):
     split: str | None = None
     p_value: float | None = Field(default=None, gt=0, le=1)
 
+    def columns_used(self) -> list[str]:
+        return [self.column]
+
     def run(self, data: Data) -> Result:
-        data.check_column(self.column, data.name)
         before = reference_profile(self.reference, data, [self.column])
         if before is None:
             return True, _no_version_before()
@@ -88,7 +97,7 @@ class ColumnDriftCheck(Check):
         return values.get(self.metric, found.effect), found.p_value
 
 
-class TableDriftCheck(Check):
+class TableDrifts(DatasetExpectation):
     """effect: from which a column has drifted: the largest difference of the distribution functions, Cramer's V, or the change of the missing
     rate. alpha: of the p-values adjusted by Benjamini and Hochberg over all columns.
     """
@@ -101,9 +110,10 @@ class TableDriftCheck(Check):
     reference: Reference = Field(default_factory=Reference)
     split: str | None = None
 
+    def columns_used(self) -> list[str]:
+        return self.columns or []
+
     def run(self, data: Data) -> Result:
-        for name in self.columns or ():
-            data.check_column(name, data.name)
         before = reference_profile(self.reference, data, self.columns)
         if before is None:
             return True, _no_version_before()
@@ -118,7 +128,7 @@ class TableDriftCheck(Check):
         }
 
 
-class CategoriesCheck(Check):
+class Categories(DatasetExpectation):
     """The shares are of rows: of the data for new values, of the reference for those that are gone."""
 
     type = f"{PREFIX}column_categories_to_match_reference"
@@ -128,8 +138,10 @@ class CategoriesCheck(Check):
     reference: Reference = Field(default_factory=Reference)
     split: str | None = None
 
+    def columns_used(self) -> list[str]:
+        return [self.column]
+
     def run(self, data: Data) -> Result:
-        data.check_column(self.column, data.name)
         before = reference_profile(self.reference, data, [self.column])
         if before is None:
             return True, _no_version_before()
@@ -147,7 +159,7 @@ class CategoriesCheck(Check):
         return success, {"observed_value": observed, "details": details}
 
 
-class SharedRowsCheck(Check):
+class SharedRows(DatasetExpectation):
     """splits: at least two of the dataset's; all for null. columns: that make up the content; all but those with _ in front for null."""
 
     type = f"{PREFIX}splits_to_share_no_rows"
@@ -155,11 +167,14 @@ class SharedRowsCheck(Check):
     columns: list[str] | None = None
     max_share: float = Field(default=0.0, ge=0, le=1)
 
+    def columns_used(self) -> list[str]:
+        return self.columns or []
+
     def run(self, data: Data) -> Result:
         return leaked(leakage.shared_rows(splits_of(data, self.splits), self.columns), self.max_share)
 
 
-class NearDuplicatesCheck(Check):
+class SharedTexts(DatasetExpectation):
     """threshold: the least Jaccard similarity of sets of `shingle` words."""
 
     type = f"{PREFIX}splits_to_share_no_near_duplicates"
@@ -169,12 +184,15 @@ class NearDuplicatesCheck(Check):
     splits: list[str] | None = None
     max_share: float = Field(default=0.0, ge=0, le=1)
 
+    def columns_used(self) -> list[str]:
+        return [self.column]
+
     def run(self, data: Data) -> Result:
         found = leakage.near_duplicates(splits_of(data, self.splits), self.column, self.threshold, self.shingle)
         return leaked(found, self.max_share)
 
 
-class SliceCheck(Check):
+class SliceRows(DatasetExpectation):
     """values: for each column those whose combinations must all be there; without them only combinations that occur are looked at."""
 
     type = f"{PREFIX}slice_row_counts_to_be_at_least"
@@ -184,12 +202,15 @@ class SliceCheck(Check):
     split: str | None = None
 
     @model_validator(mode="after")
-    def _values_for_each_column(self) -> SliceCheck:
+    def _values_for_each_column(self) -> Self:
         if self.values is not None and len(self.values) != len(self.columns):
             raise ValueError(
                 f"values has {len(self.values)} lists for {len(self.columns)} columns; write one for each column"
             )
         return self
+
+    def columns_used(self) -> list[str]:
+        return self.columns
 
     def run(self, data: Data) -> Result:
         counts = coverage.slice_counts(one_split(data, self.split), self.columns)
@@ -205,7 +226,7 @@ class SliceCheck(Check):
         }
 
 
-class BalanceCheck(Check):
+class ClassBalance(DatasetExpectation):
     """The shares of every class among the rows that have one; max_ratio: of the largest class to the smallest."""
 
     type = f"{PREFIX}class_balance_to_be_between"
@@ -214,6 +235,9 @@ class BalanceCheck(Check):
     max_share: float = Field(default=1.0, ge=0, le=1)
     max_ratio: float | None = Field(default=None, ge=1)
     split: str | None = None
+
+    def columns_used(self) -> list[str]:
+        return [self.column]
 
     def run(self, data: Data) -> Result:
         shares = coverage.class_shares(coverage.slice_counts(one_split(data, self.split), [self.column]))
@@ -231,7 +255,7 @@ class BalanceCheck(Check):
         return success, {"observed_value": {"min_share": low, "max_share": high}, "details": details}
 
 
-class HistoryCheck(Check):
+class MetricHistory(DatasetExpectation):
     """metric: `row_count`, or one of a column: missing_rate, distinct, mean, std, min, q05, median, q95, max, outlier_rate, mean_length,
     empty_rate. threshold: 3.5 robust z-scores or a relative change of 0.25 for null. With under `min_versions` before it, it holds.
     """
@@ -244,12 +268,13 @@ class HistoryCheck(Check):
     method: Method = "z_score"
     threshold: float | None = Field(default=None, gt=0)
 
+    def columns_used(self) -> list[str]:
+        return [] if self.column is None else [self.column]
+
     def run(self, data: Data) -> Result:
         dataset = _dataset(data, self.type)
         name = self.metric if self.column is None else f"{self.column}.{self.metric}"
         mine = metrics(kept_profile(dataset))
-        if self.column is not None:
-            data.check_column(self.column, data.name)
         if name not in mine:
             raise UsageError(f"{data.name} has no metric '{name}'.{did_you_mean(name, mine)}")
         found = [metrics(kept_profile(each)) for each in versions_before(dataset, self.versions)]
@@ -265,41 +290,16 @@ class HistoryCheck(Check):
         return not judged.unusual, {"observed_value": mine[name], "details": explain_unusual(name, judged)}
 
 
-CHECKS: dict[str, type[Check]] = {
-    check.type: check
-    for check in (
-        ColumnDriftCheck,
-        TableDriftCheck,
-        CategoriesCheck,
-        SharedRowsCheck,
-        NearDuplicatesCheck,
-        SliceCheck,
-        BalanceCheck,
-        HistoryCheck,
-    )
-}
-
-
-def parse_check(name: str, kwargs: Mapping[str, Any]) -> Check:
-    """The check of a type and its parameters.
-
-    Raises:
-        SuiteError: no such type, or a parameter that it doesn't have or take.
-    """
-    if name not in CHECKS:
-        raise SuiteError(f"no expectation '{name}'.{did_you_mean(name, CHECKS)}")
-    kind = CHECKS[name]
-    try:
-        return kind.model_validate(dict(kwargs))
-    except ValidationError as error:
-        texts = []
-        for problem in error.errors():
-            where = ".".join(str(part) for part in problem["loc"])
-            if problem["type"] == "extra_forbidden":
-                texts.append(f"unknown parameter '{where}'.{did_you_mean(where, kind.model_fields)}")
-            else:
-                texts.append(f"{where or 'parameters'}: {problem['msg'].removeprefix('Value error, ')}")
-        raise SuiteError(f"{name}: {'; '.join(texts)}") from None
+DATASETS: tuple[type[DatasetExpectation], ...] = (
+    ColumnDrifts,
+    TableDrifts,
+    Categories,
+    SharedRows,
+    SharedTexts,
+    SliceRows,
+    ClassBalance,
+    MetricHistory,
+)
 
 
 def own_profile(data: Data, split: str | None, columns: Sequence[str] | None) -> Profile:
