@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pyarrow as pa
+
 from gristmill.storage.dataset import Dataset
+from gristmill.storage.parquet import ParquetSettings
 from gristmill.storage.versions import now
 from gristmill.validators import history, report
 from gristmill.validators.api import validate
 from gristmill.validators.drift import ColumnDrift, compare
 from gristmill.validators.inputs import open_data
 from gristmill.validators.profile import profile
-from gristmill.validators.quarantine import write_bad_rows
 from gristmill.validators.reference import version_before
 from gristmill.validators.suites import Suite, load_suite
-from gristmill.validators.verdict import Verdict
+from gristmill.validators.verdict import BAD_ROWS, Verdict
 
 HASH_DIGITS = 16
 TREND = 10  # versions
@@ -72,7 +75,7 @@ def judge(dataset: Dataset, suite: Any, *, again: bool = True, consequence: str 
         return kept
     verdict = validate(dataset, loaded, **options)
     folder, base = dataset.folder, _report_base(dataset, loaded)
-    bad_rows = write_bad_rows(verdict, open_data(dataset), folder, f"{base}/bad_rows.parquet") if verdict.failing else None
+    bad_rows = _write_bad_rows(dataset, verdict, f"{base}/bad_rows.parquet") if verdict.failed else None
     facts = _facts(dataset, verdict, consequence)
     folder.write_atomic(f"{base}/validation.html", report.render(facts).encode())
     links = {"report": f"{base}/validation.html", "bad_rows": f"{base}/bad_rows.parquet" if bad_rows else None}
@@ -139,6 +142,21 @@ def _facts(dataset: Dataset, verdict: Verdict, consequence: str) -> report.Facts
         trend=history.trend(dataset, TREND),
         unusual=history.unusual_metrics(dataset, TREND),
     )
+
+
+def _write_bad_rows(dataset: Dataset, verdict: Verdict, path: str) -> str | None:
+    """The bad rows whole, each with its place and the ids of all expectations that it failed; None if there are none."""
+    data = open_data(dataset)
+    schema = pa.schema([*data.schema, *[each.with_name(f"_{each.name}") for each in BAD_ROWS]])
+    tables = verdict.bad_rows()
+    first = next(tables, None)
+    if first is None:
+        return None
+    with dataset.folder.writer(path) as target, ParquetSettings().writer(target.sink, schema) as writer:
+        for places in itertools.chain([first], tables):
+            rows = data.take(places["row"].to_numpy(), data.columns).table
+            writer.write_table(pa.table([*rows.columns, *places.columns], schema=schema))
+    return dataset.folder.url(path)
 
 
 def _report_base(dataset: Dataset, suite: Suite) -> str:
