@@ -120,7 +120,10 @@ def _overlaid(data: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
         *parents, last = path.split(".")
         for key in parents:
             at = _child(at, key, setting)
-        value = yaml.safe_load(text)
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise PipelineError(f"--set {setting}: the value is not valid YAML; put it in quotes inside the quotes") from error
         if isinstance(at, list):
             _child(at, last, setting)
             at[int(last)] = value

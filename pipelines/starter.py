@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import glob
 import json
+import shlex
 from pathlib import Path
 
 from gristmill.errors import UsageError
 
 PIPELINE = """\
 # A gristmill pipeline: raw text in, a versioned, de-duplicated, split shard set out.
-#   gristmill plan {folder}/pipeline.yaml     what a run would do
-#   gristmill run {folder}/pipeline.yaml      do it; the same command resumes
+#   gristmill plan {file}     what a run would do
+#   gristmill run {file}      do it; the same command resumes
 name: starter
 sources:
-  - {{kind: jsonl, path: "{folder}/raw/*.jsonl", name: notes}}
+  - {{kind: jsonl, path: {raw}, name: notes}}
 id: id                                        # leave out to name rows by their content
 steps:
   - {{step: normalize_text, column: text}}
@@ -21,7 +23,7 @@ steps:
   - {{step: drop_exact_duplicates, column: text}}
   - {{step: drop_near_duplicates, column: text, threshold: 0.8}}
 split: {{train: 0.8, validation: 0.2, similarity: 0.5}}
-output: {{path: {folder}/shards}}
+output: {{path: {shards}}}
 """
 
 PLACES = ["the mill by the river", "the old stone barn", "the bakery in the square", "the field behind the church", "the granary on the hill"]
@@ -36,7 +38,10 @@ def make_starter(folder: Path) -> Path:
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"'{folder}' exists and is not an empty folder; choose a new one")
-    (folder / "raw").mkdir(parents=True)
+    try:
+        (folder / "raw").mkdir(parents=True)
+    except OSError as error:
+        raise UsageError(f"can't make the folder '{folder}': {error.strerror}; choose another one") from error
     rows = []
     for i, grain in enumerate(GRAINS):
         for j, place in enumerate(PLACES):
@@ -52,5 +57,7 @@ def make_starter(folder: Path) -> Path:
     lines.insert(12, '{"id": "broken", "text": "this line has no end')
     (folder / "raw" / "notes.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     path = folder / "pipeline.yaml"
-    path.write_text(PIPELINE.format(folder=folder), encoding="utf-8")
+    raw, shards = f"{glob.escape(str(folder))}/raw/*.jsonl", f"{folder}/shards"
+    text = PIPELINE.format(file=shlex.quote(str(path)), raw=json.dumps(raw), shards=json.dumps(shards))
+    path.write_text(text, encoding="utf-8")
     return path

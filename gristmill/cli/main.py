@@ -9,8 +9,10 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from gristmill import __version__
-from gristmill.cli import datasets, pipelines
+from gristmill.cli import datasets, erasure, pipelines
 from gristmill.errors import GristmillError
+
+INTERRUPTED, UNREAD = 130, 141  # what shells expect of a program that Ctrl-C, or a closed pipe, has ended
 
 app = typer.Typer(
     name="gristmill",
@@ -22,6 +24,7 @@ app = typer.Typer(
 )
 pipelines.register(app)
 datasets.register(app)
+erasure.register(app)
 
 
 def _version(value: bool) -> None:
@@ -46,15 +49,15 @@ def main() -> None:
     if debug:  # allowed anywhere on the line
         sys.argv = [sys.argv[0], *[word for word in sys.argv[1:] if word != "--debug"]]
     try:
-        app(standalone_mode=False)
+        status = app(prog_name="gristmill", standalone_mode=False)  # typer.Exit comes back as its number
         sys.stdout.flush()
+        if status == INTERRUPTED:
+            _stopped()
+        sys.exit(status if isinstance(status, int) else 0)
     except GristmillError as error:
         _fail(str(error), error, error.exit_status, debug=debug)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
     except (typer.Abort, KeyboardInterrupt):
-        print("gristmill: stopped; the same command resumes", file=sys.stderr)
-        sys.exit(130)
+        _stopped()
     except BrokenPipeError:
         _reader_left()
     except SystemExit as stop:  # click turns a broken pipe into status 1, which is ours for data that failed a check
@@ -67,10 +70,15 @@ def main() -> None:
         _fail(f"{type(error).__name__}: {error}", error, 3, debug=debug)
 
 
+def _stopped() -> NoReturn:
+    print("gristmill: stopped; the same command resumes", file=sys.stderr)
+    sys.exit(INTERRUPTED)
+
+
 def _reader_left() -> NoReturn:
     """Ends as a process does whose output nobody reads any more."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
-    sys.exit(141)
+    sys.exit(UNREAD)
 
 
 def _help_for(error: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -123,7 +124,7 @@ def init(folder: Annotated[str, typer.Argument(help="A new or empty folder.")]) 
     from gristmill.pipelines.starter import make_starter
 
     path = make_starter(Path(folder))
-    print(f"made {path}; now: gristmill run {path}")
+    print(f"made {path}; now: gristmill run {shlex.quote(str(path))}")
 
 
 def explain(

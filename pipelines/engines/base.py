@@ -76,8 +76,9 @@ def raise_failed(failed: Sequence[tuple[Task, BaseException]]) -> None:
     if final(error):
         raise error
     others = f" ({len(failed) - 1} more items failed too)" if len(failed) > 1 else ""
+    notes = "".join(f", {note}" for note in getattr(error, "__notes__", []))
     raise WorkItemError(
-        f"{task} failed {TRIES} times: {type(error).__name__}: {error}{others}. "
+        f"{task} failed {TRIES} times: {type(error).__name__}: {error}{notes}{others}. "
         "What is finished is kept: mend the cause and run the same command again."
     ) from error
 

@@ -51,7 +51,15 @@ class Python(RowStep):
         return accounted(table, result, self.function)
 
     def _call(self, table: pa.Table) -> Any:
-        return load(self.function)(table, **self.options)
+        return self._run(table)
+
+    def _run(self, frame: Any) -> Any:
+        """The user's function on the frame; an error of its own names it."""
+        try:
+            return load(self.function)(frame, **self.options)
+        except Exception as error:
+            error.add_note(f"in {self.function}, called by step {self.step}")
+            raise
 
 
 class Pandas(Python):
@@ -60,7 +68,7 @@ class Pandas(Python):
     step: Literal["pandas"] = "pandas"  # type: ignore[assignment]
 
     def _call(self, table: pa.Table) -> Any:
-        frame = load(self.function)(table.to_pandas(), **self.options)
+        frame = self._run(table.to_pandas())
         if not hasattr(frame, "columns"):
             raise RunError(f"step pandas: {self.function} returned {type(frame).__name__}, expected a pandas DataFrame")
         result = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
