@@ -18,6 +18,14 @@ DATASETS = AssetAlias("gristmill_datasets")
 """Gets an event for every version that is published. The assets behind it are the datasets."""
 
 
+RETRIES: dict[str, Any] = {
+    "retries": 3,
+    "retry_delay": timedelta(minutes=1),
+    "retry_exponential_backoff": True,
+    "max_retry_delay": timedelta(hours=1),
+}
+
+
 class GristmillOperator(BaseOperator):
     """The result of any gristmill command that knows `--json`, as a dict.
 
@@ -46,11 +54,8 @@ class GristmillOperator(BaseOperator):
         map_name: str | None = None,
         **kwargs: Any,
     ) -> None:
-        kwargs.setdefault("retries", 3)
-        kwargs.setdefault("retry_delay", timedelta(minutes=1))
-        kwargs.setdefault("retry_exponential_backoff", True)
-        kwargs.setdefault("max_retry_delay", timedelta(hours=1))
-        super().__init__(**kwargs)
+        given = {**(kwargs.get("default_args") or {}), **kwargs}  # Airflow lays a DAG's default_args under an operator's only later
+        super().__init__(**kwargs, **{name: value for name, value in RETRIES.items() if name not in given})
         if data_failed not in ("fail", "return"):
             raise ValueError(f"data_failed='{data_failed}': 'fail' or 'return'")
         self.arguments = arguments

@@ -1,0 +1,52 @@
+"""Reads {"dag", "conf", "date"} line by line, runs each with `dag.test` and answers with states, XComs and asset events as one line of JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+import os
+import sys
+
+
+def main(folders: list[str]) -> None:
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what tasks and Airflow print goes to the log
+    from airflow.dag_processing.dagbag import DagBag
+    from airflow.utils.db import initdb
+
+    initdb()
+    dags = {}
+    for folder in folders:
+        bag = DagBag(folder)
+        assert not bag.import_errors, bag.import_errors
+        dags.update(bag.dags)
+    for line in sys.stdin:
+        wanted = json.loads(line)
+        when = dt.datetime.fromisoformat(wanted["date"]).replace(tzinfo=dt.UTC) if wanted["date"] else None
+        with contextlib.suppress(Exception):  # the run's state says it
+            run = dags[wanted["dag"]].test(logical_date=when, run_conf=wanted["conf"])
+        print(json.dumps(found(run), default=str), file=answers, flush=True)
+
+
+def found(run):
+    from airflow.models.asset import AssetEvent
+    from airflow.models.xcom import XComModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    def name(task, index):
+        return f"{task}[{index}]" if index >= 0 else task
+
+    with create_session() as session:
+        xcoms: dict = {}
+        for row in session.scalars(select(XComModel).where(XComModel.run_id == run.run_id)):
+            xcoms.setdefault(name(row.task_id, row.map_index), {})[row.key] = json.loads(row.value) if isinstance(row.value, str) else row.value
+        events = session.scalars(select(AssetEvent).where(AssetEvent.source_run_id == run.run_id)).all()
+        events = [{"asset": event.asset.name, "uri": event.asset.uri, "extra": event.extra, "aliases": [a.name for a in event.source_aliases]} for event in events]
+        tasks = {name(ti.task_id, ti.map_index): ti.state for ti in run.get_task_instances(session=session)}
+    return {"state": run.state, "tasks": tasks, "xcoms": xcoms, "events": events}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,195 @@
+"""Operators: the command lines that they make, what becomes of each exit status, and what goes into XComs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+
+from gristmill.airflow import (
+    GristmillOperator,
+    GristmillPlanOperator,
+    GristmillPublishOperator,
+    GristmillRunOperator,
+    GristmillValidateOperator,
+    operators,
+    summaries,
+)
+from gristmill.airflow.checks import GristmillGcOperator, GristmillVerifyOperator, choose_approval, verdict_of
+from gristmill.airflow.credentials import connection_env
+
+
+class Pushed(dict[str, Any]):
+    """The part of a task's context that operators write to."""
+
+    def __init__(self) -> None:
+        super().__init__(ti=self)
+        self.xcoms: dict[str, Any] = {}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.xcoms[key] = value
+
+
+def execute(operator: Any, context: Any = None) -> Any:
+    """`execute` without Airflow's wrapper, that only a task runner may pass."""
+    return type(operator).execute.__wrapped__(operator, context if context is not None else Pushed())
+
+
+@pytest.fixture
+def saying(tmp_path: Path) -> Any:
+    """saying(status, result, error) -> the path of a Python that answers like this instead of running gristmill."""
+
+    def make(status: int, result: Any = None, error: str = "") -> str:
+        path = tmp_path / f"python-{status}-{len(list(tmp_path.iterdir()))}"
+        answer = f"print({json.dumps(result)!r})" if result is not None else "pass"
+        path.write_text(f"#!{sys.executable}\nimport sys\n{answer}\nprint({error!r}, file=sys.stderr)\nsys.exit({status})\n")
+        path.chmod(0o755)
+        return str(path)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "raised", "retried"),
+    [
+        (1, "gristmill: the data failed suite docs", AirflowFailException, False),
+        (2, "gristmill: no pipeline file 'x.yaml'", AirflowFailException, False),
+        (3, "gristmill: item 7 failed 3 times", AirflowException, True),
+        (130, "gristmill: stopped; the same command resumes", AirflowException, True),
+        (137, "", AirflowException, True),
+    ],
+)
+def test_exit_status(saying: Any, status: int, error: str, raised: type[Exception], retried: bool) -> None:
+    operator = GristmillOperator(task_id="t", arguments=["show", "x"], python=saying(status, error=error))
+    with pytest.raises(raised) as caught:
+        execute(operator)
+    assert isinstance(caught.value, AirflowFailException) is not retried
+    assert f"gristmill show x ended with {status}" in str(caught.value) and error.removeprefix("gristmill: ") in str(caught.value)
+
+
+def test_a_real_error_is_in_the_text(tmp_path: Path) -> None:
+    (tmp_path / "docs.yaml").write_text("name: docs\nsteps:\n  - {step: fliter, where: 'a > 1'}\n")
+    with pytest.raises(AirflowFailException) as caught:
+        execute(GristmillPlanOperator(task_id="t", pipeline="docs.yaml", cwd=str(tmp_path)))
+    assert "docs.yaml:3: unknown step 'fliter'. Did you mean 'filter'?" in str(caught.value) and "sources: required" in str(caught.value)
+    with pytest.raises(AirflowFailException, match="Did you mean 'docs.yaml'"):
+        execute(GristmillPlanOperator(task_id="t", pipeline="dosc.yaml", cwd=str(tmp_path)))
+
+
+def test_a_python_without_gristmill_and_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(AirflowFailException, match="path of a Python that has gristmill"):
+        execute(GristmillOperator(task_id="t", arguments=["show", "x"], python="/no/such/python"))
+    with pytest.raises(AirflowFailException, match="set cwd to a folder that the worker has"):
+        execute(GristmillOperator(task_id="t", arguments=["show", "x"], cwd=str(tmp_path / "absent")))
+
+
+def test_the_defaults_of_retries_and_that_they_can_be_set() -> None:
+    operator = GristmillRunOperator(task_id="t", pipeline="p.yaml")
+    assert (operator.retries, operator.retry_exponential_backoff, operator.retry_delay.total_seconds()) == (3, True, 60)
+    assert GristmillRunOperator(task_id="t", pipeline="p.yaml", retries=0, pool="spark", priority_weight=7).retries == 0
+
+
+def test_command_lines() -> None:
+    run = GristmillRunOperator(
+        task_id="t", pipeline="p.yaml", candidate=True, engine="spark", address="spark://h:7077", workers="", memory=None, settings=["a.b=1", "output.path=x y"]
+    )
+    assert run.command() == ["run", "p.yaml", "--candidate", "--engine", "spark", "--address", "spark://h:7077", "--set", "a.b=1", "--set", "output.path=x y"]
+    assert operators.shown(run.command()).endswith("--set 'output.path=x y'")
+    validate = GristmillValidateOperator(task_id="t", data="d@3", suite="s.json", quarantine="q", report_file="r.html")
+    assert validate.command() == ["validate", "d@3", "--suite", "s.json", "--quarantine", "q", "--report", "r.html"]
+    assert GristmillVerifyOperator(task_id="t", dataset="d", fast="True").command() == ["verify", "d", "--fast"]
+    assert GristmillVerifyOperator(task_id="t", dataset="d", fast="False").command() == ["verify", "d"]
+    assert GristmillGcOperator(task_id="t", dataset="d", keep="3", dry_run=True).command() == ["gc", "d", "--keep", "3", "--dry-run"]
+
+
+def result(**expectation: Any) -> dict[str, Any]:
+    config = {"type": "expect_column_values_to_not_be_null", "kwargs": {"column": "text"}, "severity": expectation.pop("severity", "critical")}
+    return {"success": False, "expectation_config": config, "result": {"unexpected_count": 3}, "exception_info": {}, **expectation}
+
+
+def test_verdicts(saying: Any) -> None:
+    good = {"success": True, "results": [{"success": True}], "statistics": {"evaluated_expectations": 1}, "suite_name": "docs", "num_rows": 9}
+    warned = {**good, "results": [result(severity="warning")]}
+    bad = {**good, "success": False, "results": [result()]}
+    for answer, status, expected in ((good, 0, "passed"), (warned, 0, "warned")):
+        found = execute(GristmillValidateOperator(task_id="t", data="d@1", suite="s", python=saying(status, answer)))
+        assert (found["verdict"], found["suite"], found["rows"]) == (expected, "docs", 9)
+    context = Pushed()
+    with pytest.raises(AirflowFailException, match=r"d@1 failed suite docs: expect_column_values_to_not_be_null of 'text' \(critical, 3 rows\)"):
+        execute(GristmillValidateOperator(task_id="t", data="d@1", suite="s", python=saying(1, bad)), context)
+    assert context.xcoms["verdict"]["verdict"] == "failed"
+    assert execute(GristmillValidateOperator(task_id="t", data="d@1", suite="s", python=saying(1, bad), data_failed="return"))["verdict"] == "failed"
+
+
+def test_a_validation_fails_closed(saying: Any) -> None:
+    with pytest.raises(AirflowFailException, match="gave no verdict"):
+        execute(GristmillValidateOperator(task_id="t", data="d@1", suite="s", python=saying(0)))
+    with pytest.raises(AirflowFailException, match="no suite for d@1: name one"):
+        execute(GristmillValidateOperator(task_id="t", data="d@1", required=True))
+    said_good = {"success": True, "results": [], "statistics": {}}
+    with pytest.raises(AirflowFailException):  # the exit status counts more than what was printed
+        execute(GristmillValidateOperator(task_id="t", data="d@1", suite="s", python=saying(1, said_good)))
+    assert execute(GristmillValidateOperator(task_id="t", data="d@1"))["verdict"] == "unverified"
+
+
+def test_nothing_to_publish_is_skipped() -> None:
+    with pytest.raises(AirflowSkipException, match="nothing new: version 3 of d"):
+        execute(GristmillPublishOperator(task_id="t", target="d@3"))
+
+
+def test_verify_says_what_is_wrong(saying: Any) -> None:
+    answer = {"path": "d", "version": 1, "whole": False, "problems": [{"path": "data/a.parquet", "what": "missing"}]}
+    with pytest.raises(AirflowFailException, match=r"data/a.parquet: missing"):
+        execute(GristmillVerifyOperator(task_id="t", dataset="d", python=saying(1, answer)))
+
+
+def test_summaries_stay_small() -> None:
+    many = [{"item": f"file-{i}", "bytes": 10, "action": "read" if i % 2 else "reuse", "reason": "new"} for i in range(50_000)]
+    plan = summaries.of_plan({"pipeline": "p", "output": "o", "newest_version": 3, "items": many, "removed_files": [], "segments": []})
+    assert (plan["read"], plan["reuse"], plan["read_bytes"]) == (25_000, 25_000, 250_000)
+    verdict = summaries.of_verdict({"success": False, "results": [result(result={"unexpected_list": list(range(10_000))}) for _ in range(500)]}, "d")
+    assert verdict["unmet"] == 500 and len(verdict["expectations"]) == summaries.SHOWN
+    assert len(json.dumps(plan)) < 500 and len(json.dumps(verdict)) < 5000
+
+
+def test_the_approval_is_asked_for_only_where_it_is_wanted() -> None:
+    passed, warned = [{"verdict": "passed"}, {"verdict": "unverified"}], [{"verdict": "passed"}, {"verdict": "warned"}]
+    assert [choose_approval(found, wanted) for found in (passed, warned) for wanted in ("True", "False")] == ["each.accept", "each.accept", "each.approve", "each.accept"]
+    assert (verdict_of(passed), verdict_of(warned)) == ("passed", "warned")
+
+
+def test_credentials_come_from_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = {"conn_type": "aws", "login": "key", "password": "s3cret", "extra": {"endpoint_url": "http://127.0.0.1:9000", "region_name": "eu-north-1", "env": {"X": 1}}}
+    monkeypatch.setenv("AIRFLOW_CONN_LAKE", json.dumps(store))
+    assert connection_env("lake") == {
+        **{"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "s3cret", "AWS_DEFAULT_REGION": "eu-north-1"},
+        **{"AWS_ENDPOINT_URL": "http://127.0.0.1:9000", "X": "1"},
+    }
+    monkeypatch.setenv("AIRFLOW_CONN_GCP", json.dumps({"conn_type": "google_cloud_platform", "extra": {"key_path": "/k.json"}}))
+    assert connection_env("gcp") == {"GOOGLE_APPLICATION_CREDENTIALS": "/k.json"}
+    monkeypatch.setenv("AIRFLOW_CONN_MAIL", json.dumps({"conn_type": "smtp", "host": "h"}))
+    with pytest.raises(ValueError, match="'mail' of type 'smtp' has nothing for a storage client"):
+        connection_env("mail")
+    assert connection_env(None) == {}
+
+
+def test_the_command_gets_the_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_LAKE", json.dumps({"conn_type": "aws", "login": "key", "password": "s3cret"}))
+    path = tmp_path / "python"
+    path.write_text(f"#!{sys.executable}\nimport os, json\nprint(json.dumps({{'key': os.environ['AWS_ACCESS_KEY_ID'], 'x': os.environ['X']}}))\n")
+    path.chmod(0o755)
+    assert execute(GristmillOperator(task_id="t", arguments=["log", "d"], python=str(path), conn_id="lake", env={"X": "1"})) == {"key": "key", "x": "1"}
+
+
+def test_storage_that_does_not_answer_is_tried_again(tmp_path: Path) -> None:
+    """A real client against a port where nobody listens."""
+    (tmp_path / "raw.jsonl").write_text('{"text": "one"}\n')
+    (tmp_path / "p.yaml").write_text("name: p\nsources: [{kind: jsonl, path: raw.jsonl, name: raw}]\noutput: {path: 's3://bucket/out'}\n")
+    env = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1", "AWS_DEFAULT_REGION": "us-east-1"}
+    with pytest.raises(AirflowException, match="ended with 3") as caught:
+        execute(GristmillRunOperator(task_id="t", pipeline="p.yaml", cwd=str(tmp_path), env=env))
+    assert not isinstance(caught.value, AirflowFailException) and "127.0.0.1:9" in str(caught.value)
