@@ -4,7 +4,7 @@ PIP = .venv/bin/pip install --quiet --disable-pip-version-check -c constraints.t
 TESTS ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all lint type bench docs clean
+.PHONY: help run test test-all gx-suite lint type bench docs clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -17,6 +17,9 @@ test: .venv/installed-test  ## the fast tests
 
 test-all: .venv/installed-test  ## the slow tests too
 	.venv/bin/python -m pytest $(TESTS) -q --slow
+
+gx-suite: .venv/installed-test  ## Great Expectations' own tests with gristmill as the evaluator
+	.venv/bin/python tests/validators/gx_suite/run.py
 
 lint: .venv/installed-test  ## ruff, and the format
 	.venv/bin/ruff check .

@@ -151,7 +151,13 @@ class Steps(Accumulator):
     def save(self) -> Fields | None:
         if isinstance(self.last, np.generic) or self.last is None:
             ends = np.array([] if self.last is None else [self.first, self.last])
-            return {"count": self.count, "considered": self.considered, "rows": self.rows, "at": self.first_row, "ends": ends}
+            return {
+                "count": self.count,
+                "considered": self.considered,
+                "rows": self.rows,
+                "at": self.first_row,
+                "ends": ends,
+            }
         return None
 
     def load(self, fields: Fields, first: int) -> None:
@@ -194,7 +200,9 @@ class Counts(Accumulator):
     def update(self, view: View) -> None:
         column = view.column(self.columns[0])
         if column.array is not None and column.kind != "object":
-            pairs = pc.value_counts(column.array if column.valid is None else column.array.filter(pa.array(column.valid)))
+            pairs = pc.value_counts(
+                column.array if column.valid is None else column.array.filter(pa.array(column.valid))
+            )
             values, numbers = pairs.field("values").to_pylist(), pairs.field("counts").to_pylist()
         else:
             values, numbers = list(column.objects), [1] * column.nonnull

@@ -54,19 +54,25 @@ def parse_condition(given: Any, parser: str | None = None) -> Condition | None:
     if hasattr(given, "dict") and not isinstance(given, Mapping):
         given = given.dict()
     if isinstance(given, str):
-        given = _legacy(given) if parser not in ("pandas", "spark") else {"type": "pass_through", "pass_through_filter": given}
+        given = (
+            _legacy(given)
+            if parser not in ("pandas", "spark")
+            else {"type": "pass_through", "pass_through_filter": given}
+        )
     leaves: list[str] = []
     mask = _parse(given, leaves, inside="")
     if len(leaves) > MOST:
         raise SuiteError(f"row_condition: {len(leaves)} conditions, {MOST} is the maximum")
-    return Condition(json.dumps(jsonable(given), sort_keys=True), None if None in leaves else tuple(dict.fromkeys(leaves)), mask)
+    return Condition(
+        json.dumps(jsonable(given), sort_keys=True), None if None in leaves else tuple(dict.fromkeys(leaves)), mask
+    )
 
 
 def _legacy(text: str) -> dict[str, Any]:
     found = LEGACY.fullmatch(text)
     if not found:
         raise SuiteError(
-            f"row_condition {text!r}: expected col(\"name\") and a comparison with a number, a quoted text or date(\"...\"), or .notnull()"
+            f'row_condition {text!r}: expected col("name") and a comparison with a number, a quoted text or date("..."), or .notnull()'
         )
     column = {"name": found["column"]}
     if found["notnull"]:
@@ -89,7 +95,9 @@ def _parse(given: Any, leaves: list[Any], inside: str) -> Callable[[View], Mask]
         raise SuiteError(f"row_condition: expected an object whose 'type' is one of {', '.join(kinds)}; got {given!r}")
     if kind in ("and", "or"):
         if kind == "or" and inside:
-            raise SuiteError(f"row_condition: {inside.upper()} groups cannot contain OR conditions; write an OR of ANDs")
+            raise SuiteError(
+                f"row_condition: {inside.upper()} groups cannot contain OR conditions; write an OR of ANDs"
+            )
         parts = [_parse(part, leaves, kind if inside != "and" else "and") for part in given["conditions"]]
         join = np.logical_and if kind == "and" else np.logical_or
         return lambda view: join.reduce([part(view) for part in parts])

@@ -101,16 +101,26 @@ class Distinct(Accumulator):
         self._groups = None
         if sum(chunk.held() for chunk in self._chunks) > self._spill.limit:
             self._chunks = [
-                chunk._replace(hashes=self._spill.store(chunk.hashes), rows=self._spill.store(chunk.rows)) if chunk.held() else chunk
+                chunk._replace(hashes=self._spill.store(chunk.hashes), rows=self._spill.store(chunk.rows))
+                if chunk.held()
+                else chunk
                 for chunk in self._chunks
             ]
 
     def save(self) -> Fields:
         width = self._chunks[0].hashes.shape[1] if self._chunks else 1
         hashes = np.concatenate([np.zeros((0, width), np.uint64), *(chunk.hashes for chunk in self._chunks)])
-        rows = np.concatenate([np.zeros(0, np.int64), *(chunk.rows.astype(np.int64) + chunk.first for chunk in self._chunks)])
+        rows = np.concatenate(
+            [np.zeros(0, np.int64), *(chunk.rows.astype(np.int64) + chunk.first for chunk in self._chunks)]
+        )
         ends = np.array([chunk.ends for chunk in self._chunks])
-        return {"count": self.count, "considered": self.considered, "hashes": hashes, "rows": rows.astype(np.int32), "ends": ends}
+        return {
+            "count": self.count,
+            "considered": self.considered,
+            "hashes": hashes,
+            "rows": rows.astype(np.int32),
+            "ends": ends,
+        }
 
     def load(self, fields: Fields, first: int) -> None:
         self.count, self.considered = fields["count"], fields["considered"]

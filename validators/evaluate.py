@@ -19,7 +19,7 @@ from gristmill.validators.formats import ResultFormat
 from gristmill.validators.handover import evaluate_with_gx
 from gristmill.validators.inputs import Data
 from gristmill.validators.passes import States, merge, scan
-from gristmill.validators.plan import Key, Planned, Task, plan_suite, problem, tasks_of
+from gristmill.validators.plan import Key, Planned, Task, exception_info, plan_suite, tasks_of
 from gristmill.validators.rows import RowSet
 from gristmill.validators.states import StateStore, store_of
 from gristmill.validators.suites import Suite
@@ -29,7 +29,13 @@ FOOTER, STATE, ONE, TWO = "footer", "state", "one pass", "two passes"
 
 
 def evaluate(
-    data: Data, suite: Suite, form: ResultFormat, *, states: bool = True, threads: int | None = None, memory: int = 1 << 28
+    data: Data,
+    suite: Suite,
+    form: ResultFormat,
+    *,
+    states: bool = True,
+    threads: int | None = None,
+    memory: int = 1 << 28,
 ) -> Verdict:
     """The verdict on the data. Arguments are those of `api.validate`.
 
@@ -45,7 +51,10 @@ def evaluate(
     for one in planned:
         _take_errors(one, one.keys.values(), known)
     second = tasks_of(
-        planned, setting, lambda one: one.model.needs_again(setting, _found(one, known)) if one.model else {}, again=True
+        planned,
+        setting,
+        lambda one: one.model.needs_again(setting, _found(one, known)) if one.model else {},
+        again=True,
     )
     if second:
         _merged(scan(data, second, data.pieces(), threads), known)
@@ -142,7 +151,9 @@ def _found(one: Planned, known: States) -> Found:
     return {name: known[key] for name, key in {**one.keys, **one.again}.items()}
 
 
-def _result(one: Planned, setting: Setting, known: States, sources: dict[Key, set[str]]) -> tuple[dict[str, Any], RowSet | None]:
+def _result(
+    one: Planned, setting: Setting, known: States, sources: dict[Key, set[str]]
+) -> tuple[dict[str, Any], RowSet | None]:
     """(the result of an expectation, its failing rows)."""
     config = one.entry.config()
     if one.model is None:
@@ -152,14 +163,14 @@ def _result(one: Planned, setting: Setting, known: States, sources: dict[Key, se
         try:
             outcome = one.model.outcome(setting, _found(one, known))
         except Exception as error:  # noqa: BLE001  an error while evaluating is a failure, shown as such
-            one.fail(error)
+            one.fail(error, flat=True)
     result = {} if setting.form.boolean_only and not setting.form.return_unexpected_index_query else outcome.result
     made = {
         "success": bool(outcome.success),
         "expectation_config": config,
         "result": result,
         "meta": {},
-        "exception_info": problem(one.error, (one.entry.type, one.entry.id)),
+        "exception_info": exception_info(one),
         "evaluated": _how(one, sources),
     }
     return made, outcome.rows
@@ -174,7 +185,9 @@ def _how(one: Planned, sources: dict[Key, set[str]]) -> str:
     return STATE if STATE in every else FOOTER
 
 
-def _verdict(data: Data, suite: Suite, results: list[dict[str, Any]], failing: dict[str, RowSet], seconds: float) -> Verdict:
+def _verdict(
+    data: Data, suite: Suite, results: list[dict[str, Any]], failing: dict[str, RowSet], seconds: float
+) -> Verdict:
     good = sum(result["success"] for result in results)
     statistics = {
         "evaluated_expectations": len(results),
@@ -197,5 +210,3 @@ def _verdict(data: Data, suite: Suite, results: list[dict[str, Any]], failing: d
         meta={"run_id": {"run_name": str(uuid.uuid4()), "run_time": now}, "validation_time": now},
         failing=failing,
     )
-
-

@@ -137,7 +137,10 @@ def _with_query(result: dict[str, Any], facts: MapFacts, form: ResultFormat) -> 
 
 def _counts(values: Sequence[Any], most: int) -> list[dict[str, Any]] | None:
     """The most common of the values listed, as Great Expectations counts them; None where they can't be hashed or ordered."""
-    keys = [tuple(value.values()) if isinstance(value, dict) else tuple(value) if isinstance(value, list) else value for value in values]
+    keys = [
+        tuple(value.values()) if isinstance(value, dict) else tuple(value) if isinstance(value, list) else value
+        for value in values
+    ]
     try:
         common = sorted(Counter(keys).most_common(most), key=lambda pair: (-pair[1], pair[0]))
     except TypeError:

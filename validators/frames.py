@@ -108,7 +108,9 @@ def python_types(names: Sequence[str]) -> tuple[type, ...]:
     found = [kind for name in names for kind in _types(name)]
     if not found:
         raise ValueError(
-            f"Unrecognized numpy/python type: {names[0]}" if len(names) == 1 else f"No recognized numpy/python type in list: {list(names)}"
+            f"Unrecognized numpy/python type: {names[0]}"
+            if len(names) == 1
+            else f"No recognized numpy/python type in list: {list(names)}"
         )
     return tuple(found)
 
@@ -122,7 +124,15 @@ def _types(name: str) -> list[type]:
             kind = getattr(module, name, None)
             if isinstance(kind, type):
                 found.append(kind)
-    natives = {"none": type(None), "bool": bool, "int": int, "long": int, "float": float, "bytes": bytes, "complex": complex}
+    natives = {
+        "none": type(None),
+        "bool": bool,
+        "int": int,
+        "long": int,
+        "float": float,
+        "bytes": bytes,
+        "complex": complex,
+    }
     natives |= {"str": str, "string_types": str, "list": list, "dict": dict}
     return [*found, natives[name.lower()]] if name.lower() in natives else found
 
@@ -140,7 +150,9 @@ def compare_type(data: Data, column: str, names: Sequence[str] | None) -> tuple[
             kind = getattr(pd, name, None)
             if isinstance(kind, type) and issubclass(kind, pd.api.extensions.ExtensionDtype):
                 kinds.append(kind())
-    return dtype.type in kinds or any(isinstance(kind, (np.dtype, pd.api.extensions.ExtensionDtype)) and dtype == kind for kind in kinds), dtype.type.__name__
+    return dtype.type in kinds or any(
+        isinstance(kind, (np.dtype, pd.api.extensions.ExtensionDtype)) and dtype == kind for kind in kinds
+    ), dtype.type.__name__
 
 
 def is_dtype(data: Data, column: str, name: str) -> tuple[bool, str]:

@@ -152,7 +152,11 @@ class Data:
             return Batch(schema.empty_table(), {}, 0, 0, 0)
         names = objects[0]
         return Batch(
-            pa.concat_tables(tables), {name: np.concatenate([each[name] for each in objects]) for name in names}, 0, 0, 0
+            pa.concat_tables(tables),
+            {name: np.concatenate([each[name] for each in objects]) for name in names},
+            0,
+            0,
+            0,
         )
 
 
@@ -242,7 +246,9 @@ class _TableReader:
 class _ParquetReader:
     """A Parquet file; opened anew for each piece, so that threads don't share it."""
 
-    def __init__(self, opener: Callable[[pq.FileMetaData | None], pq.ParquetFile], footer: pq.FileMetaData, schema: pa.Schema) -> None:
+    def __init__(
+        self, opener: Callable[[pq.FileMetaData | None], pq.ParquetFile], footer: pq.FileMetaData, schema: pa.Schema
+    ) -> None:
         self._open, self._footer, self._schema = opener, footer, schema
 
     def pieces(self) -> list[tuple[int, tuple[int, ...]]]:
@@ -266,7 +272,9 @@ class _ParquetReader:
                 table = file.read_row_groups(list(groups), columns=list(columns), use_threads=False)
                 yield _conform(table, schema), {}
             else:
-                for batch in file.iter_batches(BATCH_ROWS, row_groups=list(groups), columns=list(columns), use_threads=False):
+                for batch in file.iter_batches(
+                    BATCH_ROWS, row_groups=list(groups), columns=list(columns), use_threads=False
+                ):
                     yield _conform(pa.Table.from_batches([batch]), schema), {}
 
 
@@ -335,7 +343,9 @@ def _matches(pattern: str) -> list[str]:
     else:
         found = sorted(glob.glob(pattern, recursive=True)) if glob.has_magic(pattern) else [pattern]
     if not found or not all(os.path.exists(path) for path in found):
-        raise InputNotFoundError(f"'{pattern}': no such file, and no Parquet, CSV or JSONL file under that name", path=pattern)
+        raise InputNotFoundError(
+            f"'{pattern}': no such file, and no Parquet, CSV or JSONL file under that name", path=pattern
+        )
     if unknown := [path for path in found if _kind(path) is None]:
         raise UsageError(f"can't tell what is in {capped(unknown)}: expected the endings {capped((*PARQUET, *TEXT))}")
     return found

@@ -79,7 +79,11 @@ class Sums(Accumulator):
     def sum(self) -> float | int:
         """An int for integers; NaN where infinities cancel."""
         if self.infinite or self.minus_infinite:
-            return math.inf * bool(self.infinite) - math.inf * bool(self.minus_infinite) if not (self.infinite and self.minus_infinite) else math.nan
+            return (
+                math.inf * bool(self.infinite) - math.inf * bool(self.minus_infinite)
+                if not (self.infinite and self.minus_infinite)
+                else math.nan
+            )
         exact = self._exact()
         return int(exact) if self.integers else _float(exact)
 
@@ -164,7 +168,9 @@ class Ordered(Accumulator):
         self.nonnull += later.nonnull
         self._chunks += later._chunks
         if sum(chunk.nbytes for chunk in self._chunks if not isinstance(chunk, np.memmap)) > self._spill.limit:
-            self._chunks = [chunk if isinstance(chunk, np.memmap) else self._spill.store(chunk) for chunk in self._chunks]
+            self._chunks = [
+                chunk if isinstance(chunk, np.memmap) else self._spill.store(chunk) for chunk in self._chunks
+            ]
 
     def save(self) -> Fields:
         return {"values": np.concatenate(self._chunks) if self._chunks else np.zeros(0)}
@@ -227,9 +233,13 @@ def float_values(column: Column) -> npt.NDArray[Any]:
     if column.kind == "null":
         return np.zeros(0)
     values = column.objects
-    wrong = next((value for value in values if isinstance(value, (str, bytes)) or not hasattr(value, "__float__")), None)
+    wrong = next(
+        (value for value in values if isinstance(value, (str, bytes)) or not hasattr(value, "__float__")), None
+    )
     if wrong is not None:
-        raise TypeError(f"column '{column.name}': {wrong!r} of type {type(wrong).__name__} is no number")
+        raise TypeError(
+            f"column '{column.name}': could not convert {'string' if isinstance(wrong, str) else type(wrong).__name__} to float: {wrong!r}"
+        )
     return values.astype(np.float64)
 
 

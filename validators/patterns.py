@@ -142,7 +142,9 @@ class Automaton:
     def _learn(self, column: Column) -> None:
         text = "".join(pc.unique(column.array).drop_null().to_pylist()) if column.rows < 4096 else None
         rows = column.text
-        raw = rows.data[rows.offsets[0] : rows.offsets[-1]].tobytes().decode("utf-8", "replace") if text is None else text
+        raw = (
+            rows.data[rows.offsets[0] : rows.offsets[-1]].tobytes().decode("utf-8", "replace") if text is None else text
+        )
         points = np.unique(np.frombuffer(raw.encode("utf-32-le", "surrogatepass"), np.uint32))
         with self._lock:
             for point in points[self._class_of[points] == UNKNOWN].tolist():

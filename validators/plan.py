@@ -14,7 +14,7 @@ from gristmill.validators.accumulators import Accumulator
 from gristmill.validators.conditions import Condition
 from gristmill.validators.expectations import EXPECTATIONS
 from gristmill.validators.expectations.base import Expectation, Need, Setting
-from gristmill.validators.expectations.tables import missing_column
+from gristmill.validators.expectations.tables import ColumnTypeToBe, missing_column
 from gristmill.validators.handover import is_for_gx
 from gristmill.validators.inputs import Data
 from gristmill.validators.suites import Entry, Suite
@@ -46,9 +46,11 @@ class Planned:
     keys: dict[str, Key] = field(default_factory=dict)
     again: dict[str, Key] = field(default_factory=dict)
     error: tuple[str, str] | None = None
+    flat: bool = False
 
-    def fail(self, error: BaseException) -> None:
-        """Makes the error its result."""
+    def fail(self, error: BaseException, *, flat: bool = False) -> None:
+        """Makes the error its result. flat: it arose from what was found, not while that was worked out."""
+        self.flat = self.flat or (flat and self.error is None)
         text = "".join(traceback.format_exception(error))
         message = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
         self.error = self.error or (str(message) or type(error).__name__, text)
@@ -69,7 +71,10 @@ def plan_suite(suite: Suite, data: Data) -> list[Planned]:
         assert one.model is not None
         for name in one.model.columns_used():
             if name not in data.columns:
-                one.fail(ColumnError(missing_column(name, data.columns), column=name))
+                one.fail(
+                    ColumnError(missing_column(name, data.columns), column=name),
+                    flat=isinstance(one.model, ColumnTypeToBe),
+                )
         planned.append(one)
     return planned
 
@@ -83,8 +88,14 @@ def _model(entry: Entry) -> Expectation:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
-            known = [key for key in kind.model_fields if key not in ("batch_id", "windows", "result_format", "catch_exceptions")]
-            raise SuiteError(f"{entry.type}: unknown parameter '{name}'.{did_you_mean(name, known)}", parameter=name) from None
+            known = [
+                key
+                for key in kind.model_fields
+                if key not in ("batch_id", "windows", "result_format", "catch_exceptions")
+            ]
+            raise SuiteError(
+                f"{entry.type}: unknown parameter '{name}'.{did_you_mean(name, known)}", parameter=name
+            ) from None
         if first["type"] == "missing":
             raise SuiteError(f"{entry.type}: parameter '{name}' is missing", parameter=name) from None
         told = first["msg"].removeprefix("Value error, ")
@@ -125,8 +136,10 @@ def _columns(need: Need, condition: Condition | None, data: Data) -> tuple[str, 
     return tuple(dict.fromkeys(columns))
 
 
-def problem(error: tuple[str, str] | None, where: Any) -> dict[str, Any]:
-    """The "exception_info" as Great Expectations has it: by what failed, or flat where nothing did."""
-    if error is None:
+def exception_info(one: Planned) -> dict[str, Any]:
+    """The "exception_info" as Great Expectations has it: by what could not be worked out, else flat."""
+    if one.error is None:
         return {"raised_exception": False, "exception_traceback": None, "exception_message": None}
-    return {str(where): {"raised_exception": True, "exception_traceback": error[1], "exception_message": error[0]}}
+    message, trace = one.error
+    info = {"raised_exception": True, "exception_traceback": trace, "exception_message": message}
+    return info if one.flat else {str((one.entry.type, one.entry.id)): info}

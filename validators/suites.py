@@ -98,7 +98,9 @@ def load_suite(given: Any, parameters: Mapping[str, Any] | None = None) -> Suite
         if taken[entry.id] > 1:
             entry = Entry(**{**entry.__dict__, "id": f"{entry.id}~{taken[entry.id]}"})
         entries.append(entry)
-    return Suite(str(given.get("name") or given.get("expectation_suite_name") or "suite"), entries, dict(given.get("meta") or {}))
+    return Suite(
+        str(given.get("name") or given.get("expectation_suite_name") or "suite"), entries, dict(given.get("meta") or {})
+    )
 
 
 def _read(path: str | os.PathLike[str]) -> Any:
@@ -133,11 +135,15 @@ def _entry(given: Any, number: int, parameters: Mapping[str, Any]) -> Entry:
         raise SuiteError(f"{where}: expected an object with 'type' and 'kwargs', got {type(given).__name__}")
     kind = given.get("type") or given.get("expectation_type")
     if not isinstance(kind, str):
-        raise SuiteError(f"{where} has no 'type'; write the expectation's name, such as expect_column_values_to_not_be_null")
+        raise SuiteError(
+            f"{where} has no 'type'; write the expectation's name, such as expect_column_values_to_not_be_null"
+        )
     severity = str(given.get("severity") or "critical")
     if severity not in SEVERITIES:
         raise SuiteError(f"{where} ({kind}): severity '{severity}' is none of critical, warning, info")
-    kwargs = {key: _resolve(value, parameters, f"{where} ({kind})") for key, value in (given.get("kwargs") or {}).items()}
+    kwargs = {
+        key: _resolve(value, parameters, f"{where} ({kind})") for key, value in (given.get("kwargs") or {}).items()
+    }
     named = given.get("id") is not None
     made = hashlib.sha256(json.dumps([kind, jsonable(kwargs)], sort_keys=True, default=str).encode()).hexdigest()[:16]
     return Entry(

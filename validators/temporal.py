@@ -92,7 +92,9 @@ def ticks(column: Column, value: Any) -> Fraction:
         value = datetime.datetime(value.year, value.month, value.day, tzinfo=datetime.UTC if zone else None)
     if (value.tzinfo is None) != (zone is None):
         has, other = ("no zone", "one") if zone is None else ("a zone", "none")
-        raise TypeError(f"Cannot compare tz-naive and tz-aware times: column '{column.name}' has {has}, {value} has {other}")
+        raise TypeError(
+            f"Cannot compare tz-naive and tz-aware times: column '{column.name}' has {has}, {value} has {other}"
+        )
     since = (value if value.tzinfo else value.replace(tzinfo=datetime.UTC)) - EPOCH
     micros = (since.days * 86400 + since.seconds) * 10**6 + since.microseconds
     nanos = getattr(value, "nanosecond", 0)

@@ -53,7 +53,10 @@ def unify(found: Sequence[tuple[pa.Schema, str]], *, missing_is_null: bool = Fal
                 column=column,
                 file=path,
             )
-        schema = pa.schema([_joined(field, other, first, path, missing_is_null) for field in schema] + [f for f in other if f.name not in schema.names])
+        schema = pa.schema(
+            [_joined(field, other, first, path, missing_is_null) for field in schema]
+            + [f for f in other if f.name not in schema.names]
+        )
     return schema
 
 
@@ -78,7 +81,9 @@ def _parse(path: str) -> pa.Table:
         if name.endswith((".csv", ".tsv")):
             return pc_csv.read_csv(
                 path,
-                parse_options=pc_csv.ParseOptions(delimiter="\t" if name.endswith(".tsv") else ",", newlines_in_values=True),
+                parse_options=pc_csv.ParseOptions(
+                    delimiter="\t" if name.endswith(".tsv") else ",", newlines_in_values=True
+                ),
                 convert_options=pc_csv.ConvertOptions(null_values=[""], strings_can_be_null=True),
             )
         return pc_json.read_json(path)
@@ -91,6 +96,7 @@ def _mapped(place: str, schema: pa.Schema) -> pa.Table:
     if table.schema.equals(schema):
         return table
     columns = [
-        table.column(f.name).cast(f.type) if f.name in table.column_names else pa.nulls(table.num_rows, f.type) for f in schema
+        table.column(f.name).cast(f.type) if f.name in table.column_names else pa.nulls(table.num_rows, f.type)
+        for f in schema
     ]
     return pa.Table.from_arrays(columns, schema=schema)

@@ -43,6 +43,10 @@ class FigureBetween(Between, ColumnExpectation):
 def between(value: Any, bounds: Between) -> bool:
     """Whether a figure lies between bounds, with text and times brought together as Great Expectations does."""
     low, high = bounds.min_value, bounds.max_value
+    if not isinstance(value, (datetime.date, str)) and any(isinstance(bound, datetime.date) for bound in (low, high)):
+        raise ValueError(
+            f'Could not parse "metric_value" of {value} (of type "{type(value)}") into datetime representation.'
+        )
     if isinstance(value, datetime.datetime):
         low, high = (_time_like(value, bound) for bound in (low, high))
     elif isinstance(value, str) and (isinstance(low, datetime.date) or isinstance(high, datetime.date)):
@@ -211,7 +215,9 @@ class Quantiles(ColumnExpectation):
             values = [None if value is None else as_moment(setting, self.column, round(value)) for value in values]
         elif kind_of_column(setting, self.column) == "float" or how in ("linear", "midpoint"):
             values = [None if value is None else float(value) for value in values]
-        inside = [_in_range(value, *bounds) for value, bounds in zip(values, self.quantile_ranges.value_ranges, strict=True)]
+        inside = [
+            _in_range(value, *bounds) for value, bounds in zip(values, self.quantile_ranges.value_ranges, strict=True)
+        ]
         result = {"observed_value": {"quantiles": shares, "values": values}, "details": {"success_details": inside}}
         return Outcome(all(inside), result)
 

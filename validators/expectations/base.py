@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from gristmill.validators.accumulators import Accumulator, Failing
 from gristmill.validators.columns import Column, Mask, View
@@ -47,8 +47,9 @@ class Setting:
 
     def values(self, rows: npt.NDArray[np.int64], columns: Sequence[str]) -> dict[str, list[Any]]:
         """{column: the Python values of these rows}, None for null."""
-        view = self.batch(rows, columns)
-        return {name: plain(view.column(name)) for name in columns}
+        names = list(dict.fromkeys(columns))
+        view = self.batch(rows, names)
+        return {name: plain(view.column(name)) for name in names}
 
     def with_form(self, form: ResultFormat) -> Setting:
         """The same, for results of another format."""
@@ -164,7 +165,9 @@ class MapExpectation(Expectation):
             facts = replace(facts, query=f"df.filter(items={setting_labels(setting, rows.to_numpy())}, axis=0)")
         if form.include_unexpected_rows:
             every = setting.values(rows.first(form.partial_unexpected_count), list(setting.data.columns))
-            facts = replace(facts, rows=[dict(zip(every, row, strict=True)) for row in zip(*every.values(), strict=True)])
+            facts = replace(
+                facts, rows=[dict(zip(every, row, strict=True)) for row in zip(*every.values(), strict=True)]
+            )
         return map_result(facts, form)
 
     def listed(self, values: Mapping[str, list[Any]], count: int) -> list[Any]:
@@ -264,22 +267,20 @@ Comparable = Annotated[Any, BeforeValidator(_comparable)]
 
 
 class Between(BaseModel):
-    """Bounds. At least one must be given where `needs_bound` says so."""
+    """Bounds; None is no bound."""
 
     min_value: Comparable = None
     max_value: Comparable = None
-    strict_min: bool = False
-    strict_max: bool = False
-    needs_bound: ClassVar[bool] = True
+    strict_min: bool | None = False
+    strict_max: bool | None = False
 
-    @model_validator(mode="after")
-    def _some_bound(self) -> Any:
-        if self.needs_bound and self.min_value is None and self.max_value is None:
-            raise ValueError("min_value and max_value cannot both be None")
+    def check_bounds(self) -> None:
+        """Raises ValueError if no value can lie between them, or if there is none."""
         low, high = self.min_value, self.max_value
-        if low is not None and high is not None and type(low) is type(high) and low > high:
-            raise ValueError(f"min_value {low} is greater than max_value {high}")
-        return self
+        if low is None and high is None:
+            raise ValueError("min_value and max_value cannot both be None")
+        if low is not None and high is not None and low > high:
+            raise ValueError(f"min_value cannot be greater than max_value: {low} > {high}")
 
     def holds(self, value: Any) -> bool:
         """Whether a value lies between the bounds."""

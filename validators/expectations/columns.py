@@ -62,6 +62,10 @@ class ValuesBetween(Between, ColumnMapExpectation):
 
     type: ClassVar[str] = "expect_column_values_to_be_between"
 
+    def needs(self, setting: Setting) -> dict[str, Need]:
+        self.check_bounds()
+        return super().needs(setting)
+
     def unexpected(self, column: Column) -> Mask | None:
         if column.kind in ("object", "duration"):
             return each(column, self._expected)
@@ -147,7 +151,11 @@ class _Typed(ColumnMapExpectation):
         from gristmill.validators.frames import dtype_name
 
         names = self.names()
-        return names is not None and dtype_name(setting.data, self.column) == "object" and not {"object", "object_", "O"} & set(names[:1])
+        return (
+            names is not None
+            and dtype_name(setting.data, self.column) == "object"
+            and not {"object", "object_", "O"} & set(names[:1])
+        )
 
     def needs(self, setting: Setting) -> dict[str, Need]:
         return super().needs(setting) if self._by_value(setting) else {}

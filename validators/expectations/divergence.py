@@ -145,7 +145,12 @@ class KlDivergence(ColumnExpectation):
 
 def _is_categorical(partition: dict[str, Any]) -> bool:
     values, weights = partition.get("values"), partition.get("weights")
-    return values is not None and weights is not None and len(values) == len(weights) and bool(np.allclose(np.sum(weights), 1))
+    return (
+        values is not None
+        and weights is not None
+        and len(values) == len(weights)
+        and bool(np.allclose(np.sum(weights), 1))
+    )
 
 
 def _is_continuous(partition: dict[str, Any]) -> bool:

@@ -168,7 +168,9 @@ class SumEqual(_Several):
             wrong = np.asarray(total != self.sum_total)
         else:
             rows = zip(*(plain(column) for column in columns), strict=True)
-            wrong = np.array([None in row or functools.reduce(operator.add, row) != self.sum_total for row in rows], bool)
+            wrong = np.array(
+                [None in row or functools.reduce(operator.add, row) != self.sum_total for row in rows], bool
+            )
         for column in columns:
             if column.valid is not None:
                 wrong = wrong | ~column.valid
@@ -193,7 +195,9 @@ def compare(a: Column, b: Column, sign: Callable[[Any, Any], Any]) -> Mask:
         TypeError: an order of values of different kinds, such as a number and a text.
     """
     there = _and(a.valid, b.valid)
-    same_units = a.kind == b.kind == "date" or (a.kind == b.kind and a.array is not None and b.array is not None and a.array.type == b.array.type)
+    same_units = a.kind == b.kind == "date" or (
+        a.kind == b.kind and a.array is not None and b.array is not None and a.array.type == b.array.type
+    )
     if (a.kind in NUMBERS and b.kind in NUMBERS) or (same_units and a.kind in ("timestamp", "date", "duration")):
         found = np.asarray(sign(a.raw, b.raw))
         return found if there is None else found & there

@@ -60,7 +60,9 @@ class _Set(ColumnExpectation):
 
     def missing(self, setting: Setting, found: Found, result: dict[str, Any]) -> bool:
         """Adds what is in the set and not in the column; whether there is nothing."""
-        known = {value: there for value, there in zip(self.value_set, found["present"].found.tolist(), strict=True) if there}
+        known = {
+            value: there for value, there in zip(self.value_set, found["present"].found.tolist(), strict=True) if there
+        }
         absent = [value for value in dict.fromkeys(self.value_set) if value not in known]
         result["missing_count"] = len(absent)
         if setting.form.partial_unexpected_count > 0:

@@ -16,7 +16,6 @@ class RowCountBetween(Between, Expectation):
     """How many rows there are."""
 
     type: ClassVar[str] = "expect_table_row_count_to_be_between"
-    needs_bound: ClassVar[bool] = False
 
     def needs(self, setting: Setting) -> dict[str, Need]:
         return _rows(self)
@@ -48,7 +47,6 @@ class ColumnCountBetween(Between, Expectation):
     """How many columns there are."""
 
     type: ClassVar[str] = "expect_table_column_count_to_be_between"
-    needs_bound: ClassVar[bool] = False
 
     def outcome(self, setting: Setting, found: Found) -> Outcome:
         count = len(setting.data.columns)

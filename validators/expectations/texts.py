@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from pydantic import Field, field_validator
 
 from gristmill.validators.columns import Column, Mask
-from gristmill.validators.expectations.base import Between, ColumnMapExpectation, each
+from gristmill.validators.expectations.base import Between, ColumnMapExpectation, Need, Setting, each
 from gristmill.validators.patterns import as_text, like, search
 
 ONLY_TEXT = "Values passed to {} must be of type string.\nIf you want to validate a column of dates or timestamps, please call the expectation before converting from string format."
@@ -23,6 +23,10 @@ class LengthsBetween(Between, ColumnMapExpectation):
     """Every value has so many characters; other values than text are counted as `str(value)`."""
 
     type: ClassVar[str] = "expect_column_value_lengths_to_be_between"
+
+    def needs(self, setting: Setting) -> dict[str, Need]:
+        self.check_bounds()
+        return super().needs(setting)
 
     def unexpected(self, column: Column) -> Mask | None:
         counts = lengths(column)
