@@ -25,6 +25,16 @@ class Gated:
     published: Published
     judged: Judged | None
 
+    def summary(self) -> dict[str, Any] | None:
+        """suite, success, failed (a text for each expectation that fails), report, bad_rows, path: of the verdict."""
+        if self.judged is None:
+            return None
+        from gristmill.validators.gate import short_failures
+
+        judged = self.judged
+        named = {"suite": judged.verdict["suite"], "success": judged.success, "failed": short_failures(judged)}
+        return {**named, "report": judged.report, "bad_rows": judged.bad_rows, "path": judged.path}
+
 
 def checked_suite(block: Validate) -> Suite:
     """The block's suite, every expectation of it checked.

@@ -16,6 +16,7 @@ from gristmill.pipelines.sources import FrameSource, Source, WorkItem, plan_item
 from gristmill.pipelines.stages import identified
 from gristmill.pipelines.steps.base import RowStep, Step
 from gristmill.pipelines.steps.dedupe import DropExactDuplicates, DropNearDuplicates, WideStep
+from gristmill.pipelines.steps.expectations import quarantine_step
 from gristmill.pipelines.steps.functions import Python
 from gristmill.pipelines.work import key_of
 
@@ -44,7 +45,7 @@ class Planned:
 
 
 def plan_segments(pipeline: Pipeline) -> list[SegmentPlan]:
-    """The pipeline's steps cut after each run of wide steps.
+    """The pipeline's steps cut after each run of wide steps. Rows that `validate` quarantines leave right before the first of those.
 
     The last segment has no wide steps; it takes the split's extracts, unless the wide steps before it took the same and nothing was edited
     since.
@@ -52,7 +53,7 @@ def plan_segments(pipeline: Pipeline) -> list[SegmentPlan]:
     segments: list[SegmentPlan] = []
     rows: list[tuple[str, RowStep]] = []
     wide: list[tuple[str, WideStep]] = []
-    for name, step in name_steps(pipeline.steps):
+    for name, step in _with_quarantine(pipeline, name_steps(pipeline.steps)):
         if isinstance(step, WideStep):
             wide.append((name, step))
             continue
@@ -66,6 +67,14 @@ def plan_segments(pipeline: Pipeline) -> list[SegmentPlan]:
         # the last rows are edited no more: the split can be decided on what the wide steps read
         return [*segments, _segment(rows, wide, wanted)]
     return [*segments, _segment(rows, wide, wanted)]
+
+
+def _with_quarantine(pipeline: Pipeline, named: list[tuple[str, Step]]) -> list[tuple[str, Step]]:
+    block = pipeline.validate_
+    if block is None or block.on_failure != "quarantine_rows":
+        return named
+    at = next((i for i, (_, step) in enumerate(named) if isinstance(step, WideStep)), len(named))
+    return [*named[:at], ("validate", quarantine_step(block.suite)), *named[at:]]
 
 
 def name_steps(steps: Sequence[Step]) -> list[tuple[str, Step]]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from gristmill.errors import NotADatasetError, PipelineError, RunError, UsageError
 from gristmill.pipelines.engines.base import Engine
 from gristmill.pipelines.engines.choose import IN_PROCESS_BYTES, choose_engine
+from gristmill.pipelines.gating import checked_suite, publish_gated
 from gristmill.pipelines.loading import load_pipeline, naming_lines
 from gristmill.pipelines.model import Pipeline
 from gristmill.pipelines.plan import Planned, check_columns, ingest_key, plan_segments, plan_sources
@@ -29,6 +30,7 @@ from gristmill.storage.versions import publish
 
 if TYPE_CHECKING:
     from gristmill.storage.dataset import Dataset
+    from gristmill.validators.suites import Suite
 
 BYTES_PER_CHUNK = 24  # a worker holds some copies of the chunk that it works on: text, edited text, sketches, compressed parts
 
@@ -49,6 +51,7 @@ class RunResult:
     steps: dict[str, Any] = field(repr=False)
     seconds: dict[str, float] = field(repr=False)
     candidate: str | None = None  # the name of what waits to be published or rejected; version is then 0
+    verdict: dict[str, Any] | None = None  # of the pipeline's suite: suite, success, failed (texts), report, bad_rows, path; None without one
 
     @property
     def dataset(self) -> Dataset:
@@ -104,6 +107,7 @@ def run(
     planned, cache = _plan(model, inputs or {}, store)
     with naming_lines(pipeline):
         check_columns(model, planned)
+    suite = checked_suite(model.validate_) if model.validate_ else None
     small = _is_small(planned) if in_process is None else in_process
     with store.held() as lock:
         _sweep(store, folder)
@@ -113,7 +117,7 @@ def run(
             runner = Runner(model, planned, chosen, store, folder, shown, chunk_bytes(memory, chosen.workers))
             outcome = runner.run()
             runner.seconds["total"] = time.monotonic() - start
-            result = _publish(model, folder, chosen, runner, outcome, parent, candidate=candidate)
+            result = _publish(model, folder, chosen, runner, outcome, parent=parent, suite=suite, candidate=candidate)
         _remember(store, model, planned, cache)
         if lock.alone():
             store.prune(runner.used)
@@ -239,20 +243,34 @@ def _plan(model: Pipeline, inputs: Mapping[str, Any], store: WorkStore) -> tuple
 
 
 def _publish(
-    model: Pipeline, folder: Folder, engine: Engine, runner: Runner, outcome: Outcome, parent: int | None, *, candidate: bool
+    model: Pipeline,
+    folder: Folder,
+    engine: Engine,
+    runner: Runner,
+    outcome: Outcome,
+    *,
+    parent: int | None,
+    suite: Suite | None,
+    candidate: bool,
 ) -> RunResult:
-    finish = propose_version if candidate else publish
-    published = finish(
-        folder,
-        outcome.files,
-        outcome.schema,
-        expected_parent=parent,
-        pipeline=json.loads(model.model_dump_json(by_alias=True)),
-        engine=engine.name,
-        counts=outcome.counts,
-        ledger=outcome.ledger,
-        splits=list(model.split.shares) if model.split else [],
-    )
+    facts: dict[str, Any] = {
+        "files": outcome.files,
+        "schema": outcome.schema,
+        "expected_parent": parent,
+        "pipeline": json.loads(model.model_dump_json(by_alias=True)),
+        "engine": engine.name,
+        "counts": outcome.counts,
+        "ledger": outcome.ledger,
+        "splits": list(model.split.shares) if model.split else [],
+    }
+    verdict = None
+    if model.validate_ is None or suite is None:
+        published = (propose_version if candidate else publish)(folder, **facts)
+    else:
+        began = time.monotonic()
+        gated = publish_gated(folder, model.validate_, suite, candidate=candidate, **facts)
+        published, verdict = gated.published, gated.summary()
+        runner.seconds["validate"] = time.monotonic() - began
     manifest = published.manifest
     report = write_report(folder, model, outcome, runner.seconds, runner.reused_items, manifest)
     return RunResult(
@@ -268,6 +286,7 @@ def _publish(
         steps=outcome.steps,
         seconds=runner.seconds,
         candidate=None if manifest.version else candidate_name(manifest),
+        verdict=verdict,
     )
 
 

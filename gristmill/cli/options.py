@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -25,3 +26,14 @@ def size(count: int) -> str:
 def counted(count: int, noun: str) -> str:
     """A number with its noun: 1 row, 2,000 rows."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def print_outcome(verdict: Mapping[str, Any]) -> None:
+    """A verdict in some lines: passed or failed, what failed, and where the report is."""
+    print(f"  suite {verdict['suite']}: {'passed' if verdict['success'] else 'FAILED'}")
+    for text in verdict["failed"]:
+        print(f"    {text}")
+    if verdict.get("bad_rows"):
+        print(f"  bad rows: {verdict['bad_rows']}")
+    if verdict.get("report"):
+        print(f"  report: {verdict['report']}")

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gristmill.cli.options import AsJson, DatasetPath, Settings, counted, size
+from gristmill.cli.options import AsJson, DatasetPath, Settings, counted, print_outcome, size
 from gristmill.errors import UsageError, capped
 
 
@@ -56,8 +56,10 @@ def run(
     )
     if as_json:
         print(json.dumps(result.to_json_dict()))
-        return
-    _print_result(result)
+    else:
+        _print_result(result)
+    if result.verdict is not None and not result.verdict["success"]:
+        raise typer.Exit(1)
 
 
 def _pairs(settings: list[str]) -> dict[str, str]:
@@ -87,6 +89,8 @@ def _print_result(result: Any) -> None:
             )
     if result.splits:
         print("  splits: " + ", ".join(f"{name} {rows:,}" for name, rows in result.splits.items()))
+    if result.verdict is not None:
+        print_outcome(result.verdict)
     reused = counted(result.reused_items, "finished item")
     print(f"  {result.seconds['total']:.1f} s, {reused} reused; report: {result.report_path}")
 
