@@ -19,6 +19,7 @@ from gristmill.pipelines.steps.dedupe import DropExactDuplicates, DropNearDuplic
 from gristmill.pipelines.steps.expectations import quarantine_step
 from gristmill.pipelines.steps.functions import Python
 from gristmill.pipelines.work import key_of
+from gristmill.storage.tombstones import Tombstones
 
 SAMPLE_BYTES = 256 << 10  # how much of an item is read to learn its columns before any work
 
@@ -231,6 +232,6 @@ def _sampled_schema(planned: list[Planned]) -> pa.Schema | None:
     return unify_schemas(found) if found else None
 
 
-def ingest_key(source: Source, item: WorkItem, id_column: str | None) -> str:
-    """The name of an ingested item's work: what was read, as what, and where from (the ledger's positions name files)."""
-    return key_of("ingest", source.read_identity(), source.name, id_column, item.content, item.files)
+def ingest_key(source: Source, item: WorkItem, id_column: str | None, erased: Tombstones) -> str:
+    """The name of an ingested item's work: what was read, as what, where from (the ledger's positions name files), and what has been erased."""
+    return key_of("ingest", source.read_identity(), source.name, id_column, item.content, item.files, erased.digest)

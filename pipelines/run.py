@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
@@ -22,10 +21,11 @@ from gristmill.pipelines.progress import Progress
 from gristmill.pipelines.report import write_report
 from gristmill.pipelines.runner import Outcome, Runner
 from gristmill.pipelines.sizes import parse_size
-from gristmill.pipelines.work import Lock, WorkStore
+from gristmill.pipelines.work import Lock, WorkStore, scratch_of
 from gristmill.storage.candidates import candidate_name, propose_version
 from gristmill.storage.folder import Folder, open_folder
 from gristmill.storage.gc import sweep
+from gristmill.storage.tombstones import read_tombstones
 from gristmill.storage.versions import publish
 
 if TYPE_CHECKING:
@@ -165,15 +165,7 @@ def scratch_folder(model: Pipeline, scratch: str | Path | None) -> Path:
     Raises:
         UsageError: it can't be made.
     """
-    path = model.output.path
-    if scratch is not None:
-        chosen = Path(scratch) / hashlib.sha256(path.encode()).hexdigest()[:16]
-    elif "://" in path:
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-        chosen = cache / "gristmill" / hashlib.sha256(path.encode()).hexdigest()[:16]
-    else:
-        chosen = Path(path) / "_work"
-    chosen = chosen.absolute()
+    chosen = scratch_of(open_folder(model.output.path).base, scratch)
     above = next(path for path in (chosen, *chosen.parents) if path.exists())
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         reason = f"no permission to write in '{above}'" if above.is_dir() else f"'{above}' is a file"
@@ -203,7 +195,8 @@ def _is_small(planned: Sequence[Planned]) -> bool:
 def plan(pipeline: str | Path | Mapping[str, Any] | Pipeline, *, scratch: str | Path | None = None, settings: Sequence[str] = ()) -> dict[str, Any]:
     """What a run would read and redo, and why: items by source with `read` or `reuse` and the reason, and the stages after them."""
     model = load_pipeline(pipeline, settings)
-    parent = check_output(open_folder(model.output.path), model)
+    folder = open_folder(model.output.path)
+    parent, erased = check_output(folder, model), read_tombstones(folder)
     store = WorkStore(str(scratch_folder(model, scratch)))
     planned, _ = _plan(model, {}, store)
     with naming_lines(pipeline):
@@ -213,7 +206,7 @@ def plan(pipeline: str | Path | Mapping[str, Any] | Pipeline, *, scratch: str | 
     items = []
     for source_plan in planned:
         for item in source_plan.items:
-            done = store.done(ingest_key(source_plan.source, item, model.id)) is not None
+            done = store.done(ingest_key(source_plan.source, item, model.id, erased)) is not None
             seen = any(file in known for file in item.files)
             reason = "done" if done else ("content or reading options changed" if seen else "new")
             items.append({"source": source_plan.source.name, "item": str(item), "bytes": item.bytes, "action": "reuse" if done else "read", "reason": reason})

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gristmill.errors import BalanceError, UsageError
+from gristmill.errors import BalanceError, CommitConflictError, UsageError
 from gristmill.pipelines import duplicates, identity, parts
 from gristmill.pipelines.engines.base import Engine
 from gristmill.pipelines.exchange import exchange
@@ -27,10 +27,11 @@ from gristmill.pipelines.sources import unify_schemas
 from gristmill.pipelines.splits import clusters, share_of
 from gristmill.pipelines.stages import Ingest, Segment, count_rules, identified, ingest, segment
 from gristmill.pipelines.steps.dedupe import DropExactDuplicates, DropNearDuplicates
-from gristmill.pipelines.work import WorkStore, key_of
+from gristmill.pipelines.work import WorkStore, finish, key_of
 from gristmill.storage.folder import Folder
 from gristmill.storage.manifest import FileEntry
 from gristmill.storage.parquet import ParquetSettings
+from gristmill.storage.tombstones import Tombstones, read_tombstones
 
 
 @dataclass
@@ -73,12 +74,17 @@ class Runner:
     reused_items: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     steps: dict[str, Any] = field(default_factory=dict)
+    erased: Tombstones = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.erased = read_tombstones(self.folder)
 
     def run(self) -> Outcome:
         """Every stage in order.
 
         Raises:
             BalanceError: rows that can't be accounted for.
+            CommitConflictError: rows were erased meanwhile.
         """
         items, read, bad = self._ingest()
         schema = self._unify(items)
@@ -91,27 +97,30 @@ class Runner:
         files, final = self._shards(items, codes, sizes)
         ledger = self._ledger(items)
         counts = self._balance(read, bad, sum(entry.rows for entry in files))
+        if read_tombstones(self.folder) != self.erased:
+            raise CommitConflictError(
+                f"'{self.folder.base}': rows were erased while this run was at work. Nothing of it is visible. Run the same command again: it leaves them out."
+            )
         return Outcome(files, final, counts, self.steps, ledger)
 
     def map(self, name: str, function: Callable[[Any], dict[str, Any]], tasks: Sequence[Any]) -> list[dict[str, Any]]:
         """The summaries of the tasks, in order; those that are done already aren't run."""
         start = time.monotonic()
-        done = [self.store.done(task.key) for task in tasks]
-        missing = [task for task, summary in zip(tasks, done, strict=True) if summary is None]
-        self.reused_items += len(tasks) - len(missing)
+        found = [self.store.done(task.key) for task in tasks]
+        self.reused_items += len(tasks) - found.count(None)
         self.used.update(task.key for task in tasks)
-        with self.progress.stage(name, len(missing)) as stage:
-            fresh = iter(self.engine.map(function, missing, stage.advance))
+        with self.progress.stage(name, found.count(None)) as stage:
+            summaries = finish(self.engine, function, tasks, found, stage.advance)
         self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start
-        return [next(fresh) if summary is None else summary for summary in done]
+        return summaries
 
     def _ingest(self) -> tuple[list[ItemState], int, int]:
         tasks: list[Ingest] = []
         items: list[ItemState] = []
         for plan in self.planned:
             for item in plan.items:
-                key = ingest_key(plan.source, item, self.pipeline.id)
-                tasks.append(Ingest(self.store, key, plan.source, item, self.pipeline.id, self.chunk_bytes))
+                key = ingest_key(plan.source, item, self.pipeline.id, self.erased)
+                tasks.append(Ingest(self.store, key, plan.source, item, self.pipeline.id, self.chunk_bytes, self.erased))
                 items.append(ItemState(len(items), plan.source.name, str(item), key, key))
         summaries = self.map("ingest", ingest, tasks)
         rules: dict[str, int] = {}
@@ -119,6 +128,8 @@ class Runner:
             for reason, count in summary["reasons"].items():
                 rules[reason] = rules.get(reason, 0) + count
         bad, null = sum(s["bad"] for s in summaries), sum(s.get("null_ids", 0) for s in summaries)
+        if erased := sum(s["erased"] for s in summaries):
+            self._count("erase", dropped=erased, rules={"erased": erased})
         self._count("ingest", quarantined=bad, rules=rules)
         self._count("id", quarantined=null, rules={"null_id": null} if null else {})
         return items, sum(s["rows"] for s in summaries) + bad, bad

@@ -22,6 +22,7 @@ from gristmill.pipelines.sources import Chunk, Source, WorkItem, cast_table, rea
 from gristmill.pipelines.steps.base import RowStep
 from gristmill.pipelines.work import WorkStore
 from gristmill.storage.sizes import row_bytes
+from gristmill.storage.tombstones import Tombstones
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Ingest:
     item: WorkItem
     id_column: str | None
     chunk_bytes: int
+    erased: Tombstones
 
     def __str__(self) -> str:
         return f"ingest of {self.item}"
@@ -41,7 +43,7 @@ class Ingest:
 
 def ingest(task: Ingest) -> dict[str, Any]:
     """Writes rows-*, identity-*, origin-*, lost-* (null ids) and bad-* (records that could not be read) of the item."""
-    rows = bad = nameless = 0
+    rows = bad = nameless = erased = 0
     reasons: dict[str, int] = {}
     with task.store.create(task.key) as (folder, summary), contextlib.ExitStack() as stack:
         out = _Writers(stack, folder, ["rows", "identity", "origin", "lost", "bad"])
@@ -51,15 +53,29 @@ def ingest(task: Ingest) -> dict[str, Any]:
             if table.num_rows < len(named):
                 out.write("lost", _lost(chunk, pc.invert(named)))
                 nameless += len(named) - table.num_rows
+            positions = chunk.positions.filter(named)
+            if task.erased:
+                table, slim, positions, gone = _without_erased(task.erased, table, slim, positions)
+                out.write("lost", gone)
+                erased += gone.num_rows
             out.write("rows", table)
             out.write("identity", slim)
-            out.write("origin", pa.table({"uid": slim["uid"].cast(pa.large_string()), "position": chunk.positions.filter(named)}))  # row for row as rows-*
+            out.write("origin", pa.table({"uid": slim["uid"].cast(pa.large_string()), "position": positions}))  # row for row as rows-*
             out.write("bad", chunk.bad)
             bad += chunk.bad.num_rows
             for reason in chunk.bad["reason"].to_pylist():
                 reasons[reason] = reasons.get(reason, 0) + 1
-        summary.update(rows=rows, rows_out=rows - nameless, null_ids=nameless, bad=bad, reasons=reasons, bytes=task.item.bytes)
+        left = rows - nameless - erased
+        summary.update(rows=rows, rows_out=left, null_ids=nameless, erased=erased, bad=bad, reasons=reasons, bytes=task.item.bytes)
     return summary
+
+
+def _without_erased(erased: Tombstones, table: pa.Table, slim: pa.Table, positions: pa.Array) -> tuple[pa.Table, pa.Table, pa.Array, pa.Table]:
+    """The rows that were not erased, and decisions about the others, under the marks that stand for their uids."""
+    hit, names = erased.find(slim["uid"])
+    stays = pc.invert(hit)
+    gone = with_step(decisions.decide(names.filter(hit), "drop", "erased"), "erase").append_column("position", positions.filter(hit))
+    return table.filter(stays), slim.filter(stays), positions.filter(stays), gone
 
 
 def _lost(chunk: Chunk, null: pa.Array) -> pa.Table:

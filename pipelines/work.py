@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import functools
 import json
 import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import xxhash
 from pydantic import BaseModel
 
 from gristmill.errors import RunError
+
+if TYPE_CHECKING:
+    from gristmill.pipelines.engines.base import Engine
 
 FORMAT = 1  # part of every key: raise it when the files that stages write change
 
@@ -26,6 +30,16 @@ FORMAT = 1  # part of every key: raise it when the files that stages write chang
 def key_of(*parts: Any) -> str:
     """32 hex digits that differ when any part differs. Parts are JSON values, models or nested lists of them; bytes by their hex."""
     return xxhash.xxh3_128_hexdigest(json.dumps([FORMAT, *parts], sort_keys=True, default=_plain).encode())
+
+
+def scratch_of(output: str, scratch: str | Path | None) -> Path:
+    """The folder of work files for a dataset's folder or URL: in the one given, else beside the data; for a URL in the user's cache."""
+    name = xxhash.xxh3_128_hexdigest(output.encode())[:16]
+    if scratch is not None:
+        return (Path(scratch) / name).absolute()
+    if "://" in output:
+        return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")).absolute() / "gristmill" / name
+    return Path(output).absolute() / "_work"
 
 
 @dataclass(frozen=True)
@@ -114,11 +128,31 @@ class WorkStore:
         """Removes what killed processes of this machine left behind; folders of living ones stay."""
         for folder in (Path(self.root) / "items").glob("??/.tmp-*"):
             host, pid = folder.name.removeprefix(".tmp-").rsplit("-", 2)[:2]
-            if host == socket.gethostname() and not _alive(int(pid)):
+            if host == socket.gethostname() and not is_alive(int(pid)):
                 shutil.rmtree(folder, ignore_errors=True)
         for file in Path(self.root).glob(".tmp-*"):
-            if not _alive(int(file.name.rpartition("-")[2])):
+            if not is_alive(int(file.name.rpartition("-")[2])):
                 file.unlink(missing_ok=True)
+
+
+def finish(
+    engine: Engine,
+    function: Callable[[Any], dict[str, Any]],
+    tasks: Sequence[Any],
+    found: Sequence[dict[str, Any] | None] | None = None,
+    advance: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> list[dict[str, Any]]:
+    """The summaries of the tasks, in order; those that are done already (`found`: their summaries, looked up if None) aren't run."""
+    found = [task.store.done(task.key) for task in tasks] if found is None else found
+    missing = [task for task, summary in zip(tasks, found, strict=True) if summary is None]
+    fresh = iter(engine.map(functools.partial(once, function), missing, advance))
+    return [next(fresh) if summary is None else summary for summary in found]
+
+
+def once(function: Callable[[Any], dict[str, Any]], task: Any) -> dict[str, Any]:
+    """The task's summary; clusters repeat finished tasks when they lose a worker, and that costs nothing here."""
+    done: dict[str, Any] | None = task.store.done(task.key)
+    return function(task) if done is None else done
 
 
 class Lock:
@@ -151,7 +185,8 @@ def _rename(temporary: Path, final: Path) -> None:
             raise
 
 
-def _alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Whether a process of this machine has that number."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

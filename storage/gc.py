@@ -57,11 +57,11 @@ def gc(folder: Folder, keep: int | None = None, *, dry_run: bool = False, older_
     numbers = version_numbers(folder)
     dead = numbers[:-keep] if keep is not None else []
     parts: dict[str, list[str]] = {}
-    live = _needed(folder, [*_manifests(folder, set(numbers) - set(dead)), *list_candidates(folder)], parts)
+    live = needed_files(folder, [*_manifests(folder, set(numbers) - set(dead)), *list_candidates(folder)], parts)
     doomed: dict[str, float] = {}
     for manifest in _manifests(folder, dead):
         published = dt.datetime.fromisoformat(manifest.created).timestamp() + 1  # it is cut to seconds
-        doomed.update(dict.fromkeys(_needed(folder, [manifest], parts) - live, published))
+        doomed.update(dict.fromkeys(needed_files(folder, [manifest], parts) - live, published))
     since = time.time() - older_than
     gone = {path: size for path, size, changed in folder.list() if _goes(path, changed, since, live, doomed)}
     if not dry_run:
@@ -69,8 +69,8 @@ def gc(folder: Folder, keep: int | None = None, *, dry_run: bool = False, older_
             with contextlib.suppress(FileExistsError):
                 folder.create(removed_path(number), json.dumps({"removed": now()}).encode())
         fresh = set(version_numbers(folder)) - set(numbers)
-        spared = _needed(folder, [*_manifests(folder, fresh), *list_candidates(folder)], parts)
-        gone = {path: size for path, size in gone.items() if path not in spared and _unit(path) not in spared}
+        spared = needed_files(folder, [*_manifests(folder, fresh), *list_candidates(folder)], parts)
+        gone = {path: size for path, size in gone.items() if path not in spared and unit_of(path) not in spared}
         with ThreadPoolExecutor(THREADS) as threads:
             list(threads.map(folder.delete, gone))
     return Collected(tuple(dead), tuple(sorted(gone)), sum(gone.values()), dry_run)
@@ -90,7 +90,7 @@ def _manifests(folder: Folder, numbers: Iterable[int]) -> list[Manifest]:
     return [read_manifest(folder, number) for number in sorted(numbers)]
 
 
-def _needed(folder: Folder, manifests: Iterable[Manifest], parts: dict[str, list[str]]) -> set[str]:
+def needed_files(folder: Folder, manifests: Iterable[Manifest], parts: dict[str, list[str]]) -> set[str]:
     """The files, and folders of ledgers, that the versions need. `parts` keeps what was read: versions share them."""
     needed: set[str] = set()
     for manifest in manifests:
@@ -107,17 +107,17 @@ def _needed(folder: Folder, manifests: Iterable[Manifest], parts: dict[str, list
 
 
 def _goes(path: str, changed: float, since: float, live: set[str], doomed: dict[str, float]) -> bool:
-    if path in live or (_unit(path) in live and not is_temporary(path)):
+    if path in live or (unit_of(path) in live and not is_temporary(path)):
         return False
     if is_temporary(path):
         return (changed < since or is_abandoned(path)) and not path.startswith(WORK)
     if not path.startswith(COLLECTED):
         return False
     # a report is written after its version was published; all else was there before, or a run has written it again
-    return changed < since or changed <= doomed.get(path, 0) or (_unit(path) != path and _unit(path) in doomed)
+    return changed < since or changed <= doomed.get(path, 0) or (unit_of(path) != path and unit_of(path) in doomed)
 
 
-def _unit(path: str) -> str:
+def unit_of(path: str) -> str:
     """What a ledger's or report's file belongs to: `ledger/NAME` of all files in it, `reports/NAME` of NAME.html, NAME.json and NAME/..."""
     kind, _, rest = path.partition("/")
     name = rest.partition("/")[0]

@@ -171,16 +171,27 @@ def gc(
     dataset: DatasetFolder,
     keep: Annotated[int | None, typer.Option(help="Remove all but the newest versions; keeps all by default.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    scratch: Annotated[
+        str | None, typer.Option(help="Folder for work files, as for run: after an erasure those in it go too.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Remove files that no version needs."""
+    """Remove files that no version needs; after `erase`, every byte that may hold erased rows."""
+    from gristmill.pipelines.erase import make_physical
     from gristmill.storage.dataset import open_dataset
     from gristmill.storage.gc import gc as collect
 
-    found = collect(open_dataset(dataset).folder, keep, dry_run=dry_run)
+    opened = open_dataset(dataset)
+    erased = make_physical(opened.path, scratch, dry_run=dry_run)
+    found = collect(opened.folder, keep, dry_run=dry_run)
     if as_json:
-        print(json.dumps(dataclasses.asdict(found)))
+        print(json.dumps({**dataclasses.asdict(found), "erased_files": erased}))
         return
+    if erased:
+        print(
+            f"{'would remove' if dry_run else 'removed'} what held erased rows: "
+            + ", ".join(f"{count} of {kind}" for kind, count in erased.items())
+        )
     versions = f"versions {', '.join(map(str, found.versions))}, " if found.versions else ""
     print(
         f"{'would remove' if dry_run else 'removed'} {versions}{counted(len(found.files), 'file')}, {size(found.bytes)}"

@@ -34,7 +34,9 @@ def choose_engine(
     if name not in ENGINES:
         raise UsageError(f"no engine '{name}'.{did_you_mean(str(name), ENGINES)}")
     if conf and (name != "spark" or running is not None):
-        raise UsageError("conf holds settings of a Spark session that gristmill starts: use it with engine='spark' (--engine spark)")
+        raise UsageError(
+            "conf holds settings of a Spark session that gristmill starts: use it with engine='spark' (--engine spark)"
+        )
     if running is not None and address is not None:
         raise UsageError(f"give a running cluster or address={address!r}, not both")
     if small and address is None and running is None:
@@ -42,14 +44,23 @@ def choose_engine(
             yield chosen
         return
     with _start(name, workers, address, conf, running) as chosen:
-        where = f"at {address}" if address else "that is running" if running is not None else f"with {chosen.workers} workers on this machine"
+        where = (
+            f"at {address}"
+            if address
+            else "that is running"
+            if running is not None
+            else f"with {chosen.workers} workers on this machine"
+        )
         note(f"{name}: {where}")
         yield chosen
 
 
 def _kind(running: Any) -> str:
     module = type(running).__module__
-    return next((name for name, package in (("dask", "distributed"), ("spark", "pyspark")) if module.split(".")[0] == package), repr(running))
+    return next(
+        (name for name, package in (("dask", "distributed"), ("spark", "pyspark")) if module.split(".")[0] == package),
+        repr(running),
+    )
 
 
 def _start(name: str, workers: int | None, address: str | None, conf: Mapping[str, str] | None, running: Any) -> Any:

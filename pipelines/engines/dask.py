@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from gristmill.errors import RunError
 from gristmill.pipelines.engines.base import Task, guarded, raise_failed
+from gristmill.pipelines.work import is_alive
 
 
 class DaskEngine:
@@ -26,7 +29,8 @@ class DaskEngine:
         self.workers = workers or os.cpu_count() or 1
         self._own = client is None
         self._client: Future[Any] = Future()
-        self._folder = tempfile.TemporaryDirectory(prefix="gristmill-dask-")
+        _sweep()
+        self._folder = tempfile.TemporaryDirectory(prefix=f"{_FOLDER}{os.getpid()}-")
         if client is not None:
             self._client.set_result(client)
             self.workers = len(client.scheduler_info(n_workers=-1)["workers"]) or 1
@@ -45,7 +49,9 @@ class DaskEngine:
         place = {future.key: i for i, future in enumerate(futures)}
         results: list[dict[str, Any]] = [{} for _ in tasks]
         failed: list[tuple[Task, BaseException]] = []
-        for future in as_completed(futures, loop=client.loop):
+        waiting = as_completed(futures, loop=client.loop)
+        del futures  # Dask keeps what is referred to here, and would make it again when a worker dies
+        for future in waiting:
             i = place[future.key]
             error = future.exception()
             outcome = future.result() if error is None else error
@@ -74,6 +80,17 @@ class DaskEngine:
                 cluster.close()
         finally:
             self._folder.cleanup()
+
+
+_FOLDER = "gristmill-dask-"  # of workers' own files, in the system's folder of temporary files
+
+
+def _sweep() -> None:
+    """Removes the folders of workers' files that killed runs have left."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*-*"):
+        pid = folder.name.removeprefix(_FOLDER).partition("-")[0]
+        if pid.isdecimal() and not is_alive(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _connect(address: str | None, workers: int, folder: str) -> Any:

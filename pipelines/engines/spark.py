@@ -18,7 +18,9 @@ from gristmill.errors import MissingDependencyError, RunError, UsageError, WorkI
 from gristmill.pipelines.engines.base import TRIES, Task, guarded, raise_failed
 
 POLL_SECONDS = 0.2
-_NAMED = re.compile(r"(?!org\.apache\.spark\.api\.python)[\w.]*(Error|Exception): .")  # the line of a trace that says what happened
+_NAMED = re.compile(
+    r"(?!org\.apache\.spark\.api\.python)[\w.]*(Error|Exception): ."
+)  # the line of a trace that says what happened
 
 
 class SparkEngine:
@@ -34,7 +36,12 @@ class SparkEngine:
     name = "spark"
 
     def __init__(
-        self, workers: int | None = None, address: str | None = None, *, conf: Mapping[str, str] | None = None, session: Any = None
+        self,
+        workers: int | None = None,
+        address: str | None = None,
+        *,
+        conf: Mapping[str, str] | None = None,
+        session: Any = None,
     ) -> None:
         self.workers = workers or os.cpu_count() or 1
         self._own = session is None
@@ -48,7 +55,9 @@ class SparkEngine:
         self._session = starter.submit(_start, address, self.workers, dict(conf or {}))
         starter.shutdown(wait=False)
 
-    def map(self, function: Callable[[Task], dict[str, Any]], tasks: Sequence[Task], done: Callable[[dict[str, Any]], None]) -> list[dict[str, Any]]:
+    def map(
+        self, function: Callable[[Task], dict[str, Any]], tasks: Sequence[Task], done: Callable[[dict[str, Any]], None]
+    ) -> list[dict[str, Any]]:
         """See `Engine.map`. An executor that is lost is replaced and its items run again."""
         import cloudpickle
 
@@ -67,13 +76,21 @@ class SparkEngine:
                 raise
         if isinstance(outcomes, Exception):
             raise _lost(outcomes, tasks, {number for number, _ in arrived.value}) from outcomes
-        raise_failed([(task, outcome) for task, outcome in zip(tasks, outcomes, strict=True) if isinstance(outcome, BaseException)])
+        raise_failed(
+            [
+                (task, outcome)
+                for task, outcome in zip(tasks, outcomes, strict=True)
+                if isinstance(outcome, BaseException)
+            ]
+        )
         return outcomes
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if not self._own:
             return
         try:
@@ -129,7 +146,11 @@ def _arrivals() -> Any:
 def _lost(error: Exception, tasks: Sequence[Task], finished: set[int]) -> WorkItemError:
     """The error for a job that Spark gave up."""
     missing = [task for number, task in enumerate(tasks) if number not in finished]
-    named = f"{missing[0]} and {len(missing) - 1} more items" if len(missing) > 1 else str(missing[0] if missing else "a job")
+    named = (
+        f"{missing[0]} and {len(missing) - 1} more items"
+        if len(missing) > 1
+        else str(missing[0] if missing else "a job")
+    )
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     reason = next((line for line in reversed(lines) if _NAMED.match(line)), lines[0])
     return WorkItemError(
@@ -149,7 +170,9 @@ def _context(session: Any) -> Any:
 def _start(address: str | None, workers: int, conf: dict[str, str]) -> Any:
     """A session on the master, or on this machine."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas")  # rows reach Spark as Arrow alone
+        warnings.filterwarnings(
+            "ignore", message="PySpark does not yet fully support pandas"
+        )  # rows reach Spark as Arrow alone
         from pyspark.sql import SparkSession
 
     if address is not None and address.startswith("sc://"):
@@ -160,7 +183,11 @@ def _start(address: str | None, workers: int, conf: dict[str, str]) -> Any:
         "spark.ui.showConsoleProgress": "false",
         "spark.log.level": "ERROR",
         "spark.task.maxFailures": str(TRIES + 1),
-        **({"spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1"} if local else {"spark.cores.max": str(workers)}),
+        **(
+            {"spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1"}
+            if local
+            else {"spark.cores.max": str(workers)}
+        ),
         **conf,
     }
     builder = SparkSession.builder.appName("gristmill").master(address or f"local[{workers},{TRIES + 1}]")
@@ -168,13 +195,15 @@ def _start(address: str | None, workers: int, conf: dict[str, str]) -> Any:
         builder = builder.config(key, value)
     try:
         session = builder.getOrCreate()
-        if "PYSPARK_PYTHON" not in os.environ:  # Spark's own default is whatever `python3` is on the worker's PATH
-            session.sparkContext.pythonExec = settings.get("spark.pyspark.python", sys.executable)
-        return session
     except Exception as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         where = f"the Spark master at {address}" if address else "Spark on this machine"
-        raise RunError(f"can't start {where}: {reason}. Check --address and --conf, or run without them to use this machine.") from error
+        raise RunError(
+            f"can't start {where}: {reason}. Check --address and --conf, or run without them to use this machine."
+        ) from error
+    if "PYSPARK_PYTHON" not in os.environ:  # Spark's own default is whatever `python3` is on the worker's PATH
+        session.sparkContext.pythonExec = settings.get("spark.pyspark.python", sys.executable)
+    return session
 
 
 def check_java() -> None:
@@ -192,9 +221,15 @@ def check_java() -> None:
     home = os.environ.get("JAVA_HOME")
     java = os.path.join(home, "bin", "java") if home else shutil.which("java")
     if java is None or not os.path.exists(java):
-        raise MissingDependencyError(f"Spark {pyspark.__version__} needs Java {needed} or newer and there is none{f' in JAVA_HOME={home}' if home else ''}; {install}")
-    said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False, timeout=60)
+        raise MissingDependencyError(
+            f"Spark {pyspark.__version__} needs Java {needed} or newer and there is none{f' in JAVA_HOME={home}' if home else ''}; {install}"
+        )
+    said = subprocess.run(  # noqa: S603  the machine's own Java
+        [java, "-version"], capture_output=True, text=True, check=False, timeout=60
+    )
     found = re.search(r'version "(?:1\.)?(\d+)', said.stderr + said.stdout)
     if found is None or int(found[1]) < needed:
         version = found[1] if found else f"one that answers {(said.stderr or said.stdout).strip()[:80]!r}"
-        raise MissingDependencyError(f"Spark {pyspark.__version__} needs Java {needed} or newer; {java} is {version}; {install}")
+        raise MissingDependencyError(
+            f"Spark {pyspark.__version__} needs Java {needed} or newer; {java} is {version}; {install}"
+        )

@@ -66,7 +66,9 @@ def with_uids(frame: Any) -> Any:
     rows = _mapped(frame, _name_rows, schema).withColumn("_place", sql.monotonically_increasing_id())
     nth = sql.row_number().over(Window.partitionBy("_uid").orderBy("_place"))
     copies = rows.select("_uid", "_place").withColumn("_nth", nth).where("_nth > 1").select("_place", "_nth")
-    number = sql.when(sql.col("_nth").isNotNull(), sql.concat(sql.col("_uid"), sql.lit("~"), sql.col("_nth"))).otherwise(sql.col("_uid"))
+    number = sql.when(
+        sql.col("_nth").isNotNull(), sql.concat(sql.col("_uid"), sql.lit("~"), sql.col("_nth"))
+    ).otherwise(sql.col("_uid"))
     return rows.join(copies, "_place", "left").withColumn("_uid", number).drop("_place", "_nth")
 
 
@@ -142,7 +144,9 @@ class _Decide:
         self._step, self._name = step, name
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
-        extracts = [pa.ipc.open_stream(content.as_buffer()).read_all() for batch in batches for content in batch.column(0)]
+        extracts = [
+            pa.ipc.open_stream(content.as_buffer()).read_all() for batch in batches for content in batch.column(0)
+        ]
         if extracts:
             yield with_step(decide_wide(extracts, self._step).select(STEPPED.names[:-1]), self._name)
 
@@ -153,5 +157,5 @@ def _name_rows(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
         yield table.append_column("_uid", hex_digests(row_digests(table)))
 
 
-def _nothing(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+def _nothing(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:  # noqa: ARG001
     return iter(())

@@ -1,0 +1,100 @@
+"""`gristmill erase`: rows named by id or by an expression leave a dataset, and no later run brings them back."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gristmill.errors import UsageError, missing_column
+from gristmill.pipelines.steps import where as expressions
+from gristmill.pipelines.work import scratch_of
+from gristmill.storage.dataset import Dataset, open_dataset, split_version
+from gristmill.storage.erasing import Erasure
+from gristmill.storage.folder import open_folder
+from gristmill.storage.purge import pending, purge
+from gristmill.storage.versions import newest_version
+
+
+def erase(dataset: str, *, ids: Sequence[str] | None = None, where: str | None = None) -> dict[str, Any]:
+    """The receipt of erasing rows by `_uid`, or those of the newest version for which the expression is true; what was dropped as a duplicate of
+    them and what was made from them goes too.
+
+    A new version holds all other rows; only the shards that held these are written anew. Versions, ledgers and candidates that hold them are
+    refused from now on; `gc` removes their bytes, and all work files. Every later run leaves the rows out, by keyed hashes of their uids: ids
+    that no row has are marked too. Raw inputs are not touched.
+
+    Raises:
+        UsageError: not the newest version, or neither or both of ids and where.
+        ColumnError, PipelineError: an expression that can't be evaluated.
+        CommitConflictError: another run published meanwhile; the rows are marked all the same: erase again.
+    """
+    opened = open_dataset(dataset)
+    newest = newest_version(opened.folder)
+    if opened.version != newest:
+        raise UsageError(
+            f"'{dataset}' isn't the newest version ({newest}): rows are erased from the newest one, and older ones that hold them are refused"
+        )
+    if (ids is None) == (where is None):
+        raise UsageError("say which rows: --ids FILE (a `_uid` a line), or --where EXPRESSION")
+    uids = [uid for uid in dict.fromkeys(ids) if uid] if ids is not None else matching(opened, where or "")
+    if not uids:
+        raise UsageError(
+            "no row to erase: "
+            + ("the list of ids is empty" if ids is not None else f"none for which '{where}' is true in {opened.name}")
+        )
+    return Erasure(opened, uids).run()
+
+
+def matching(dataset: Dataset, where: str) -> list[str]:
+    """The `_uid` of every row for which the expression is true; one pass, a row group at a time."""
+    tree = expressions.parse(where)
+    needed = expressions.columns(where)
+    for name in needed:
+        if name not in dataset.schema.names:
+            raise missing_column(name, dataset.schema.names, f"--where in {dataset.name}")
+    found: list[str] = []
+    for entry in dataset.files():
+        with dataset.open_file(entry) as file:
+            for group in range(file.num_row_groups):
+                table = file.read_row_group(group, columns=sorted({*needed, "_uid"}))
+                true = expressions.evaluate(tree, table)
+                if isinstance(true, pa.Scalar) or not pa.types.is_boolean(true.type):
+                    raise UsageError(f"--where '{where}': write a comparison over columns, such as \"author == 'x'\"")
+                found += table["_uid"].filter(pc.fill_null(true, False)).to_pylist()
+    return found
+
+
+def make_physical(dataset: str, scratch: str | None = None, *, dry_run: bool = False) -> dict[str, int]:
+    """How many files went (with dry_run, would go), by kind, so that no byte of erased rows is left; {} where no erasure is pending. Work files in `scratch` go too."""
+    location, _ = split_version(dataset, None)
+    folder = open_folder(location)
+    if not pending(folder):
+        return {}
+    counts = purge(folder, dry_run=dry_run)
+    work = scratch_of(folder.base, scratch)
+    if work.is_dir():
+        inside = work.parent == Path(folder.base)  # counted with the dataset's files
+        files = 0 if inside else sum(1 for path in work.rglob("*") if path.is_file())
+        if files:
+            counts["_work"] = counts.get("_work", 0) + files
+        if not dry_run:
+            shutil.rmtree(work)
+    return counts
+
+
+def read_ids(path: str) -> list[str]:
+    """The ids in a file, one a line.
+
+    Raises:
+        UsageError: it can't be read.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise UsageError(f"--ids {path}: {reason}; expected a text file with a `_uid` a line") from error

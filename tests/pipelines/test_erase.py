@@ -1,0 +1,192 @@
+"""Erased rows leave: a planted string is nowhere after erase and gc, in no byte, and comes back in no later run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import gristmill
+from gristmill.cli.main import app
+from gristmill.errors import TaintedVersionError, UsageError
+from gristmill.pipelines.erase import erase, make_physical
+from gristmill.pipelines.explain import explain_row
+from gristmill.storage.gc import gc
+from tests.pipelines.conftest import STEPS, corpus, document, ledger_of, rows_of, write_jsonl
+from tests.storage.conftest import s3_endpoint, s3_folder  # noqa: F401  fixtures
+
+PLANTED = "Zanzibarquokka"
+SPLIT = {"train": 0.7, "test": 0.3, "similarity": 0.5}
+
+
+def planted_rows() -> list[dict]:
+    """Rows of which three hold the string: one that is kept, an exact and a near copy of it."""
+    rows = corpus(12)
+    text = f"{document(77)} {PLANTED} {document(78)}"
+    return [*rows, *({"id": f"p{i}", "text": t, "family": 900, "score": i} for i, t in enumerate([text, text + " ", text + " more"]))]
+
+
+def holding(folder: Path, text: str = PLANTED) -> list[str]:
+    """The files with the string in a byte of theirs, or of what their Parquet or Arrow columns decode to."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    found = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        if path.suffix == ".parquet":
+            content += str(pq.read_table(path).to_pylist()).encode()
+        elif path.suffix == ".arrow":
+            with pa.ipc.open_file(path) as file:
+                content += str(file.read_all().to_pylist()).encode()
+        elif path.suffix == ".gz":
+            import gzip
+
+            content += gzip.decompress(content)
+        if text.encode() in content:
+            found.append(str(path.relative_to(folder)))
+    return found
+
+
+@pytest.mark.parametrize("by_id", [True, False])
+def test_a_planted_string_is_nowhere_after_erase_and_gc_and_after_another_run(tmp_path, run, by_id):
+    write_jsonl(tmp_path / "in", planted_rows(), files=3)
+    options = {"split": SPLIT, **({"id": "id"} if by_id else {})}
+    first = run(tmp_path / "in", **options)
+    out = Path(first.path)
+    assert any(name.startswith("data/") for name in holding(out)) and any(name.startswith("_work/") for name in holding(out))
+    before = first.dataset
+    kept = [row["_uid"] for row in rows_of(first) if PLANTED in row["text"]]
+    assert len(kept) == 1, "its copies are dropped"
+
+    receipt = erase(first.path, ids=kept)
+    assert (receipt["rows"], receipt["marked"], receipt["tainted"], receipt["version"]) == (1, 3, [1], 2)
+    newest = gristmill.open_dataset(first.path)
+    assert newest.num_rows == before.num_rows - 1 and not newest.verify()
+    untouched = {entry.sha256 for entry in before.files()} & {entry.sha256 for entry in newest.files()}
+    assert len(receipt["shards"]) == 1 and len(untouched) == len(before.files()) - 1, "only the shard that held it is written anew"
+    counts = newest.manifest.counts
+    assert counts["read"] == counts["kept"] + counts["dropped"] + counts["quarantined"] and counts["kept"] == newest.num_rows
+    with pytest.raises(TaintedVersionError, match="version 1 holds rows that were erased"):
+        gristmill.open_dataset(first.path, version=1)
+    with pytest.raises(TaintedVersionError):
+        newest.rollback(1)
+    assert kept[0] not in str(json.loads((out / receipt["receipt"]).read_text()))
+
+    gone = make_physical(first.path)
+    assert gone["data"] >= 1 and gone["_work"] >= 1 and gone["ledger"] >= 1 and gone["reports"] >= 1
+    gc(newest.folder)
+    assert holding(out) == []
+    if by_id:
+        assert holding(out, kept[0]) == [], "an id may be personal too"
+    assert make_physical(first.path) == {}
+    assert not gristmill.open_dataset(first.path).verify()
+
+    again = run(tmp_path / "in", **options)
+    assert holding(out) == []
+    assert again.steps["erase"]["dropped"] == 3
+    assert again.counts["read"] == again.counts["kept"] + again.counts["dropped"] == len(planted_rows())
+    assert again.fingerprint == receipt["fingerprint"]
+    assert [row["rule"] for row in ledger_of(again) if row["step"] == "erase"] == ["erased"]
+    assert not again.published, "the erased version is what the pipeline gives"
+
+
+def test_erased_by_expression_with_what_was_made_from_them(tmp_path, run):
+    write_jsonl(tmp_path / "in", corpus(6), files=2)
+    steps = [{"step": "python", "function": "tests.pipelines.test_erase:doubled"}]
+    result = run(tmp_path / "in", steps=steps, id="id")
+    assert result.counts["created"] == 24
+    receipt = erase(result.path, where="family == 3 and score >= 0 and _parent_uid is None")
+    assert receipt["rows"] == 8 and receipt["asked"] == 4
+    left = gristmill.open_dataset(result.path).to_table()
+    assert 3 not in left["family"].to_pylist() and left.num_rows == 40
+    again = run(tmp_path / "in", steps=steps, id="id")
+    assert again.fingerprint == receipt["fingerprint"]
+
+
+def doubled(table):
+    import pyarrow as pa
+
+    names = table.column_names
+    first = table.append_column("_parent_uid", pa.nulls(table.num_rows, pa.string()))
+    uids = pa.array([uid + "-made" for uid in table["_uid"].to_pylist()])
+    made = table.set_column(names.index("_uid"), "_uid", uids).append_column("_parent_uid", table["_uid"].cast(pa.string()))
+    return pa.concat_tables([first, made])
+
+
+def test_the_rest_of_the_story_is_still_told(tmp_path, run):
+    write_jsonl(tmp_path / "in", planted_rows(), files=3)
+    result = run(tmp_path / "in", id="id")
+    others = [row["_uid"] for row in rows_of(result) if row["family"] == 2]
+    erase(result.path, ids=["p0"])
+    assert explain_row(result.path, others[0])["fate"] == "kept"
+    with pytest.raises(UsageError, match="never saw a row 'p0'"):
+        explain_row(result.path, "p0")
+
+
+def test_an_id_that_no_row_has_yet_is_left_out_when_it_comes(tmp_path, run):
+    write_jsonl(tmp_path / "in", corpus(4), files=1)
+    first = run(tmp_path / "in", id="id", steps=STEPS[:1])
+    receipt = erase(first.path, ids=["later"])
+    assert (receipt["rows"], receipt["version"], receipt["tainted"]) == (0, 1, [])
+    write_jsonl(tmp_path / "in", [{"id": "later", "text": "x" * 40, "family": 1, "score": 1}], files=1, prefix="more")
+    second = run(tmp_path / "in", id="id", steps=STEPS[:1])
+    assert second.counts["read"] == 17 and "later" not in [row["id"] for row in rows_of(second)]
+
+
+def test_a_run_that_was_at_work_meanwhile_publishes_nothing(tmp_path, run, monkeypatch):
+    from gristmill.errors import CommitConflictError
+    from gristmill.pipelines import runner
+
+    write_jsonl(tmp_path / "in", corpus(4), files=1)
+    first = run(tmp_path / "in", id="id", steps=STEPS[:1])
+    victim = rows_of(first)[0]["_uid"]
+    balance = runner.Runner._balance
+
+    def erased_meanwhile(self, *counts):
+        erase(first.path, ids=[victim])
+        return balance(self, *counts)
+
+    write_jsonl(tmp_path / "in", corpus(5), files=1, prefix="more")
+    monkeypatch.setattr(runner.Runner, "_balance", erased_meanwhile)
+    with pytest.raises(CommitConflictError, match="rows were erased while this run was at work"):
+        run(tmp_path / "in", id="id", steps=STEPS[:1])
+    monkeypatch.undo()
+    assert victim not in [row["_uid"] for row in rows_of(run(tmp_path / "in", id="id", steps=STEPS[:1]))]
+
+
+def test_the_command(tmp_path, run, capsys):
+    write_jsonl(tmp_path / "in", planted_rows(), files=2)
+    result = run(tmp_path / "in", id="id")
+    (tmp_path / "ids.txt").write_text("p0\n\n")
+    app(["erase", result.path, "--ids", str(tmp_path / "ids.txt"), "--json"], standalone_mode=False)
+    assert json.loads(capsys.readouterr().out)["rows"] == 1
+    app(["gc", result.path, "--dry-run", "--json"], standalone_mode=False)
+    expected = json.loads(capsys.readouterr().out)["erased_files"]
+    app(["gc", result.path, "--json"], standalone_mode=False)
+    assert json.loads(capsys.readouterr().out)["erased_files"] == expected and expected["data"] == 1
+    assert holding(Path(result.path)) == []
+    for words, message in (
+        (["erase", result.path], "say which rows"),
+        (["erase", f"{result.path}", "--where", "family"], "write a comparison"),
+        (["erase", f"{result.path}", "--where", "family == 12345"], "no row to erase"),
+        (["erase", f"{result.path}", "--where", "famly == 1"], "Did you mean 'family'"),
+        (["erase", result.path, "--ids", str(tmp_path / "absent.txt")], "absent.txt: No such file"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            app(words, standalone_mode=False)
+
+
+def test_erased_on_s3(s3_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_folder.options["endpoint_url"])
+    write_jsonl(tmp_path / "in", planted_rows(), files=2)
+    model = {"name": "t", "id": "id", "sources": [{"kind": "jsonl", "path": str(tmp_path / "in")}], "steps": STEPS, "output": {"path": f"{s3_folder.base}/docs"}}
+    result = gristmill.run(model, progress="quiet", scratch=tmp_path / "scratch")
+    receipt = erase(result.path, ids=["p0"])
+    assert receipt["rows"] == 1
+    assert make_physical(result.path, str(tmp_path / "scratch"))["_work"] > 0
+    assert not any((tmp_path / "scratch").rglob("*.arrow"))
+    left = gristmill.open_dataset(result.path)
+    assert not left.verify() and "p0" not in left.to_table()["_uid"].to_pylist()
+    assert gristmill.run(model, progress="quiet", scratch=tmp_path / "scratch").fingerprint == receipt["fingerprint"]
