@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from gristmill.pipelines.model import Pipeline
     from gristmill.pipelines.run import RunResult, plan, run
     from gristmill.storage.dataset import Dataset, open_dataset
+    from gristmill.storage.stream import Stream, stream
     from gristmill.validators.api import validate
     from gristmill.validators.verdict import Verdict
 
@@ -19,12 +20,14 @@ _PUBLIC = {
     "Dataset": "gristmill.storage.dataset",
     "Pipeline": "gristmill.pipelines.model",
     "RunResult": "gristmill.pipelines.run",
+    "Stream": "gristmill.storage.stream",
     "Verdict": "gristmill.validators.verdict",
     "apply": "gristmill.pipelines.frames",
     "near_duplicates": "gristmill.pipelines.frames",
     "open_dataset": "gristmill.storage.dataset",
     "plan": "gristmill.pipelines.run",
     "run": "gristmill.pipelines.run",
+    "stream": "gristmill.storage.stream",
     "validate": "gristmill.validators.api",
 }
 
@@ -32,6 +35,7 @@ __all__ = [
     "Dataset",
     "Pipeline",
     "RunResult",
+    "Stream",
     "Verdict",
     "__version__",
     "apply",
@@ -39,6 +43,7 @@ __all__ = [
     "open_dataset",
     "plan",
     "run",
+    "stream",
     "validate",
 ]
 
