@@ -1,9 +1,5 @@
 """Signals of a document for quality rules, measured by numba over its UTF-8 bytes.
 
-Tokens. A word is a run of letters, marks and digits of any script, with full stops and underscores inside it; an apostrophe before a letter
-begins a new word; in scripts without spaces each letter is a word. A run of hyphens or of full stops is one token, any other character that
-isn't white space one each. This comes close to the rule-based tokeniser that datatrove's filters use.
-
 Repetition follows datatrove's port of Gopher's rules (Rae et al. 2021, table A1): duplicates are the second and later copies, shares of
 characters are of the whole text, the most frequent n-gram is the first among equals and counts even if it comes once. Lengths are in code
 points; lines end at line feeds.
@@ -18,7 +14,9 @@ from numba import njit
 
 from gristmill.kernels.buffers import slices
 from gristmill.kernels.shingles import mix64
-from gristmill.kernels.unicode import CLASS, DIGIT, LETTER, MARK, NEWLINE, SPACE, UNSPACED, decode
+from gristmill.kernels.tokens import STOPS, tokens
+from gristmill.kernels.unicode import CLASS, NEWLINE, SPACE, decode
+from gristmill.kernels.words64 import load64
 
 NAMES = (
     "words", "mean_word_length", "hash_ratio", "ellipsis_ratio", "bullet_lines", "ellipsis_lines", "alpha_words", "stop_words",
@@ -26,101 +24,53 @@ NAMES = (
     "top_2_gram", "top_3_gram", "top_4_gram",
     "duplicate_5_grams", "duplicate_6_grams", "duplicate_7_grams", "duplicate_8_grams", "duplicate_9_grams", "duplicate_10_grams",
 )  # fmt: skip
-STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 LONGEST = 10  # n-grams
 LINE, TOP, REPEATED = 8, 12, 15  # where groups of signals begin
 
-_SEED, _PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
+_SEED = np.uint64(0xCBF29CE484222325)
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 
 
 @njit
-def _tokens(data, start, stop, kinds, hashes, lengths, stops, out):  # type: ignore[no-untyped-def]
-    """Writes each token's hash and length in code points; fills the word signals that tokens tell. Returns (tokens, code points)."""
-    count, chars = 0, 0
-    words, word_chars, alphas, sharps, ellipses = 0, 0, 0, 0, 0
-    stop_bits = np.uint64(0)
-    at = start
-    while at < stop:
-        code, width = decode(data, at, stop)
-        kind = kinds[code]
-        if kind == SPACE or kind == NEWLINE:
-            at += width
-            chars += 1
-            continue
-        h = (_SEED ^ np.uint64(code)) * _PRIME
-        size, alpha, plain = 1, kind == LETTER or kind == UNSPACED, kind >= LETTER
-        at += width
-        if plain or ((code == 39 or code == 0x2019) and at < stop and kinds[decode(data, at, stop)[0]] == LETTER):
-            single = kind == UNSPACED
-            plain = True
-            while at < stop:
-                code, width = decode(data, at, stop)
-                inside = kinds[code]
-                if inside == MARK or (not single and (inside == LETTER or inside == DIGIT)):
-                    alpha |= inside == LETTER
-                elif single or not (code == 46 or code == 95):
-                    break
-                else:
-                    after = kinds[decode(data, at + 1, stop)[0]] if at + 1 < stop else np.uint8(0)
-                    if after != LETTER and after != DIGIT:
-                        break
-                h = (h ^ np.uint64(code)) * _PRIME
-                size += 1
-                at += width
-        elif code == 45 or code == 46:
-            while at < stop and data[at] == code:
-                h = (h ^ np.uint64(code)) * _PRIME
-                size += 1
-                at += 1
-            if code == 46:
-                ellipses += size // 3
-        else:
-            sharps += code == 35
-            ellipses += code == 0x2026
-        hashes[count] = mix64(h)
-        lengths[count] = size
-        chars += size
-        if plain:
-            words += 1
-            word_chars += size
-            alphas += alpha
-            if size <= 4:
-                stop_bits |= _stop_word(stops, hashes[count])
-        count += 1
+def _words(data, start, stop, kinds, hashes, upto, stops, out):  # type: ignore[no-untyped-def]
+    """Fills the signals that tokens tell one by one; returns how many there are."""
+    count, words, chars, alphas, sharps, ellipses, different = tokens(data, start, stop, kinds, hashes, upto, stops)
     out[0] = words
-    out[1] = word_chars / words if words else 0.0
+    out[1] = chars / words if words else 0.0
     out[2] = sharps / count if count else 0.0
     out[3] = ellipses / count if count else 0.0
     out[6] = alphas / count if count else 0.0
-    out[7] = _ones(stop_bits)
-    return count, chars
-
-
-@njit
-def _stop_word(stops, key):  # type: ignore[no-untyped-def]
-    """The bit of the stop word with this hash; none for another token."""
-    for k in range(len(stops)):
-        if key == stops[k]:
-            return np.uint64(1) << np.uint64(k)
-    return np.uint64(0)
-
-
-@njit
-def _ones(bits):  # type: ignore[no-untyped-def]
-    count = 0
-    while bits:
-        count += int(bits & np.uint64(1))
-        bits >>= np.uint64(1)
+    out[7] = different
     return count
 
 
 @njit
 def _segment_hash(data, start, stop):  # type: ignore[no-untyped-def]
+    """Eight bytes at a time; the rest, below its length, last."""
     h = _SEED
-    for at in range(start, stop):
-        h = (h ^ np.uint64(data[at])) * _PRIME
-    return mix64(h)
+    at = start
+    while at + 8 <= stop:
+        h = (h ^ load64(data, at)) * _BASE
+        h ^= h >> np.uint64(32)
+        at += 8
+    rest = np.uint64(stop - start)
+    while at < stop:
+        rest = (rest << np.uint64(8)) | np.uint64(data[at])
+        at += 1
+    return mix64(h ^ rest)
+
+
+@njit
+def _line_end(data, at, stop):  # type: ignore[no-untyped-def]
+    """Where the next line feed is, or `stop`. Eight bytes at a time: x - 0x01.. & ~x & 0x80.. is not 0 where x has a zero byte."""
+    while at + 8 <= stop:
+        x = load64(data, at) ^ np.uint64(0x0A0A0A0A0A0A0A0A)
+        if (x - np.uint64(0x0101010101010101)) & ~x & np.uint64(0x8080808080808080):
+            break
+        at += 8
+    while at < stop and data[at] != 10:
+        at += 1
+    return at
 
 
 @njit
@@ -132,29 +82,43 @@ def _code_points(data, start, stop):  # type: ignore[no-untyped-def]
 
 
 @njit
-def _seen(table, stamps, mask, stamp, key):  # type: ignore[no-untyped-def]
-    """(slot of the key, whether it was there): puts it there. Slots of other stamps are free."""
-    at = np.int64(key & mask)
-    while stamps[at] == stamp:
-        if table[at] == key:
-            return at, True
-        at = (at + 1) & np.int64(mask)
-    stamps[at] = stamp
-    table[at] = key
-    return at, False
+def _room(table, entries):  # type: ignore[no-untyped-def]
+    """Slots for a hash table of so many entries, a power of two; frees them."""
+    room = 64
+    while room < 2 * entries:
+        room *= 2
+    table[:room] = 0
+    return room
 
 
 @njit
-def _lines(data, start, stop, kinds, chars, table, stamps, mask, stamp, out):  # type: ignore[no-untyped-def]
+def _slot(table, room, key):  # type: ignore[no-untyped-def]
+    """The slot that holds the key (whose last bit is set), or the free one, which holds 0, where it belongs."""
+    at = np.int64(key >> np.uint64(32)) & (room - 1)
+    while table[at] != key and table[at] != 0:
+        at = (at + 1) & (room - 1)
+    return at
+
+
+@njit
+def _seen(table, room, key):  # type: ignore[no-untyped-def]
+    """Whether the key is there; it is from now on."""
+    key |= np.uint64(1)
+    at = _slot(table, room, key)
+    again = table[at] == key
+    table[at] = key
+    return again
+
+
+@njit
+def _lines(data, start, stop, kinds, chars, table, room, out):  # type: ignore[no-untyped-def]
     """Fills the signals of lines: bullets and ellipses over all lines, repeats over lines between runs of line feeds."""
     lines, bullets, dots = 0, 0, 0
     segments, copies, copied = 0, 0, 0
     empty = False
     at = start
     while at < stop or (at == start and start == stop):
-        end = at
-        while end < stop and data[end] != 10:
-            end += 1
+        end = _line_end(data, at, stop)
         if end > start or start == stop or data[start] == 10:
             lines += 1
         first, last = at, end
@@ -175,11 +139,9 @@ def _lines(data, start, stop, kinds, chars, table, stamps, mask, stamp, out):  #
                 segments += 1
                 if blank:
                     empty = True
-                else:
-                    _, again = _seen(table, stamps, mask, stamp, _segment_hash(data, at, end))
-                    if again:
-                        copies += 1
-                        copied += _code_points(data, at, end)
+                elif _seen(table, room, _segment_hash(data, at, end)):
+                    copies += 1
+                    copied += _code_points(data, at, end)
         at = end + 1
     if stop > start and data[stop - 1] == 10:  # the split leaves an empty line at the end
         segments += 1
@@ -191,7 +153,7 @@ def _lines(data, start, stop, kinds, chars, table, stamps, mask, stamp, out):  #
 
 
 @njit
-def _paragraphs(data, start, stop, kinds, chars, table, stamps, mask, stamp, out):  # type: ignore[no-untyped-def]
+def _paragraphs(data, start, stop, kinds, chars, table, room, out):  # type: ignore[no-untyped-def]
     """Fills the signals of paragraphs: what runs of two or more line feeds part, white space at both ends of the text aside."""
     while start < stop:
         code, width = decode(data, start, stop)
@@ -203,12 +165,11 @@ def _paragraphs(data, start, stop, kinds, chars, table, stamps, mask, stamp, out
     paragraphs, copies, copied = 0, 0, 0
     at = start
     while at < stop:
-        end = at
-        while end < stop and not (data[end] == 10 and end + 1 < stop and data[end + 1] == 10):
-            end += 1
+        end = _line_end(data, at, stop)
+        while end < stop and not (end + 1 < stop and data[end + 1] == 10):
+            end = _line_end(data, end + 1, stop)
         paragraphs += 1
-        _, again = _seen(table, stamps, mask, stamp, _segment_hash(data, at, end))
-        if again:
+        if _seen(table, room, _segment_hash(data, at, end)):
             copies += 1
             copied += _code_points(data, at, end)
         at = end
@@ -219,61 +180,66 @@ def _paragraphs(data, start, stop, kinds, chars, table, stamps, mask, stamp, out
 
 
 @njit
-def _n_grams(hashes, lengths, count, chars, grams, times, slots, tally, table, stamps, mask, stamp, out):  # type: ignore[no-untyped-def]
+def _n_grams(hashes, upto, count, chars, grams, places, slots, table, tally, out):  # type: ignore[no-untyped-def]
     """Fills the n-gram signals. An n-gram can only come again where both (n-1)-grams in it do, so each n looks at fewer places than the last.
 
-    grams[i]: hash of the n-gram that starts at token i. times[i]: how often it comes. Returns the next free stamp.
+    Of n-gram k of those that may come again, in order: places[k] the token that it starts at, grams[k] its hash, a polynomial over the tokens'
+    hashes, slots[k] where `tally` counts it. Token i's characters are upto[i + 1] - upto[i].
     """
-    for i in range(count):
-        grams[i] = hashes[i]
-        times[i] = 2  # of single tokens nothing is known: each may come again
-    ends = np.int64(0)
-    for n in range(2, LONGEST + 1):
-        places = count - n + 1
-        if places <= 0:
-            break
-        stamp += 1
-        most, first, any_again = 1, 0, False
-        for i in range(places):
-            slots[i] = -1
-            if times[i] < 2 or times[i + 1] < 2:
-                continue
-            grams[i] = mix64(grams[i] * _BASE + hashes[i + n - 1])
-            slot, again = _seen(table, stamps, mask, stamp, grams[i])
-            if not again:
-                tally[slot] = 0
-            tally[slot] += 1
-            any_again |= again
-            slots[i] = slot
-        for i in range(places):
-            times[i] = 1
-            if slots[i] >= 0:
-                times[i] = tally[slots[i]]
-                if times[i] > most:  # the first place of the most frequent one
-                    most, first = times[i], i
-        times[places] = 0  # no n-gram starts here
+    left = max(count - 1, 0)
+    for k in range(left):
+        places[k] = k
+        grams[k] = hashes[k] * _BASE + hashes[k + 1]
+    for n in range(2, min(LONGEST, count) + 1):
+        any_again = _count(grams, left, slots, table, tally)
         if n <= 4:
-            size = n - 1
-            for k in range(n):
-                size += lengths[first + k]
-            out[TOP + n - 2] = most * size / chars
-        elif any_again:
-            stamp += 1
-            repeated, i = 0, 0
-            while i < places:
-                again = False
-                if times[i] > 1:
-                    _, again = _seen(table, stamps, mask, stamp, grams[i])
-                if again:
-                    for k in range(n):
-                        repeated += lengths[i + k]
-                    i += n
-                else:
-                    i += 1
-            out[REPEATED + n - 5] = repeated / chars
-        if not any_again and n >= 4:
-            break
-    return stamp + 1 + ends
+            most, first = 1, 0
+            for k in range(left):
+                if tally[slots[k]] > most:  # the first place of the most frequent one
+                    most, first = tally[slots[k]], places[k]
+            out[TOP + n - 2] = most * (upto[first + n] - upto[first] + n - 1) / chars
+        if not any_again:
+            left = 0
+            continue
+        again_next = 0
+        if n >= 5:
+            out[REPEATED + n - 5] = _repeated(places, slots, left, tally, upto, n) / chars
+        for k in range(left - 1):
+            start = places[k]
+            places[again_next] = start
+            grams[again_next] = grams[k] * _BASE + hashes[min(start + n, count - 1)]
+            again_next += (places[k + 1] == start + 1) & (tally[slots[k]] != 1) & (tally[slots[k + 1]] != 1)
+        left = again_next
+
+
+@njit
+def _count(grams, left, slots, table, tally):  # type: ignore[no-untyped-def]
+    """Counts equal n-grams in `tally`; returns whether any comes again."""
+    room = _room(table, left)
+    tally[:room] = 0
+    again = False
+    for k in range(left):
+        key = grams[k] | np.uint64(1)
+        at = _slot(table, room, key)
+        again |= table[at] == key
+        table[at] = key
+        tally[at] += 1
+        slots[k] = at
+    return again
+
+
+@njit
+def _repeated(places, slots, left, tally, upto, n):  # type: ignore[no-untyped-def]
+    """Code points of the n-grams met before on a walk from the first, which passes each of them in one move. Marks `tally` by a minus."""
+    repeated, free = 0, 0
+    for k in range(left):
+        if places[k] >= free and tally[slots[k]] != 1:
+            if tally[slots[k]] < 0:
+                repeated += upto[places[k] + n] - upto[places[k]]
+                free = places[k] + n
+            else:
+                tally[slots[k]] = -tally[slots[k]]
+    return repeated
 
 
 @njit(cache=True, nogil=True)
@@ -284,43 +250,28 @@ def _signals(data, offsets, valid, kinds, stops):  # type: ignore[no-untyped-def
     for i in range(rows):
         longest = max(longest, offsets[i + 1] - offsets[i])
     hashes, grams = np.empty(longest + 1, np.uint64), np.empty(longest + 1, np.uint64)
-    lengths, times, slots = np.empty(longest + 1, np.int32), np.empty(longest + 2, np.int32), np.empty(longest + 1, np.int32)
+    upto, places, slots = (
+        np.zeros(longest + 2, np.int32),
+        np.empty(longest + 1, np.int32),
+        np.empty(longest + 1, np.int32),
+    )
     size = 64
-    while size < 2 * longest:
+    while size < 2 * (longest + 2):
         size *= 2
-    table, stamps, tally = np.empty(size, np.uint64), np.zeros(size, np.int32), np.empty(size, np.int32)
-    stamp = 1
+    table, tally = np.empty(size, np.uint64), np.empty(size, np.int32)
     for i in range(rows):
         if not valid[i]:
             continue
-        if stamp > 2_000_000_000:
-            stamps[:] = 0
-            stamp = 1
         start, stop = offsets[i], offsets[i + 1]
-        count, chars = _tokens(data, start, stop, kinds, hashes, lengths, stops, out[i])
-        room = 64
-        while room < 2 * max(count, 1):
-            room *= 2
-        mask = np.uint64(room - 1)
-        whole = room
-        while whole < 2 * (stop - start):
-            whole *= 2  # lines and paragraphs may outnumber tokens
-        _lines(data, start, stop, kinds, chars, table, stamps, np.uint64(whole - 1), stamp, out[i])
-        _paragraphs(data, start, stop, kinds, chars, table, stamps, np.uint64(whole - 1), stamp + 1, out[i])
-        stamp = _n_grams(hashes, lengths, count, chars, grams, times, slots, tally, table, stamps, mask, stamp + 2, out[i])
+        count = _words(data, start, stop, kinds, hashes, upto, stops, out[i])
+        feeds, chars = 0, 0
+        for at in range(start, stop):
+            feeds += data[at] == 10
+            chars += (data[at] & 0xC0) != 0x80
+        _lines(data, start, stop, kinds, chars, table, _room(table, feeds + 1), out[i])
+        _paragraphs(data, start, stop, kinds, chars, table, _room(table, feeds + 1), out[i])
+        _n_grams(hashes, upto, count, chars, grams, places, slots, table, tally, out[i])
     return out
-
-
-def _word_hash(word: str) -> np.uint64:
-    h = int(_SEED)
-    for char in word:
-        h = ((h ^ ord(char)) * int(_PRIME)) % 2**64
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        h = ((h ^ (h >> shift)) * factor) % 2**64
-    return np.uint64(h ^ (h >> 31))
-
-
-_STOPS = np.array([_word_hash(word) for word in STOP_WORDS], np.uint64)
 
 
 def text_signals(array: pa.Array | pa.ChunkedArray) -> pa.Table:
@@ -330,7 +281,7 @@ def text_signals(array: pa.Array | pa.ChunkedArray) -> pa.Table:
     token. alpha_words: share of tokens with a letter. stop_words: how many different ones of STOP_WORDS there are. The others are shares.
     """
     rows = slices(array)
-    values: npt.NDArray[np.float64] = _signals(rows.data, rows.offsets, rows.valid, CLASS, _STOPS)
+    values: npt.NDArray[np.float64] = _signals(rows.data, rows.offsets, rows.valid, CLASS, STOPS)
     mask = rows.valid == 0
     columns = [pa.array(values[:, i], mask=mask if mask.any() else None) for i in range(len(NAMES))]
     return pa.table(columns, names=list(NAMES))
