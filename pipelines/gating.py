@@ -14,7 +14,7 @@ from gristmill.storage.folder import Folder
 from gristmill.storage.versions import Published
 
 if TYPE_CHECKING:
-    from gristmill.validators.gate import Judged
+    from gristmill.validators.gate import Kept
     from gristmill.validators.suites import Suite
 
 
@@ -23,7 +23,7 @@ class Gated:
     """What became of the result, and the verdict: None where it waits unjudged."""
 
     published: Published
-    judged: Judged | None
+    judged: Kept | None
 
     def summary(self) -> dict[str, Any] | None:
         """suite, success, failed (a text for each expectation that fails), report, bad_rows, path: of the verdict."""
@@ -32,7 +32,11 @@ class Gated:
         from gristmill.validators.gate import short_failures
 
         judged = self.judged
-        named = {"suite": judged.verdict["suite"], "success": judged.success, "failed": short_failures(judged)}
+        named = {
+            "suite": judged.verdict["suite"],
+            "success": judged.success,
+            "failed": short_failures(judged.verdict["results"]),
+        }
         return {**named, "report": judged.report, "bad_rows": judged.bad_rows, "path": judged.path}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,12 +15,13 @@ from gristmill.storage.parquet import ParquetSettings
 from gristmill.storage.versions import now
 from gristmill.validators import history, report
 from gristmill.validators.api import validate
-from gristmill.validators.drift import ColumnDrift, compare
-from gristmill.validators.inputs import open_data
+from gristmill.validators.drift import compare
+from gristmill.validators.inputs import Data, open_data
 from gristmill.validators.profile import profile
 from gristmill.validators.reference import version_before
 from gristmill.validators.suites import Suite, load_suite
 from gristmill.validators.verdict import BAD_ROWS, Verdict
+from gristmill.validators.words import describe
 
 HASH_DIGITS = 16
 TREND = 10  # versions
@@ -29,24 +30,27 @@ FAILED_SHOWN = 20
 
 @dataclass(frozen=True)
 class Judged:
-    """What a suite says of a version. verdict: plain values, as its file has them. path, report, bad_rows: URLs; bad_rows None if there are none.
+    """A verdict and what its report shows. dataset: the whole version that was judged; None for other data and for single splits."""
 
-    reused: the content had been judged by this suite before, and nothing was evaluated.
-    """
+    verdict: Verdict
+    data: Data
+    facts: report.Facts
+    dataset: Dataset | None
 
-    success: bool
-    verdict: dict[str, Any]
+
+@dataclass(frozen=True)
+class Kept:
+    """A verdict as its file has it, with the URLs of file, report and bad rows (None if there are none)."""
+
+    verdict: Mapping[str, Any]
     path: str
     report: str
-    bad_rows: str | None = None
-    drift: Sequence[ColumnDrift] = ()
-    reused: bool = False
+    bad_rows: str | None
 
     @property
-    def failed(self) -> list[dict[str, Any]]:
-        """The results that are no success, critical ones first."""
-        found = [result for result in self.verdict["results"] if not result["success"]]
-        return sorted(found, key=lambda result: report.SEVERITIES.index(report.severity(result)))
+    def success(self) -> bool:
+        """Whether the suite let it pass."""
+        return self.verdict["success"] is True
 
 
 def gate_entry(suite: Suite) -> str:
@@ -59,12 +63,10 @@ def verdict_path(fingerprint: str, suite_hash: str, number: int = 1) -> str:
     return f"verdicts/{fingerprint}/{suite_hash}{'' if number == 1 else f'~{number}'}.json"
 
 
-def judge(dataset: Dataset, suite: Any, *, again: bool = True, consequence: str = "", **options: Any) -> Judged:
-    """The verdict of a suite on a version or candidate, kept beside it with a report, the bad rows and the version's profile.
+def judge(dataset: Dataset, suite: Any, *, again: bool = True, consequence: str = "", **options: Any) -> Kept:
+    """The verdict of a suite on a version or candidate, kept beside it with its report, its bad rows and the version's profile.
 
     again: evaluate also where a verdict is kept already. consequence: one sentence for the report. options: of `validate`.
-
-    An error while evaluating is a failing verdict, which is not kept in place of a later one.
 
     Raises:
         SuiteError: a suite that can't be evaluated as written.
@@ -73,105 +75,66 @@ def judge(dataset: Dataset, suite: Any, *, again: bool = True, consequence: str 
     loaded = load_suite(suite)
     if not again and (kept := kept_verdict(dataset, loaded)) is not None:
         return kept
-    verdict = validate(dataset, loaded, **options)
-    folder, base = dataset.folder, _report_base(dataset, loaded)
-    bad_rows = _write_bad_rows(dataset, verdict, f"{base}/bad_rows.parquet") if verdict.failed else None
-    facts = _facts(dataset, verdict, consequence)
+    return keep(judge_data(dataset, loaded, **options), consequence)
+
+
+def judge_data(data: Any, suite: Any, *, split: str | None = None, **options: Any) -> Judged:
+    """The verdict of a suite on anything that `open_data` takes, and the facts for its report. Nothing is kept but a version's profile.
+
+    options: of `validate`. Raises as `judge` does.
+    """
+    opened = open_data(data, split=split)
+    verdict = validate(opened, suite, **options)
+    dataset = opened.dataset if split is None else None
+    if dataset is None:
+        return Judged(
+            verdict, opened, report.Facts(verdict.to_json_dict(), verdict.shards, now(), profile(opened)), None
+        )
+    found = history.kept_profile(dataset)
+    facts = report.Facts(verdict.to_json_dict(), verdict.shards, now(), found)
+    before = version_before(dataset)
+    if before is not None:
+        old = history.kept_profile(before)
+        facts = replace(
+            facts,
+            before=old,
+            before_name=before.name,
+            drift=compare(old, found),
+            trend=history.trend(dataset, TREND),
+            unusual=history.unusual_metrics(dataset, TREND),
+        )
+    return Judged(verdict, opened, facts, dataset)
+
+
+def keep(judged: Judged, consequence: str = "") -> Kept:
+    """Keeps the verdict on a whole version: its file, made only if absent, the report, and the bad rows where something failed."""
+    dataset, verdict = judged.dataset, judged.verdict
+    assert dataset is not None
+    folder, base = dataset.folder, _report_base(dataset, verdict.suite_hash)
+    found_bad = bool(verdict.failed) and _write_bad_rows(judged, f"{base}/bad_rows.parquet")
+    facts = replace(judged.facts, consequence="" if verdict.success else consequence)
     folder.write_atomic(f"{base}/validation.html", report.render(facts).encode())
-    links = {"report": f"{base}/validation.html", "bad_rows": f"{base}/bad_rows.parquet" if bad_rows else None}
-    plain = {**facts.verdict, "suite": loaded.name, "created": facts.created, **links}
-    path = record(dataset, plain)
-    return Judged(verdict.success, plain, folder.url(path), folder.url(links["report"] or ""), bad_rows, facts.drift)
+    links = {"report": f"{base}/validation.html", "bad_rows": f"{base}/bad_rows.parquet" if found_bad else None}
+    plain = {**facts.verdict, "suite": verdict.suite_name, "created": facts.created, **links}
+    return _kept(dataset, plain, _record(dataset, plain))
 
 
-def record(dataset: Dataset, verdict: dict[str, Any]) -> str:
-    """Where the verdict is kept: a file made only if absent; the one that is there already, if it came to the same."""
-    content = json.dumps(verdict, indent=1).encode() + b"\n"
-    number = 1
-    while True:
-        path = verdict_path(dataset.fingerprint, verdict["suite_hash"], number)
-        try:
-            dataset.folder.create(path, content)
-        except FileExistsError:
-            later = dataset.folder.exists(verdict_path(dataset.fingerprint, verdict["suite_hash"], number + 1))
-            if not later and json.loads(dataset.folder.read_bytes(path))["success"] == verdict["success"]:
-                return path
-            number += 1
-        else:
-            return path
-
-
-def kept_verdict(dataset: Dataset, suite: Suite) -> Judged | None:
+def kept_verdict(dataset: Dataset, suite: Suite) -> Kept | None:
     """The newest verdict of the suite on this content, or None; one in which an expectation could not be evaluated doesn't count."""
     found = [verdict for verdict in dataset.verdicts if verdict.get("suite_hash") == suite.hash]
     if not found or any(report.exception_message(result) for result in found[-1]["results"]):
         return None
-    number = len(found)
-    verdict, url = found[-1], dataset.folder.url
-    bad_rows = url(verdict["bad_rows"]) if verdict.get("bad_rows") else None
-    path = url(verdict_path(dataset.fingerprint, suite.hash, number))
-    return Judged(verdict["success"], verdict, path, url(verdict["report"]), bad_rows, reused=True)
+    return _kept(dataset, found[-1], verdict_path(dataset.fingerprint, suite.hash, len(found)))
 
 
-def judge_data(data: Any, suite: Any, **options: Any) -> tuple[Verdict, report.Facts]:
-    """The verdict on anything else than a dataset, and the facts of its report; nothing is kept."""
-    opened = open_data(data)
-    verdict = validate(opened, suite, **options)
-    facts = report.Facts(verdict.to_json_dict(), verdict.shards, now(), profile(opened))
-    return verdict, facts
-
-
-def facts_of(dataset: Dataset, judged: Judged) -> report.Facts:
-    """The facts of a kept verdict's report."""
-    shards = [(entry.path, entry.rows) for entry in dataset.files()]
-    return report.Facts(judged.verdict, shards, judged.verdict["created"], history.kept_profile(dataset))
-
-
-def _facts(dataset: Dataset, verdict: Verdict, consequence: str) -> report.Facts:
-    found = history.kept_profile(dataset)
-    facts = report.Facts(verdict.to_json_dict(), verdict.shards, now(), found, consequence=consequence)
-    before = version_before(dataset)
-    if before is None:
-        return facts
-    old = history.kept_profile(before)
-    return replace(
-        facts,
-        before=old,
-        before_name=before.name,
-        drift=compare(old, found),
-        trend=history.trend(dataset, TREND),
-        unusual=history.unusual_metrics(dataset, TREND),
+def short_failures(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One line for each of the first 20 expectations that fail, critical ones first, for a terminal."""
+    failed = sorted(
+        (each for each in results if not each["success"]),
+        key=lambda each: report.SEVERITIES.index(report.severity(each)),
     )
-
-
-def _write_bad_rows(dataset: Dataset, verdict: Verdict, path: str) -> str | None:
-    """The bad rows whole, each with its place and the ids of all expectations that it failed; None if there are none."""
-    data = open_data(dataset)
-    schema = pa.schema([*data.schema, *[each.with_name(f"_{each.name}") for each in BAD_ROWS]])
-    tables = verdict.bad_rows()
-    first = next(tables, None)
-    if first is None:
-        return None
-    with dataset.folder.writer(path) as target, ParquetSettings().writer(target.sink, schema) as writer:
-        for places in itertools.chain([first], tables):
-            rows = data.take(places["row"].to_numpy(), data.columns).table
-            writer.write_table(pa.table([*rows.columns, *places.columns], schema=schema))
-    return dataset.folder.url(path)
-
-
-def _report_base(dataset: Dataset, suite: Suite) -> str:
-    """The folder of the report: that of the run which made the version, so that both are kept as long."""
-    manifest = dataset.manifest
-    run = manifest.ledger.rpartition("/")[2] if manifest.ledger else f"v{manifest.version:08d}"
-    return f"reports/{run}/{suite.hash[:HASH_DIGITS]}"
-
-
-def short_failures(judged: Judged) -> list[str]:
-    """One line a failing expectation, for a terminal."""
-    from gristmill.validators.words import describe
-
     lines = []
-    for result in judged.failed[:FAILED_SHOWN]:
+    for result in failed[:FAILED_SHOWN]:
         config, found = result["expectation_config"], result["result"]
         text = describe(config["type"], config["kwargs"])
         if message := report.exception_message(result):
@@ -181,5 +144,52 @@ def short_failures(judged: Judged) -> list[str]:
         elif found.get("observed_value") is not None:
             text += f": found {str(found['observed_value'])[:200]}"
         lines.append(f"{report.severity(result)}: {text}")
-    more = len(judged.failed) - FAILED_SHOWN
+    more = len(failed) - FAILED_SHOWN
     return [*lines, f"and {more:,} more"] if more > 0 else lines
+
+
+def _record(dataset: Dataset, verdict: Mapping[str, Any]) -> str:
+    """Where the verdict is now: a file made only if absent, or the newest one that is there, if it came to the same."""
+    content = json.dumps(verdict, indent=1).encode() + b"\n"
+    number = 1
+    while True:
+        path = verdict_path(dataset.fingerprint, verdict["suite_hash"], number)
+        try:
+            dataset.folder.create(path, content)
+        except FileExistsError:
+            newest = not dataset.folder.exists(verdict_path(dataset.fingerprint, verdict["suite_hash"], number + 1))
+            if newest and json.loads(dataset.folder.read_bytes(path))["success"] == verdict["success"]:
+                return path
+            number += 1
+        else:
+            return path
+
+
+def _kept(dataset: Dataset, verdict: Mapping[str, Any], path: str) -> Kept:
+    url = dataset.folder.url
+    return Kept(
+        verdict, url(path), url(verdict["report"]), url(verdict["bad_rows"]) if verdict.get("bad_rows") else None
+    )
+
+
+def _write_bad_rows(judged: Judged, path: str) -> bool:
+    """Writes the bad rows whole, each with its place and the ids of all expectations that it failed; False if there are none."""
+    assert judged.dataset is not None
+    data = judged.data
+    schema = pa.schema([*data.schema, *[each.with_name(f"_{each.name}") for each in BAD_ROWS]])
+    tables = judged.verdict.bad_rows()
+    first = next(tables, None)
+    if first is None:
+        return False
+    with judged.dataset.folder.writer(path) as target, ParquetSettings().writer(target.sink, schema) as writer:
+        for places in itertools.chain([first], tables):
+            rows = data.take(places["row"].to_numpy(), data.columns).table
+            writer.write_table(pa.table([*rows.columns, *places.columns], schema=schema))
+    return True
+
+
+def _report_base(dataset: Dataset, suite_hash: str) -> str:
+    """The folder of the report: that of the run which made the version, so that both are kept as long."""
+    manifest = dataset.manifest
+    run = manifest.ledger.rpartition("/")[2] if manifest.ledger else f"v{manifest.version:08d}"
+    return f"reports/{run}/{suite_hash[:HASH_DIGITS]}"

@@ -50,6 +50,19 @@ def suggest(profile: Profile, name: str) -> dict[str, Any]:
     }
 
 
+def suggest_for(data: Any, profile: Profile, name: str, *, split: str | None = None) -> dict[str, Any]:
+    """The suite suggested by the data's profile, without what does not hold on the data itself: sketches and rounding can err. One more pass.
+
+    Arguments as for `validate`.
+    """
+    from gristmill.validators.api import validate
+
+    suite = suggest(profile, name)
+    verdict = validate(data, suite, result_format="BOOLEAN_ONLY", split=split, states=False)
+    failed = {result["expectation_config"]["id"] for result in verdict.failed}
+    return {**suite, "expectations": [entry for entry in suite["expectations"] if entry["id"] not in failed]}
+
+
 def _entry(each: Suggestion) -> dict[str, Any]:
     text = json.dumps([each.type, each.kwargs], sort_keys=True)
     return {
