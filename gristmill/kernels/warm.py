@@ -22,7 +22,7 @@ def warm() -> None:
     row_digests(pa.table({"text": texts, "n": [1, 2, None, 4]}))
     text_signals(texts)
     collapse(rows)
-    clean(rows, scan(rows.data, rows.offsets, rows.valid))
+    clean(rows, scan(rows))
     found = sketches(texts)
     resolve(band_keys(found.signatures, 14, 8), found.values, found.offsets, 0.8)
     pairs(found.values, found.offsets, np.array([0]), np.array([1]))

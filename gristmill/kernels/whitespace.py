@@ -13,32 +13,34 @@ from gristmill.kernels.unicode import CLASS, NEWLINE, SPACE, decode
 @njit(cache=True, nogil=True)
 def _collapse(data, offsets, valid, kinds):  # type: ignore[no-untyped-def]
     rows = len(valid)
-    out = np.empty(max(offsets[rows] - offsets[0], 1), np.uint8)
+    out = np.empty(offsets[rows] - offsets[0] + 1, np.uint8)
     ends = np.zeros(rows + 1, np.int64)
     total = 0
     for i in range(rows):
-        start = total
-        gap = False
+        start, blank = total, 1  # blank: what was written last is a space, or nothing
         at, stop = offsets[i], offsets[i + 1] if valid[i] else offsets[i]
         while at < stop:
             byte = data[at]
-            width = 1
-            kind = kinds[byte]
-            if byte >= 128:
-                code, width = decode(data, at, stop)
-                kind = kinds[code]
-            if kind == SPACE or kind == NEWLINE:
-                gap = total > start
+            if byte < 128:  # without a branch at the ends of words, which no processor foresees
+                kind = kinds[byte]
+                white = int(kind == SPACE) | int(kind == NEWLINE)
+                out[total] = np.uint8(32) if white else byte
+                total += 1 - (white & blank)
+                blank = white
+                at += 1
+                continue
+            code, width = decode(data, at, stop)
+            if kinds[code] == SPACE or kinds[code] == NEWLINE:
+                out[total] = 32
+                total += 1 - blank
+                blank = 1
             else:
-                if gap:
-                    out[total] = 32
-                    total += 1
-                    gap = False
                 for k in range(width):
                     out[total + k] = data[at + k]
                 total += width
+                blank = 0
             at += width
-        ends[i + 1] = total
+        ends[i + 1] = total = total - int(blank and total > start)
     return out[:total], ends
 
 

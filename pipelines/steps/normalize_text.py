@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from gristmill.errors import PipelineError
 from gristmill.kernels.buffers import slices, text_array
-from gristmill.kernels.normalize import NON_ASCII, TO_CLEAN, clean, scan
+from gristmill.kernels.normalize import NON_ASCII, NOT_NFC, TO_CLEAN, clean, scan
 from gristmill.pipelines import decisions
 from gristmill.pipelines.steps.base import RowStep
 
@@ -40,7 +40,7 @@ class NormalizeText(RowStep):
         if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
             raise PipelineError(f"normalize_text: column '{self.column}' is {column.type}, expected text; add a cast step before it")
         rows = slices(column)
-        flags = scan(rows.data, rows.offsets, rows.valid)
+        flags = scan(rows)
         if not flags.any():
             return table, decisions.none()
         uids = table["_uid"]
@@ -64,15 +64,14 @@ class NormalizeText(RowStep):
 
 
 def compose(column: pa.ChunkedArray | pa.Array, form: str = "NFC") -> pa.ChunkedArray | pa.Array:
-    """The text in a Unicode normal form; only rows with bytes over 127 are looked at, and without such rows the column comes back as it is."""
-    rows = slices(column)
-    return compose_rows(column, scan(rows.data, rows.offsets, rows.valid), form)[0]
+    """The text in a Unicode normal form; only rows that may not be in it are looked at, and without such rows the column comes back as it is."""
+    return compose_rows(column, scan(slices(column)), form)[0]
 
 
 def compose_rows(column: pa.ChunkedArray | pa.Array, flags: U8, form: str) -> tuple[pa.ChunkedArray | pa.Array, npt.NDArray[np.bool_]]:
     """(the text in the form, which rows changed)."""
     changed = np.zeros(len(column), bool)
-    wide = np.flatnonzero(flags & NON_ASCII)
+    wide = np.flatnonzero(flags & (NOT_NFC if form == "NFC" else NON_ASCII))
     if not len(wide):
         return column, changed
     some = column.take(pa.array(wide))
