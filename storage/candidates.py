@@ -46,7 +46,14 @@ def propose(
     return manifest
 
 
-def propose_version(folder: Folder, files: FileList | Sequence[FileEntry], schema: pa.Schema, *, expected_parent: int | None, **facts: Any) -> Published:
+def propose_version(
+    folder: Folder,
+    files: FileList | Sequence[FileEntry],
+    schema: pa.Schema,
+    *,
+    expected_parent: int | None,
+    **facts: Any,
+) -> Published:
     """The candidate, unpublished; or the newest version where that holds the same already, and then no candidate is left."""
     manifest = propose(folder, files, schema, expected_parent=expected_parent, **facts)
     newest = newest_version(folder)

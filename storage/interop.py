@@ -47,7 +47,9 @@ def to_spark(dataset: Dataset, session: Any, split: str | None, columns: list[st
     if not files:
         arrow = _need("pyspark.sql.pandas.types", "gristmill[spark]")
         return session.createDataFrame([], arrow.from_arrow_schema(dataset.schema)).select(*names)
-    return session.read.parquet(*[url.replace("s3://", "s3a://", 1) if "://" in url else f"file://{os.path.abspath(url)}" for url in files]).select(*names)
+    return session.read.parquet(
+        *[url.replace("s3://", "s3a://", 1) if "://" in url else f"file://{os.path.abspath(url)}" for url in files]
+    ).select(*names)
 
 
 def to_torch(table: pa.Table) -> dict[str, Any]:

@@ -59,9 +59,11 @@ SMALL = ParquetSettings(compression_level=3)  # for ledgers and file lists: writ
 
 
 def open_parquet(
-    folder: Folder, path: str, *, metadata: pq.FileMetaData | None = None, checksums: bool = False
+    folder: Folder, path: str, *, metadata: pq.FileMetaData | None = None, checksums: bool = False, source: Any = None
 ) -> pq.ParquetFile:
     """The file, open: footer read (unless its `metadata` is given), data not. checksums: each page is checked as it is read.
+
+    source: the file itself, if the caller has opened it in a way of its own.
 
     Raises:
         FileNotFoundError: no such file.
@@ -71,9 +73,9 @@ def open_parquet(
     where = folder.url(path)
     try:
         return pq.ParquetFile(
-            folder.open_input(path) if folder.remote else where,
+            source or (folder.open_input(path) if folder.remote else where),
             metadata=metadata,
-            pre_buffer=folder.remote,
+            pre_buffer=folder.remote and source is None,
             page_checksum_verification=checksums,
         )
     except (FileNotFoundError, InputError):

@@ -18,6 +18,7 @@ from gristmill.errors import InputError, InputNotFoundError, SchemaMismatchError
 from gristmill.storage.folder import Folder, open_folder
 from gristmill.storage.manifest import FILES, FileList
 from gristmill.storage.parquet import open_parquet
+from gristmill.storage.ranged import Traffic, open_remote
 from gristmill.storage.stream.permute import I64
 
 FOOTER_THREADS = 16
@@ -181,7 +182,8 @@ def _row_bytes(layout: Layout) -> float:
     )
     rows = size = 0
     for file in chosen:
-        with open_parquet(layout.folders[layout.file_folder[file]], layout.files[file]) as opened:
+        folder, path = layout.folders[layout.file_folder[file]], layout.files[file]
+        with _open(folder, path, int(layout.file_bytes[file])) as opened:
             rows += opened.metadata.num_rows
             size += _uncompressed(opened.metadata)
     return size / max(1, rows)
@@ -247,7 +249,7 @@ def _common_url(urls: Sequence[str]) -> str:
 def _of_files(folder: Folder, files: Sequence[tuple[str, int]]) -> Layout:
     """The layout of plain files; reads every footer once."""
     with ThreadPoolExecutor(FOOTER_THREADS) as threads:
-        footers = list(threads.map(lambda file: _footer(folder, file[0]), files))
+        footers = list(threads.map(lambda file: _footer(folder, *file), files))
     filled = [(path, footer) for (path, _), footer in zip(files, footers, strict=True) if sum(footer[1])]
     schema = filled[0][1][0] if filled else footers[0][0]
     for path, (other, _, _) in filled:  # files without rows are never read
@@ -274,9 +276,13 @@ def _of_files(folder: Folder, files: Sequence[tuple[str, int]]) -> Layout:
     )
 
 
-def _footer(folder: Folder, path: str) -> tuple[pa.Schema, list[int], int]:
+def _open(folder: Folder, path: str, size: int) -> Any:
+    return open_parquet(folder, path, source=open_remote(folder, path, size, Traffic()) if folder.remote else None)
+
+
+def _footer(folder: Folder, path: str, size: int) -> tuple[pa.Schema, list[int], int]:
     """(schema, rows of each row group, uncompressed bytes) of a file."""
-    with open_parquet(folder, path) as file:
+    with _open(folder, path, size) as file:
         metadata = file.metadata
         groups = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
         return file.schema_arrow.remove_metadata(), groups, _uncompressed(metadata)

@@ -11,10 +11,13 @@ from typing import Any, Literal
 from torch.utils.data import IterableDataset, get_worker_info
 
 from gristmill.errors import StateError, UsageError, missing_column
+from gristmill.storage.range_cache import RangeCache
+from gristmill.storage.ranged import Traffic
 from gristmill.storage.stream import trace
 from gristmill.storage.stream.batching import Batching
 from gristmill.storage.stream.gates import check_verdict
 from gristmill.storage.stream.images import find_decoder
+from gristmill.storage.stream.layout import Layout
 from gristmill.storage.stream.prefetch import BadRows
 from gristmill.storage.stream.ranks import find_ranks
 from gristmill.storage.stream.reader import Reader
@@ -25,6 +28,8 @@ from gristmill.storage.stream.tensors import Batch
 from gristmill.storage.stream.transforms import RowWork, Transform
 
 log = logging.getLogger("gristmill.stream")
+
+REMOTE_THREADS = 16
 
 
 class Stream(IterableDataset[Batch]):
@@ -68,6 +73,11 @@ class Stream(IterableDataset[Batch]):
     def bad_rows(self) -> int:
         """Rows that were replaced on this rank because they could not be read, decoded or transformed."""
         return self._feed.bad.count
+
+    @property
+    def traffic(self) -> Traffic:
+        """What this rank asked of remote stores so far."""
+        return self._feed.reader.traffic
 
     @property
     def dictionaries(self) -> dict[str, list[Any]]:
@@ -178,6 +188,11 @@ class Stream(IterableDataset[Batch]):
         self._use(self._state)
 
 
+def _usual_threads(layout: Layout) -> int:
+    """How many threads read: enough to wait for many answers of a store at once, or to decode on the cores there are."""
+    return REMOTE_THREADS if any(folder.remote for folder in layout.folders) else min(4, os.cpu_count() or 1)
+
+
 def _own_next(state: State, batching: Batching, worker: Any) -> State:
     """The state of a DataLoader's worker: that of its own next step."""
     others = worker.num_workers - 1
@@ -225,6 +240,8 @@ def stream(  # noqa: PLR0917  the order of these is part of the interface
     threads: int | None = None,
     workers: int = 0,
     check: Literal["size", "pages", "sha256"] = "pages",
+    cache: str | os.PathLike[str] | None = None,
+    cache_bytes: int = 10 * 2**30,
     options: Mapping[str, Any] | None = None,
 ) -> Stream:
     """Batches of tensors: {column: torch.Tensor, Ragged or list}, this rank's part of each global batch.
@@ -242,7 +259,8 @@ def stream(  # noqa: PLR0917  the order of these is part of the interface
     of the batch in the place of one that can't be read, decoded or transformed, with `_valid` False. skip: uids, or numbers of steps, that are left out from here on.
 
     rank and world_size: data-parallel, from these, the mesh, torch.distributed or RANK and WORLD_SIZE. device: batches are copied there. threads: that read and
-    decode, 0 for none; workers: processes for a transform that holds the GIL. check: what is compared with the manifest while reading.
+    decode, 0 for none; workers: processes for a transform that holds the GIL. check: what is compared with the manifest while reading. cache: a local folder that keeps
+    what was read of remote files, at most cache_bytes, shared by all processes that name it. options: of the store, as for `open_dataset`.
 
     Raises:
         UsageError: an argument that can't be meant, a column or type that can't be streamed. VerdictError: the version's gate has not been passed.
@@ -268,7 +286,8 @@ def stream(  # noqa: PLR0917  the order of these is part of the interface
     work = RowWork(decoders, transform, seed) if decoders or transform else None
     names = list(layout.schema.names if columns is None else columns)
     hidden = work is not None and trace.UID in layout.schema.names and trace.UID not in names
-    reader = Reader(layout, [*names, trace.UID] if hidden else names, check)
+    kept = RangeCache(cache, cache_bytes) if cache is not None else None
+    reader = Reader(layout, [*names, trace.UID] if hidden else names, check, kept)
     for name in (*decoders, *(pad or ())):
         if name not in names:
             raise missing_column(name, names, layout.name)
@@ -282,7 +301,7 @@ def stream(  # noqa: PLR0917  the order of these is part of the interface
         work=work,
         bad=BadRows(substitute=on_bad_row == "substitute"),
         shuffle_bytes=shuffle_bytes,
-        threads=min(4, os.cpu_count() or 1) if threads is None else threads,
+        threads=_usual_threads(layout) if threads is None else threads,
         workers=workers,
         device=device,
         drop_uid=hidden,

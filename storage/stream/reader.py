@@ -5,29 +5,47 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from gristmill.errors import CorruptDatasetError, DataChangedError, InputError, UsageError, missing_column
+from gristmill.storage.folder import Folder
 from gristmill.storage.parquet import open_parquet
+from gristmill.storage.range_cache import RangeCache
+from gristmill.storage.ranged import RangedFile, Stamp, Traffic, open_remote
 from gristmill.storage.stream.columns import Leaf, NullElementError, plan_columns
 from gristmill.storage.stream.layout import Layout
 
 CHECKS = ("size", "pages", "sha256")
 FOOTERS_KEPT = 1024
 BLOCK = 1 << 22
+LOCKS = 64
+
+
+class Opened(NamedTuple):
+    """A file that was opened once: its footer, and what tells whether it is still the same."""
+
+    metadata: Any
+    stamp: Stamp
 
 
 class Reader:
     """Reads row groups of a layout; may be used by several threads at once.
 
     check: "size" compares each file's size with the layout, "pages" also each page with its checksum where the writer left one, "sha256" also each file with the
-    manifest before its first use.
+    manifest before its first use. Of remote files only the bytes of the columns are read; cache keeps them. traffic: what was asked of stores.
     """
 
-    def __init__(self, layout: Layout, columns: Sequence[str] | None = None, check: str = "pages") -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        columns: Sequence[str] | None = None,
+        check: str = "pages",
+        cache: RangeCache | None = None,
+    ) -> None:
         where = layout.name
         names = list(layout.schema.names if columns is None else columns)
         for name in names:
@@ -37,17 +55,23 @@ class Reader:
             raise UsageError(f"check='{check}': one of {', '.join(CHECKS)}")
         self.layout = layout
         self.names = names
+        self.traffic = Traffic()
+        self.cache = cache
         self._check = check
-        self._open = functools.lru_cache(FOOTERS_KEPT)(self._open_first)
+        self._make_caches()
         schema = pa.schema([layout.schema.field(name) for name in names])
         self.columns = plan_columns(schema, self._all_values, where)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": None}
+        return {**self.__dict__, "_open": None, "_locks": None}
 
     def __setstate__(self, values: dict[str, Any]) -> None:
         self.__dict__.update(values)
+        self._make_caches()
+
+    def _make_caches(self) -> None:
         self._open = functools.lru_cache(FOOTERS_KEPT)(self._open_first)
+        self._locks = [threading.Lock() for _ in range(LOCKS)]
 
     def read(self, group: int) -> list[Leaf]:
         """The leaves of one row group, column by column.
@@ -74,59 +98,74 @@ class Reader:
         """Columns of one row group, as Arrow."""
         file = int(self.layout.group_file[group])
         try:
-            metadata, stamp = self._open(file)
-            self._check_unchanged(file, stamp)
-            return self._read(file, int(self.layout.group_index[group]), names, metadata)
+            with self._locks[file % LOCKS]:  # several threads want a file's first row groups at once
+                opened = self._open(file)
+            if not self.layout.folder_of(group).remote:
+                self._check_unchanged(file, opened.stamp)
+            return self._read(file, int(self.layout.group_index[group]), names, opened)
         except (pa.ArrowException, OSError) as error:
             if isinstance(error, CorruptDatasetError | InputError):
                 raise
             raise self._corrupt(group, names, error) from error
 
-    def _read(self, file: int, index: int, names: Sequence[str], metadata: Any) -> pa.Table:
-        folder, path = self.layout.folders[self.layout.file_folder[file]], self.layout.files[file]
-        with open_parquet(folder, path, metadata=metadata, checksums=self._check != "size") as opened:
-            return opened.read_row_group(index, columns=list(names), use_threads=False)
+    def _read(self, file: int, index: int, names: Sequence[str], opened: Opened) -> pa.Table:
+        folder, path = self._place(file)
+        source = None
+        if folder.remote:
+            source = RangedFile(folder, path, opened.stamp, self.traffic, self.cache)
+            source.fetch(_column_ranges(opened.metadata.row_group(index), names))
+        with open_parquet(
+            folder, path, metadata=opened.metadata, checksums=self._check != "size", source=source
+        ) as parquet:
+            return parquet.read_row_group(index, columns=list(names), use_threads=False)
 
-    def _open_first(self, file: int) -> tuple[Any, tuple[int, int]]:
-        """(footer, what tells whether the file is still the same) of a file, checked against the layout."""
-        folder, path = self.layout.folders[self.layout.file_folder[file]], self.layout.files[file]
-        stamp = self._stamp(file)
-        expected = int(self.layout.file_bytes[file])
-        if stamp[0] != expected:
-            raise CorruptDatasetError(f"'{folder.url(path)}' has {stamp[0]} bytes, expected {expected}", file=path)
+    def _open_first(self, file: int) -> Opened:
+        """A file, checked against the layout."""
+        folder, path = self._place(file)
+        size = int(self.layout.file_bytes[file])
+        source, stamp = None, Stamp(size, "")
+        if folder.remote:
+            source = open_remote(folder, path, size, self.traffic, self.cache)
+            stamp = source.stamp
+        else:
+            stamp = self._stamp(file)
+            if stamp.size != size:
+                raise CorruptDatasetError(f"'{folder.url(path)}' has {stamp.size} bytes, expected {size}", file=path)
         if self._check == "sha256" and self.layout.checksums[file]:
             found = _sha256(folder, path)
             if found != self.layout.checksums[file]:
                 raise CorruptDatasetError(
                     f"'{folder.url(path)}' has sha256 {found}, expected {self.layout.checksums[file]}", file=path
                 )
-        with open_parquet(folder, path) as opened:
-            return opened.metadata, stamp
+        with open_parquet(folder, path, source=source) as opened:
+            return Opened(opened.metadata, stamp)
 
-    def _check_unchanged(self, file: int, stamp: tuple[int, int]) -> None:
+    def _check_unchanged(self, file: int, stamp: Stamp) -> None:
         if self._stamp(file) != stamp:
-            url = self.layout.folders[self.layout.file_folder[file]].url(self.layout.files[file])
+            folder, path = self._place(file)
             raise DataChangedError(
-                f"'{url}' was replaced while it was streamed: what was read before and after don't belong together",
-                file=url,
+                f"'{folder.url(path)}' was replaced while it was streamed: what was read before and after don't belong together",
+                file=folder.url(path),
             )
 
-    def _stamp(self, file: int) -> tuple[int, int]:
-        folder, path = self.layout.folders[self.layout.file_folder[file]], self.layout.files[file]
-        if folder.remote:
-            return folder.size(path), 0
+    def _stamp(self, file: int) -> Stamp:
+        """Of a local file: its size and when it last changed."""
+        folder, path = self._place(file)
         try:
             found = os.stat(folder.url(path))
         except FileNotFoundError:
             raise CorruptDatasetError(f"'{folder.url(path)}' is missing", file=path) from None
-        return found.st_size, found.st_mtime_ns
+        return Stamp(found.st_size, str(found.st_mtime_ns))
+
+    def _place(self, file: int) -> tuple[Folder, str]:
+        return self.layout.folders[self.layout.file_folder[file]], self.layout.files[file]
 
     def _corrupt(self, group: int, names: Sequence[str], error: BaseException) -> CorruptDatasetError:
         """The error, with the first column that can't be read."""
         file, column = int(self.layout.group_file[group]), None
         for name in names:
             try:
-                self._read(file, int(self.layout.group_index[group]), [name], None)
+                self._read(file, int(self.layout.group_index[group]), [name], self._open(file))
             except (pa.ArrowException, OSError):
                 column = name
                 break
@@ -150,6 +189,20 @@ class Reader:
         return found.take(pa.compute.sort_indices(found))
 
 
+def _column_ranges(row_group: Any, names: Sequence[str]) -> list[tuple[int, int]]:
+    """Where the bytes of some columns of a row group are."""
+    found = []
+    for number in range(row_group.num_columns):
+        chunk = row_group.column(number)
+        path = chunk.path_in_schema
+        if any(path == name or path.startswith(f"{name}.") for name in names):
+            start = chunk.data_page_offset
+            if chunk.has_dictionary_page and chunk.dictionary_page_offset:
+                start = min(start, chunk.dictionary_page_offset)
+            found.append((start, start + chunk.total_compressed_size))
+    return found
+
+
 def _one_array(column: pa.ChunkedArray, kind: str) -> pa.Array:
     if kind in ("text", "bytes") and column.num_chunks > 1:
         column = column.cast(pa.large_string() if kind == "text" else pa.large_binary())
@@ -158,7 +211,7 @@ def _one_array(column: pa.ChunkedArray, kind: str) -> pa.Array:
     return column.combine_chunks() if column.num_chunks else pa.array([], column.type)
 
 
-def _sha256(folder: Any, path: str) -> str:
+def _sha256(folder: Folder, path: str) -> str:
     digest = hashlib.sha256()
     with folder.open_input(path) as source:
         while block := source.read(BLOCK):
