@@ -50,8 +50,8 @@ def make_starter(folder: Path) -> Path:
                 f"and put aside in sack number {i * 7 + j * 3} for the {['first', 'second', 'third', 'last'][(i + j) % 4]} milling of the week."
             )
             rows.append({"id": f"note-{i}-{j}", "text": text})
-    rows.append({"id": "copy-1", "text": rows[0]["text"] + "  "})
-    rows.append({"id": "copy-2", "text": rows[7]["text"] + " It was a good day."})
+    rows.append({"id": "repeat-1", "text": rows[0]["text"] + "  "})
+    rows.append({"id": "repeat-2", "text": rows[7]["text"] + " It was a good day."})
     rows.append({"id": "short", "text": "Too short."})
     lines = [json.dumps(row) for row in rows]
     lines.insert(12, '{"id": "broken", "text": "this line has no end')

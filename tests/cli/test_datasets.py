@@ -45,8 +45,8 @@ def test_verify(cli, dataset):
 def test_diff(cli, dataset):
     found = cli("diff", dataset, 1, 2, "--json").json
     assert found["rows"] == {"before": 40, "after": 41, "added": 1, "removed": 0, "changed": 0, "moved": 0}
-    assert found["examples"]["added"] == ["note-1-2"] and not found["same_content"]
-    assert cli("diff", dataset, 2, 1).out == "rows: 41 -> 40\n  removed 1: note-1-2\n"
+    assert found["examples"]["added"] == ["repeat-2"] and not found["same_content"]
+    assert cli("diff", dataset, 2, 1).out == "rows: 41 -> 40\n  removed 1: repeat-2\n"
     assert "the same content" in cli("diff", dataset, 1, 1).out
 
 

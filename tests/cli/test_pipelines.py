@@ -41,7 +41,7 @@ def test_json_is_all_that_stdout_gets(mine):
     counts = found["counts"]
     assert counts["read"] + counts["created"] == counts["kept"] + counts["dropped"] + counts["quarantined"] == 44
     assert (found["version"], found["published"], counts["kept"]) == (2, True, 41)
-    assert Path(found["report_path"]).is_file() and found["splits"] == {"train": 32, "validation": 9}
+    assert Path(found["report_path"]).is_file() and found["splits"] == {"train": 33, "validation": 8}
 
 
 def test_the_same_again_publishes_nothing(cli, mine):
@@ -154,14 +154,14 @@ def test_settings_that_cannot_be_meant(cli, mine, setting, text):
 
 
 def test_explain_tells_a_rows_story(cli, mine):
-    near = cli("explain", "mine/shards", "note-1-2")
-    assert near.status == 0 and "note-1-2 in " in near.out and ": dropped" in near.out
-    assert "drop_near_duplicates: drop by rule near_duplicate" in near.out and "duplicate of copy-2 (similarity 0." in near.out
-    assert "copy-2 was read from mine/raw/notes.jsonl:byte " in near.out
+    near = cli("explain", "mine/shards", "repeat-2")
+    assert near.status == 0 and "repeat-2 in " in near.out and ": dropped" in near.out
+    assert "drop_near_duplicates: drop by rule near_duplicate" in near.out and "duplicate of note-1-2 (similarity 0." in near.out
+    assert "note-1-2 was read from mine/raw/notes.jsonl:byte " in near.out
     found = cli("explain", "mine/shards", "short", "--json").json
     assert found["fate"] == "dropped" and found["decisions"][0]["rule"] == "length(text) > 20"
-    kept = cli("explain", "mine/shards@1", "note-0-1").out
-    assert ": kept" in kept and "now in data/" in kept and "text: 'Note 1." in kept
+    kept = cli("explain", "mine/shards@1", "note-0-0").out
+    assert ": kept" in kept and "now in data/" in kept and "text: 'Note 0." in kept
 
 
 def test_schema_is_the_published_one(cli):
