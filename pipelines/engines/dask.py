@@ -16,6 +16,9 @@ from gristmill.pipelines.engines.base import Task, guarded, raise_failed
 from gristmill.pipelines.work import is_alive
 
 
+CONNECT = "20s"  # to wait for a scheduler that doesn't answer
+
+
 class DaskEngine:
     """Runs work items on Dask worker processes. The cluster starts in the background at once, so that planning and starting overlap.
 
@@ -39,7 +42,9 @@ class DaskEngine:
         self._client = starter.submit(_connect, address, self.workers, self._folder.name)
         starter.shutdown(wait=False)
 
-    def map(self, function: Callable[[Task], dict[str, Any]], tasks: Sequence[Task], done: Callable[[dict[str, Any]], None]) -> list[dict[str, Any]]:
+    def map(
+        self, function: Callable[[Task], dict[str, Any]], tasks: Sequence[Task], done: Callable[[dict[str, Any]], None]
+    ) -> list[dict[str, Any]]:
         """See `Engine.map`. A worker that dies is replaced and its items run again."""
         from distributed import as_completed
 
@@ -66,7 +71,9 @@ class DaskEngine:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
             client = self._client.result()
             if not self._own:
@@ -100,15 +107,19 @@ def _connect(address: str | None, workers: int, folder: str) -> Any:
 
     try:
         if address:
-            return distributed.Client(address, timeout="20s", set_as_default=False)
-        with dask.config.set({"distributed.admin.low-level-log-length": 0, "distributed.worker.use-file-locking": False}):
+            return distributed.Client(address, timeout=CONNECT, set_as_default=False)
+        with dask.config.set(
+            {"distributed.admin.low-level-log-length": 0, "distributed.worker.use-file-locking": False}
+        ):
             cluster = distributed.LocalCluster(
                 n_workers=workers,
                 threads_per_worker=1,
                 processes=True,
                 host="127.0.0.1",
                 dashboard_address=None,
-                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},  # of its small HTTP server: any free port, also beside another run
+                scheduler_kwargs={
+                    "dashboard_address": "127.0.0.1:0"
+                },  # of its small HTTP server: any free port, also beside another run
                 memory_limit=0,  # work items bound their own memory; Dask's limit would kill a worker for a page cache peak
                 local_directory=folder,
                 silence_logs=50,
@@ -116,7 +127,11 @@ def _connect(address: str | None, workers: int, folder: str) -> Any:
             return distributed.Client(cluster, set_as_default=False)
     except (OSError, TimeoutError, RuntimeError) as error:
         where = f"the Dask scheduler at {address}" if address else "Dask workers on this machine"
-        hint = "Check --address, or run without it to use this machine." if address else (
-            "Worker processes import the script that started them: in a script, make the call under `if __name__ == '__main__':`."
+        hint = (
+            "Check --address, or run without it to use this machine."
+            if address
+            else (
+                "Worker processes import the script that started them: in a script, make the call under `if __name__ == '__main__':`."
+            )
         )
         raise RunError(f"can't reach {where}: {error}. {hint}") from error
