@@ -99,6 +99,16 @@ class Column:
         return slices(self.array)
 
     @functools.cached_property
+    def lengths(self) -> I64:
+        """(rows,) the characters of each text; anything where null."""
+        rows = self.text
+        data = rows.data[rows.offsets[0] : rows.offsets[-1]] if rows.rows else rows.data[:0]
+        if not len(data) or data.max() < 128:
+            return np.diff(rows.offsets)
+        array = self.array.dictionary_decode() if pa.types.is_dictionary(self.array.type) else self.array
+        return pc.fill_null(pc.utf8_length(array), 0).to_numpy(zero_copy_only=False)
+
+    @functools.cached_property
     def objects(self) -> npt.NDArray[Any]:
         """(nonnull,) Python values, as Great Expectations sees them."""
         if self._values is not None:

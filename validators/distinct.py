@@ -19,24 +19,36 @@ from gristmill.validators.rows import RowSet
 
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
+AT_ONCE = 32  # partitions that a thread groups before it gives its findings
 
 
 class Chunk(NamedTuple):
-    """Some hashes in order of partition, the row number of each, and where partitions begin."""
+    """Some hashes in order of partition, the row of each, how many rows share it (None for one each), and where partitions begin."""
 
     hashes: U64
     rows: npt.NDArray[Any]
+    counts: npt.NDArray[Any] | None
     ends: I64
     first: int
 
-    def part(self, number: int) -> tuple[U64, I64]:
-        """The hashes and row numbers of a partition."""
+    def part(self, number: int) -> tuple[U64, I64, I64]:
+        """The hashes, row numbers and counts of a partition."""
         at = slice(self.ends[number], self.ends[number + 1])
-        return self.hashes[at], self.rows[at].astype(np.int64) + self.first
+        counts = np.ones(at.stop - at.start, np.int64) if self.counts is None else self.counts[at].astype(np.int64)
+        return self.hashes[at], self.rows[at].astype(np.int64) + self.first, counts
+
+    def arrays(self) -> list[npt.NDArray[Any]]:
+        """All that it holds."""
+        return [self.hashes, self.rows] if self.counts is None else [self.hashes, self.rows, self.counts]
 
     def held(self) -> int:
         """Bytes in memory."""
-        return 0 if isinstance(self.hashes, np.memmap) else self.hashes.nbytes + self.rows.nbytes
+        return sum(array.nbytes for array in self.arrays() if not isinstance(array, np.memmap))
+
+    def spilled(self, spill: Spill) -> Chunk:
+        """The same, on disk."""
+        counts = None if self.counts is None else spill.store(self.counts)
+        return self._replace(hashes=spill.store(self.hashes), rows=spill.store(self.rows), counts=counts)
 
 
 class Spill:
@@ -61,127 +73,137 @@ class Spill:
 class Distinct(Accumulator):
     """The hashes of the rows of one column without nulls, or of several together, where null is a value.
 
-    considered(view): which rows take part, None for all. Numbers are kept as they are, all else as 128-bit digests: two different values share one
+    considered(view): which rows take part, None for all. every_row: each row is kept, so that `repeated` can be told; else only the first row of each
+    value in a batch and how many there are. Numbers are kept as they are, all else as 128-bit digests: two different values share one
     with a chance of about rows^2 / 2^129. Memory: `limit` bytes, then the disk; while grouping, that of one part in 256.
     """
 
     def __init__(
-        self, columns: Sequence[str], limit: int, considered: Callable[[View], Mask | None] | None = None
+        self,
+        columns: Sequence[str],
+        limit: int,
+        considered: Callable[[View], Mask | None] | None = None,
+        *,
+        every_row: bool = False,
     ) -> None:
         self.columns = tuple(columns)
-        self._considered = considered
+        self._considered, self._every_row = considered, every_row
         self._spill = Spill(limit)
         self.count = self.considered = 0
         self._chunks: list[Chunk] = []
-        self._groups: _Groups | None = None
+        self._facts: Facts | None = None
 
     def update(self, view: View) -> None:
         self.count += view.rows
         mask = self._considered(view) if self._considered else None
         if len(self.columns) == 1:
             column = view.column(self.columns[0])
-            hashes, there = column.hashes, column.valid
+            there = column.valid if mask is None else mask if column.valid is None else mask & column.valid
+            if there is not None and not there.any():
+                return
+            hashes = column.hashes
             if mask is not None:
-                hashes = hashes[mask if there is None else mask[there]]
-                there = mask if there is None else mask & there
+                hashes = hashes[mask if column.valid is None else mask[column.valid]]
         else:
             hashes, there = row_hashes(view, self.columns), mask
             hashes = hashes if mask is None else hashes[mask]
         self.considered += len(hashes)
         if len(hashes):
-            table, order, ends = partition(hashes.reshape(len(hashes), -1))
-            rows = view.numbers(there)
-            first = int(rows[0])
-            self._chunks.append(Chunk(table, (rows - first).astype(np.int32)[order], ends, first))
+            self._add(hashes.reshape(len(hashes), -1), view.numbers(there))
+
+    def _add(self, hashes: U64, rows: I64) -> None:
+        counts = None
+        if not self._every_row:
+            groups = group(hashes)
+            hashes, rows, counts = hashes[groups.first], rows[groups.first], groups.counts.astype(np.int32)
+        table, order, ends = partition(hashes)
+        first = int(rows[0])
+        counts = None if counts is None else counts[order]
+        self._chunks.append(Chunk(table, (rows - first).astype(np.int32)[order], counts, ends, first))
 
     def merge(self, later: Self) -> None:
         self.count += later.count
         self.considered += later.considered
         self._chunks += later._chunks
-        self._groups = None
+        self._facts = None
         if sum(chunk.held() for chunk in self._chunks) > self._spill.limit:
-            self._chunks = [
-                chunk._replace(hashes=self._spill.store(chunk.hashes), rows=self._spill.store(chunk.rows))
-                if chunk.held()
-                else chunk
-                for chunk in self._chunks
-            ]
+            self._chunks = [chunk.spilled(self._spill) if chunk.held() else chunk for chunk in self._chunks]
 
     def save(self) -> Fields:
-        width = self._chunks[0].hashes.shape[1] if self._chunks else 1
-        hashes = np.concatenate([np.zeros((0, width), np.uint64), *(chunk.hashes for chunk in self._chunks)])
-        rows = np.concatenate(
-            [np.zeros(0, np.int64), *(chunk.rows.astype(np.int64) + chunk.first for chunk in self._chunks)]
-        )
-        ends = np.array([chunk.ends for chunk in self._chunks])
-        return {
+        fields: Fields = {
             "count": self.count,
             "considered": self.considered,
-            "hashes": hashes,
-            "rows": rows.astype(np.int32),
-            "ends": ends,
+            "ends": np.array([each.ends for each in self._chunks]),
         }
+        if self._chunks:
+            fields["hashes"] = np.concatenate([each.hashes for each in self._chunks])
+            fields["rows"] = np.concatenate([each.rows for each in self._chunks])
+            fields["firsts"] = [each.first for each in self._chunks]
+            if not self._every_row:
+                fields["counts"] = np.concatenate([each.counts for each in self._chunks if each.counts is not None])
+        return fields
 
     def load(self, fields: Fields, first: int) -> None:
         self.count, self.considered = fields["count"], fields["considered"]
         start = 0
-        for ends in fields["ends"]:
-            stop = start + int(ends[-1])
-            self._chunks.append(Chunk(fields["hashes"][start:stop], fields["rows"][start:stop], ends, first))
-            start = stop
+        for i, ends in enumerate(fields["ends"]):
+            at = slice(start, start := start + int(ends[-1]))
+            counts = None if self._every_row else fields["counts"][at]
+            self._chunks.append(
+                Chunk(fields["hashes"][at], fields["rows"][at], counts, ends, fields["firsts"][i] + first)
+            )
 
-    def groups(self, threads: int = 2) -> _Groups:
+    def facts(self, threads: int = 2) -> Facts:
         """What the hashes say; worked out once."""
-        if self._groups is None:
-            self._groups = _Groups()
-            with ThreadPoolExecutor(threads) as pool:
-                for found in pool.map(self._part, range(PARTITIONS)):
-                    self._groups.add(found)
-        return self._groups
+        if self._facts is None:
+            self._facts = Facts()
+            if self._chunks:
+                starts = range(0, PARTITIONS, AT_ONCE)
+                with ThreadPoolExecutor(threads) as pool:
+                    for several in pool.map(lambda start: [self._part(start + i) for i in range(AT_ONCE)], starts):
+                        for found in several:
+                            self._facts.add(*found)
+        return self._facts
+
+    def _gather(self, number: int) -> tuple[U64, I64, I64]:
+        parts = [chunk.part(number) for chunk in self._chunks]
+        hashes, rows, counts = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        return hashes, rows, counts
 
     def _part(self, number: int) -> tuple[int, I64, int, I64]:
-        """(groups, rows of groups with several, the largest group, the first rows of groups of that size) of a partition."""
-        parts = [chunk.part(number) for chunk in self._chunks]
-        hashes = np.concatenate([part[0] for part in parts]) if parts else np.zeros((0, 1), np.uint64)
-        if not len(hashes):
-            return 0, np.zeros(0, np.int64), 0, np.zeros(0, np.int64)
-        rows = np.concatenate([part[1] for part in parts])
-        of, groups = group(hashes)
-        if groups == len(hashes):
-            return groups, rows[:0], 1, rows
-        counts = np.bincount(of, minlength=groups)
-        firsts = np.full(groups, len(of), np.int64)
-        np.minimum.at(firsts, of, np.arange(len(of)))
-        most = int(counts.max())
-        return groups, rows[counts[of] > 1], most, rows[firsts[counts == most]]
+        """(values, rows of values that occur more than once, the largest count, the first rows of values with it) of a partition."""
+        hashes, rows, counts = self._gather(number)
+        if not len(rows):
+            return 0, rows, 0, rows
+        groups = group(hashes)
+        totals = groups.counts if self._every_row else np.bincount(groups.of, counts).astype(np.int64)
+        most = int(totals.max())
+        repeated = rows[totals[groups.of] > 1] if self._every_row and most > 1 else rows[:0]
+        return len(totals), repeated, most, rows[groups.first[totals == most]]
 
     def first_rows(self) -> Iterator[I64]:
         """The first row of each distinct value, a partition at a time."""
-        for number in range(PARTITIONS):
-            parts = [chunk.part(number) for chunk in self._chunks]
-            if parts and sum(len(part[0]) for part in parts):
-                of, groups = group(np.concatenate([part[0] for part in parts]))
-                firsts = np.full(groups, len(of), np.int64)
-                np.minimum.at(firsts, of, np.arange(len(of)))
-                yield np.concatenate([part[1] for part in parts])[firsts]
+        for number in range(PARTITIONS if self._chunks else 0):
+            hashes, rows, _ = self._gather(number)
+            if len(rows):
+                yield rows[group(hashes).first]
 
 
-class _Groups:
-    """distinct: how many values. repeated: the rows whose value occurs more than once. most, modes: the largest count, a row of each value with it."""
+class Facts:
+    """distinct: how many values. repeated: the rows whose value occurs more than once. modes: the first row of each value with the largest count."""
 
     def __init__(self) -> None:
         self.distinct = self.most = 0
         self.repeated = RowSet()
         self._modes: list[I64] = []
 
-    def add(self, found: tuple[int, I64, int, I64]) -> None:
+    def add(self, distinct: int, repeated: I64, most: int, firsts: I64) -> None:
         """Takes a partition in."""
-        groups, repeated, most, firsts = found
-        self.distinct += groups
-        self.repeated.add(np.sort(repeated))
+        self.distinct += distinct
+        self.repeated.add(repeated)
         if most > self.most:
             self.most, self._modes = most, []
-        if most == self.most and groups:
+        if most == self.most and distinct:
             self._modes.append(firsts)
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,10 +13,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gristmill.kernels import automaton
 from gristmill.validators.columns import Column
 from gristmill.validators.temporal import parse_time, ticks
 
 I64 = npt.NDArray[np.int64]
+FEW = 256  # texts that an automaton is made of; more are looked up by hash
 
 
 def index_in(column: Column, values: Sequence[Any]) -> I64:
@@ -29,6 +32,8 @@ def index_in(column: Column, values: Sequence[Any]) -> I64:
         return np.array([known.get(value, -1) for value in column.objects], np.int64)
     if not keys:
         return np.full(column.nonnull, -1, np.int64)
+    if column.kind == "text" and len(keys) <= FEW:
+        return np.append(np.array(places, np.int64), -1)[_trie(tuple(keys)).index(column)]
     if column.kind == "text":
         array = column.array if column.valid is None else column.array.drop_null()
         if pa.types.is_dictionary(array.type):
@@ -39,6 +44,38 @@ def index_in(column: Column, values: Sequence[Any]) -> I64:
         found = pc.index_in(pa.array(numbers), pa.array(keys, pa.float64() if column.kind == "float" else pa.int64()))
     at = pc.fill_null(found, -1).to_numpy(zero_copy_only=False)
     return np.append(np.array(places, np.int64), -1)[at]
+
+
+@functools.lru_cache(maxsize=256)
+def _trie(words: tuple[str, ...]) -> Trie:
+    return Trie(words)
+
+
+class Trie:
+    """The automaton of some texts."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        encoded = [word.encode() for word in words]
+        states = {b"": automaton.START}
+        for word in encoded:
+            for size in range(1, len(word) + 1):
+                states.setdefault(word[:size], automaton.START + len(states))
+        table = np.full((automaton.START + len(states), 256), automaton.REJECT, np.uint32)
+        self._place = np.full(len(table), -1, np.int64)
+        for prefix, state in states.items():
+            if prefix:
+                table[states[prefix[:-1]], prefix[-1]] = state
+        table[:, automaton.LAST_NEWLINE] = table[:, 10]
+        for absorbing in (automaton.ACCEPT, automaton.REJECT, automaton.FOREIGN):
+            table[absorbing] = absorbing
+        for place, word in reversed(list(enumerate(encoded))):
+            self._place[states[word]] = place
+        self._table = table
+
+    def index(self, column: Column) -> I64:
+        """(nonnull,) the place of the row's text, -1 for none."""
+        found = self._place[automaton.run(column.text, self._table)]
+        return found if column.valid is None else found[column.valid]
 
 
 def _keys(column: Column, values: Sequence[Any]) -> tuple[list[int], list[Any]]:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gristmill.kernels.automaton import ACCEPT, REJECT, UNKNOWN, run
+from gristmill.kernels import automaton
 from gristmill.validators.backtracking import search_all
 from gristmill.validators.columns import Column, Mask
 
@@ -119,35 +119,47 @@ class Automaton:
         self._minds_lines = self._multiline and _constants.AT_BEGINNING in anchors
         self._signatures: dict[tuple[Any, ...], int] = {}
         self._classes: list[tuple[frozenset[int], str]] = []
-        self._class_of = np.full(0x110000, UNKNOWN, np.uint8)
+        self._class_of = np.full(0x110000, automaton.UNKNOWN, np.uint8)
         self._lock = threading.Lock()
         self._states: dict[tuple[frozenset[int], str], int] = {}
-        self._rows: list[list[int]] = [[], [], []]
-        self._ends = [1, 0, 0]
+        self._rows: list[list[int]] = [[], [], [], []]
+        self._ends = [1, 0, 0, 0]
         for point in range(128):
             self._class_of[point] = self._class(point)
         self._last_newline = self._signature(self._members("\n"), LAST_NEWLINE)
         self._state(frozenset(), EDGE)
         self._grow()
+        self._ascii = self._byte_table()
 
-    def search(self, column: Column, *, null: bool = False) -> Mask:
-        """(rows,) bool: whether the pattern is found in each row of a text column; `null` for null rows."""
-        found, unknown = run(column.text, self._class_of, self._last_newline, *self._tables, null=int(null))
-        if unknown:
-            self._learn(column)
-            found, unknown = run(column.text, self._class_of, self._last_newline, *self._tables, null=int(null))
-            assert not unknown
-        return found.view(np.bool_)
+    def search(self, column: Column) -> Mask:
+        """(rows,) bool: whether the pattern is found in each row of a text column; anything for null rows."""
+        states = automaton.run(column.text, self._ascii)
+        wide = np.flatnonzero(states == automaton.FOREIGN)
+        if len(wide):
+            table, ends = self._tables
+            automaton.run_wide(column.text, wide, self._class_of, self._last_newline, table, states)
+            if (states[wide] == automaton.FOREIGN).any():
+                self._learn(column)
+                table, ends = self._tables
+                automaton.run_wide(column.text, wide, self._class_of, self._last_newline, table, states)
+        return self._tables[1][states]
+
+    def _byte_table(self) -> npt.NDArray[np.uint32]:
+        table, _ = self._tables
+        found = np.full((len(table), 256), automaton.FOREIGN, np.uint32)
+        found[:, :128] = table[:, self._class_of[:128]]
+        found[:, automaton.LAST_NEWLINE] = table[:, self._last_newline]
+        for absorbing in (automaton.ACCEPT, automaton.REJECT):
+            found[absorbing] = absorbing
+        return found
 
     def _learn(self, column: Column) -> None:
-        text = "".join(pc.unique(column.array).drop_null().to_pylist()) if column.rows < 4096 else None
+        """Classifies every character of the column."""
         rows = column.text
-        raw = (
-            rows.data[rows.offsets[0] : rows.offsets[-1]].tobytes().decode("utf-8", "replace") if text is None else text
-        )
-        points = np.unique(np.frombuffer(raw.encode("utf-32-le", "surrogatepass"), np.uint32))
+        text = rows.data[rows.offsets[0] : rows.offsets[-1]].tobytes().decode("utf-8", "replace")
+        points = np.unique(np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32))
         with self._lock:
-            for point in points[self._class_of[points] == UNKNOWN].tolist():
+            for point in points[self._class_of[points] == automaton.UNKNOWN].tolist():
                 self._class_of[point] = self._class(point)
             self._grow()
 
@@ -175,7 +187,7 @@ class Automaton:
             before = OTHER
         key = (nodes, before)
         if key not in self._states:
-            self._states[key] = len(self._states) + 2
+            self._states[key] = len(self._states) + automaton.START
             if len(self._states) > MOST_STATES:
                 raise _UnsupportedError
             if len(self._rows) <= self._states[key]:
@@ -194,15 +206,16 @@ class Automaton:
                 row.extend(self._step(nodes, before, *self._classes[number]) for number in range(len(row), width))
                 done += 1
         table = np.zeros((len(self._rows), width), np.uint16)
-        table[REJECT] = REJECT
+        for absorbing in (automaton.REJECT, automaton.FOREIGN):
+            table[absorbing] = absorbing
         for number in self._states.values():
             table[number] = self._rows[number]
-        self._tables = table, np.array(self._ends, np.uint8)
+        self._tables = table, np.array(self._ends, np.bool_)
 
     def _step(self, nodes: frozenset[int], before: str, members: frozenset[int], side: str) -> int:
         closed = self._closure(nodes, before, side)
         if 0 in closed:
-            return ACCEPT
+            return automaton.ACCEPT
         then = frozenset(self._nodes[node].then[0] for node in closed if self._nodes[node].atom in members)
         return self._state(then, NEWLINE if side == LAST_NEWLINE else side)
 
@@ -259,12 +272,11 @@ def search(pattern: str, column: Column) -> Mask:
         re.error: not a pattern.
         TimeoutError: a value took too long; the text names the pattern and the value.
     """
-    automaton = compiled(pattern)
-    if column.kind == "text" and automaton is not None:
-        return automaton.search(column)
-    texts = column if column.kind == "text" else as_text(column)
-    if automaton is not None:
-        return automaton.search(texts)
+    fast = compiled(pattern)
+    texts = as_text(column)
+    if fast is not None:
+        found = fast.search(texts)
+        return found if texts.valid is None else found & texts.valid
     values = pc.dictionary_encode(texts.array)
     values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
     matches = search_all(pattern, values.dictionary.to_pylist())

@@ -190,7 +190,7 @@ class Profiler:
         for pair, seen in list(self._orders.items()):
             a, b = (arrays[name] for name in pair)
             if pa.types.is_decimal(a.type) or pa.types.is_decimal(b.type):
-                a, b = a.cast(pa.float64()), b.cast(pa.float64())
+                a, b = a.cast(pa.float64(), safe=False), b.cast(pa.float64(), safe=False)
             try:
                 less, more = pc.any(pc.less(a, b)).as_py(), pc.any(pc.greater(a, b)).as_py()
             except (

@@ -23,17 +23,23 @@ class RowSet:
         return self._count
 
     def add(self, rows: npt.ArrayLike) -> None:
-        """Adds row numbers, sorted or not."""
-        numbers = np.unique(np.asarray(rows, np.int64))
+        """Adds row numbers, in any order."""
+        numbers = np.asarray(rows, np.int64)
         if not len(numbers):
             return
-        blocks, starts = np.unique(numbers // BITS, return_index=True)
-        for block, part in zip(blocks.tolist(), np.split(numbers, starts[1:]), strict=True):
-            members = part - block * BITS
+        if (np.diff(numbers) <= 0).any():
+            numbers = np.sort(numbers)
+            numbers = numbers[np.append(True, np.diff(numbers) > 0)]
+        blocks = range(int(numbers[0]) // BITS, int(numbers[-1]) // BITS + 1)
+        ends = np.searchsorted(numbers, np.array(blocks) * BITS + BITS)
+        for block, start, stop in zip(blocks, [0, *ends[:-1].tolist()], ends.tolist(), strict=True):
+            members = numbers[start:stop] - block * BITS
+            if not len(members):
+                continue
             if block in self._blocks:
                 old = _members(self._blocks[block])
                 self._count -= len(old)
-                members = np.union1d(old, members)
+                members = _union(old, members)
             self._blocks[block] = _pack(members)
             self._count += len(members)
 
@@ -47,7 +53,7 @@ class RowSet:
                 found._count += len(_members(packed))
             else:
                 old = _members(found._blocks[block])
-                members = np.union1d(old, _members(packed))
+                members = _union(old, _members(packed))
                 found._blocks[block] = _pack(members)
                 found._count += len(members) - len(old)
         return found
@@ -63,7 +69,7 @@ class RowSet:
         """(rows,) bool: which of these numbers are members."""
         found = np.zeros(len(rows), bool)
         blocks = rows // BITS
-        for block in np.unique(blocks).tolist():
+        for block in sorted(set(blocks.tolist())):
             if block in self._blocks:
                 mask = np.zeros(BITS, bool)
                 mask[_members(self._blocks[block])] = True
@@ -108,6 +114,13 @@ class RowSet:
     def to_numpy(self) -> I64:
         """All members, sorted."""
         return np.concatenate([np.zeros(0, np.int64), *self.chunks()])
+
+
+def _union(a: I64, b: I64) -> I64:
+    mask = np.zeros(BITS, bool)
+    mask[a] = True
+    mask[b] = True
+    return np.flatnonzero(mask)
 
 
 def _members(packed: npt.NDArray[Any]) -> I64:

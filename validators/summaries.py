@@ -205,6 +205,8 @@ class ColumnState:
             if found:
                 self.nans += found
                 array = array.filter(pc.invert(nan))
+            if not pa.types.is_float16(array.type):
+                array = pc.add(array, pa.scalar(0.0, array.type))  # -0.0 is 0.0
         self._values(array)
 
     def merge(self, other: ColumnState) -> None:

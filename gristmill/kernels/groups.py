@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 from numba import njit
@@ -44,10 +46,9 @@ def _partition(hashes, out, order):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _group(hashes, table, group):  # type: ignore[no-untyped-def]
+def _group(hashes, table, group, firsts, counts):  # type: ignore[no-untyped-def]
     n, width = hashes.shape
     mask = np.uint64(len(table) - 1)
-    firsts = np.empty(n, np.int64)
     groups = 0
     for i in range(n):
         at = _mix(hashes[i, 0]) & mask
@@ -56,6 +57,7 @@ def _group(hashes, table, group):  # type: ignore[no-untyped-def]
             if known < 0:
                 table[at] = groups
                 firsts[groups] = i
+                counts[groups] = 1
                 group[i] = groups
                 groups += 1
                 break
@@ -65,6 +67,7 @@ def _group(hashes, table, group):  # type: ignore[no-untyped-def]
                 same = same and hashes[first, k] == hashes[i, k]
             if same:
                 group[i] = known
+                counts[known] += 1
                 break
             at = (at + np.uint64(1)) & mask
     return groups
@@ -76,8 +79,18 @@ def partition(hashes: U64) -> tuple[U64, npt.NDArray[np.int32], I64]:
     return out, order, _partition(read_only(hashes), out, order)
 
 
-def group(hashes: U64) -> tuple[npt.NDArray[np.int32], int]:
-    """((n,) the group of each row, numbered from 0 in order of first occurrence; how many groups): rows whose hashes (n, width) are equal share one."""
-    table = np.full(1 << max(4, int(2 * len(hashes) - 1).bit_length()), -1, np.int32)
-    found = np.empty(len(hashes), np.int32)
-    return found, int(_group(read_only(hashes), table, found))
+class Groups(NamedTuple):
+    """Groups are numbered in order of first occurrence. of: (n,) the group of each row. first: (groups,) the first row of each. counts: (groups,)."""
+
+    of: npt.NDArray[np.int32]
+    first: I64
+    counts: I64
+
+
+def group(hashes: U64) -> Groups:
+    """Rows whose hashes (n, width) are equal share a group."""
+    n = len(hashes)
+    table = np.full(1 << max(4, int(2 * n - 1).bit_length()), -1, np.int32)
+    of, firsts, counts = np.empty(n, np.int32), np.empty(n, np.int64), np.empty(n, np.int64)
+    groups = int(_group(read_only(hashes), table, of, firsts, counts))
+    return Groups(of, firsts[:groups], counts[:groups])

@@ -164,7 +164,7 @@ class UniqueValueCount(_Counted):
     type: ClassVar[str] = "expect_column_unique_value_count_to_be_between"
 
     def figure(self, setting: Setting, found: Found) -> Any:
-        return found["distinct"].groups(setting.threads).distinct
+        return found["distinct"].facts(setting.threads).distinct
 
 
 class ProportionUnique(_Counted):
@@ -174,7 +174,7 @@ class ProportionUnique(_Counted):
 
     def figure(self, setting: Setting, found: Found) -> Any:
         state = found["distinct"]
-        return state.groups(setting.threads).distinct / state.considered if state.considered else 0
+        return state.facts(setting.threads).distinct / state.considered if state.considered else 0
 
 
 class QuantileRanges(BaseModel):

@@ -34,15 +34,15 @@ class _Set(ColumnExpectation):
         """The values of the set that occur."""
 
         def index(column: Any) -> Any:
-            found = np.unique(index_in(column, self.value_set))
-            return found[found >= 0]
+            found = index_in(column, self.value_set)
+            return np.flatnonzero(np.bincount(found[found >= 0]))
 
         return need(lambda: Present(self.column, self.value_set, index), "present", self.column, self.value_set)
 
     def unexpected(self, setting: Setting, found: Found, result: dict[str, Any]) -> bool:
         """Adds what is in the column and not in the set; whether there is nothing."""
         state = found["stray"]
-        count = state.groups(setting.threads).distinct
+        count = state.facts(setting.threads).distinct
         result["unexpected_count"] = count
         if setting.form.partial_unexpected_count > 0:
             result["partial_unexpected_list"] = self._least(setting, state) if count else []
@@ -124,7 +124,7 @@ class MostCommonInSet(ColumnExpectation):
         return {"distinct": need(lambda: Distinct([self.column], setting.memory), "distinct", [self.column])}
 
     def outcome(self, setting: Setting, found: Found) -> Outcome:
-        rows = found["distinct"].groups(setting.threads).modes
+        rows = found["distinct"].facts(setting.threads).modes
         view = setting.batch(rows, [self.column])
         places = index_in(view.column(self.column), self.value_set) if len(rows) else np.zeros(0, np.int64)
         hits = int(np.count_nonzero(places >= 0))

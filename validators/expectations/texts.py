@@ -49,11 +49,10 @@ class LengthsEqual(ColumnMapExpectation):
 
 
 def lengths(column: Column) -> Any:
-    """(rows,) int: characters of the text of each value; 0 where null."""
-    array = as_text(column).array if column.kind != "int" else column.array.cast(pa.string())
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
-    return pc.fill_null(pc.utf8_length(array), 0).to_numpy(zero_copy_only=False)
+    """(rows,) int: characters of the text of each value; anything where null."""
+    if column.kind == "int":
+        return Column(column.name, column.array.cast(pa.string())).lengths
+    return as_text(column).lengths
 
 
 class MatchRegex(ColumnMapExpectation):
