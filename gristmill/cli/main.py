@@ -9,7 +9,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from gristmill import __version__
-from gristmill.cli import datasets, erasure, pipelines, validation
+from gristmill.cli import datasets, erasure, pipelines, stream, validation
 from gristmill.errors import GristmillError
 
 INTERRUPTED, UNREAD = 130, 141  # what shells expect of a program that Ctrl-C, or a closed pipe, has ended
@@ -26,6 +26,7 @@ pipelines.register(app)
 datasets.register(app)
 erasure.register(app)
 validation.register(app)
+stream.register(app)
 
 
 def _version(value: bool) -> None:

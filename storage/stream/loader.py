@@ -18,8 +18,10 @@ from gristmill.storage.stream.batching import Batching
 from gristmill.storage.stream.gates import check_verdict
 from gristmill.storage.stream.images import find_decoder
 from gristmill.storage.stream.layout import Layout
+from gristmill.storage.stream.mixture import Mixture
+from gristmill.storage.stream.order import Order
 from gristmill.storage.stream.prefetch import BadRows
-from gristmill.storage.stream.ranks import find_ranks
+from gristmill.storage.stream.ranks import Ranks, find_ranks
 from gristmill.storage.stream.reader import Reader
 from gristmill.storage.stream.running import Feed, Running
 from gristmill.storage.stream.sources import fit_shuffles, make_order, open_sources
@@ -53,6 +55,26 @@ class Stream(IterableDataset[Batch]):
     def position(self) -> int:
         """The position of the next row in the stream: the rows handed out so far over all ranks, and those left out."""
         return self._state.position
+
+    @property
+    def layout(self) -> Layout:
+        """The row groups that are streamed."""
+        return self._feed.layout
+
+    @property
+    def order(self) -> Order | Mixture:
+        """Where each position's row is."""
+        return self._feed.order
+
+    @property
+    def batching(self) -> Batching:
+        """How positions are cut into global batches."""
+        return self._feed.batching
+
+    @property
+    def ranks(self) -> Ranks:
+        """The place of this process among those that share out the rows."""
+        return self._feed.ranks
 
     @property
     def step(self) -> int:
@@ -175,7 +197,9 @@ class Stream(IterableDataset[Batch]):
         history = state.history
         if not history or history[-1][2:] != cut:
             history = (*(entry for entry in history if entry[0] < state.step), (state.step, state.position, *cut))
-        self._state = replace(state, history=history, skip_rows=rows, skip_ranges=ranges, mix=mix)
+        self._state = replace(
+            state, history=history, skip_rows=rows, skip_ranges=ranges, mix=mix, epochs=batching.epochs
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         feed = replace(

@@ -20,7 +20,7 @@ class State:
 
     position: of the next row. step: of the next batch. shuffle: (lanes, window) of each dataset, empty for none. history: (step, position, global batch size, tail) wherever
     batches began to be cut in another way, oldest first. skip_rows, skip_ranges: as in `Skip`. mix: (position, quotas) wherever
-    weights change. layout, files, rows: of the data.
+    weights change. layout, files, rows: of the data. epochs: the total when the state was taken; a loader's own counts.
     """
 
     position: int
@@ -35,6 +35,7 @@ class State:
     skip_rows: tuple[tuple[int, int], ...] = ()
     skip_ranges: tuple[tuple[int, int], ...] = ()
     mix: tuple[Any, ...] = ()
+    epochs: int = 1
     worker: tuple[int, ...] = ()  # (number, of how many) of a DataLoader's worker: the state is of its own next step
     version: int = VERSION
 

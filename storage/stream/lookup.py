@@ -1,0 +1,90 @@
+"""A run looked at from outside: from its state and its data alone, without a loader and without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gristmill.errors import StateError
+from gristmill.storage.stream import trace
+from gristmill.storage.stream.batching import Batching
+from gristmill.storage.stream.layout import Layout
+from gristmill.storage.stream.mixture import Mixture
+from gristmill.storage.stream.order import Order
+from gristmill.storage.stream.sources import make_order, open_sources
+from gristmill.storage.stream.state import State, check_data
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run as its state tells it; `open_run` makes it."""
+
+    state: State
+    layout: Layout
+    order: Order | Mixture
+    batching: Batching
+
+    def step(self, number: int) -> dict[str, Any]:
+        """The rows of a step, past or future: {"step", "done", "rows": [{"uid", "position", "epoch", "file", "row_group", "row"}]} in the batch's order.
+
+        Raises:
+            UsageError: no such step.
+        """
+        found = trace.places_at(self.state, self.batching, self.order, number)
+        uids = trace.uids(self.layout, found)
+        rows = [
+            {
+                "uid": uid,
+                "position": position,
+                "epoch": epoch,
+                "file": self.layout.folder_of(group).url(self.layout.path_of(group)),
+                "row_group": int(self.layout.group_index[group]),
+                "row": row,
+            }
+            for uid, position, epoch, group, row in zip(
+                uids, *(each.tolist() for each in (found.position, found.epoch, found.group, found.row)), strict=True
+            )
+        ]
+        return {"step": number, "done": number < self.state.step, "rows": rows}
+
+    def row(self, uid: str) -> dict[str, Any]:
+        """The steps that a row was or will be in: {"uid", "steps": [{"step", "done"}]}. One pass over the `_uid` column.
+
+        Raises:
+            InputError: no such row.
+        """
+        number = trace.find_rows(self.layout, [uid])[uid]
+        steps = trace.steps_of(self.state, self.batching, number)
+        return {"uid": uid, "steps": [{"step": step, "done": step < self.state.step} for step in steps]}
+
+
+def open_run(
+    data: Any, state: Mapping[str, Any], *, epochs: int | None = None, options: Mapping[str, Any] | None = None
+) -> Run:
+    """The run that a state belongs to. data: what it streamed; a dataset without @VERSION is opened at the state's version and split.
+
+    epochs: how far into the future to look; None: as many as the run had when the state was taken.
+
+    Raises:
+        StateError: not a state. DataChangedError: a state of other data.
+    """
+    parsed = State.from_dict(state)
+    if not parsed.history:
+        raise StateError("the state knows no steps: give what state_dict() of a loader returned")
+    named, _, split = parsed.data.partition("#")
+    if isinstance(data, str) and "@" not in data and "@" in named and " + " not in named:
+        data = f"{data}@{named.rpartition('@')[2]}"
+    sources = open_sources(data, None if " + " in named else split or None, options)
+    parsed = check_data(parsed, sources.layout, "error")
+    order = make_order(sources.layout, sources.parts, parsed.seed, parsed.shuffles, parsed.mix)
+    *_, size, tail = parsed.history[-1]
+    batching = Batching(
+        sources.layout.num_rows,
+        epochs or parsed.epochs,
+        size,
+        tail,
+        skip=parsed.skip,
+        find=trace.finder(sources.layout, order),
+    )
+    return Run(parsed, sources.layout, order, batching)
