@@ -18,10 +18,12 @@ from gristmill.pipelines import decisions, parts
 from gristmill.pipelines.engines.base import Engine
 from gristmill.pipelines.exchange import exchange
 from gristmill.pipelines.extracts import ExtractOf
+from gristmill.pipelines.sketched import load_rows, load_sets, set_sizes, signature_matrix
 from gristmill.pipelines.slices import ROUTED
 from gristmill.pipelines.steps.dedupe import DropExactDuplicates, DropNearDuplicates
-from gristmill.pipelines.work import WorkStore, key_of
+from gristmill.pipelines.work import WorkStore, finish, key_of
 
+U32 = npt.NDArray[np.uint32]
 I64 = npt.NDArray[np.int64]
 SURVIVOR_ORDER = [("rank", "ascending"), ("quality", "descending"), ("uid", "ascending")]
 BATCH_BYTES = 64 << 20  # shingle sets resolved at a time
@@ -56,12 +58,11 @@ def near_duplicates(engine: Engine, store: WorkStore, step: DropNearDuplicates, 
     tables, used = exchange(engine, store, sources, view, bucket_edges, size=size, name=f"{step.step} {count}x{width}")
     edges = pa.concat_tables(tables) if tables else _EDGES.empty_table()
     tasks = list(_batches(store, step, sources, edges, count, width))
-    results = [store.done(task.key) for task in tasks]
-    engine.map(resolve_batch, [task for task, done in zip(tasks, results, strict=True) if done is None], lambda _: None)
+    summaries = finish(engine, resolve_batch, tasks)
     found = [parts.read(store.folder(task.key) / "decided.arrow") for task in tasks]
     counts = {"candidate_rows": 0, "comparisons": 0, "comparisons_left_out": 0}
-    for task in tasks:
-        for name, value in (store.done(task.key) or {}).items():
+    for summary in summaries:
+        for name, value in summary.items():
             counts[name] += value
     return Found(pa.concat_tables(found) if found else ROUTED.empty_table(), [*used, *[task.key for task in tasks]], counts)
 
@@ -105,13 +106,6 @@ def band_view(store: WorkStore, source: ExtractOf, *, count: int, width: int) ->
     keys = band_keys(signature_matrix(found), count, width)
     ids = (np.int64(source.item) << ROW_BITS) | found["row"].to_numpy()
     return pa.table({"key": keys.reshape(-1), "id": np.repeat(ids, count)})
-
-
-def signature_matrix(table: pa.Table) -> npt.NDArray[np.uint32]:
-    """(rows, permutations) from the `signature` column."""
-    column = table["signature"].combine_chunks()
-    column = column if isinstance(column, pa.Array) else pa.concat_arrays(column.chunks)
-    return column.flatten().to_numpy().reshape(len(column), column.type.list_size)  # type: ignore[no-any-return]
 
 
 def bucket_edges(table: pa.Table) -> pa.Table:
@@ -158,7 +152,7 @@ def _batches(
     items = ids >> ROW_BITS
     for item in np.unique(items):
         here = items == item
-        sizes[here] = set_bytes(store, by_item[int(item)], ids[here] & ((1 << ROW_BITS) - 1))
+        sizes[here] = 4 * set_sizes(store, by_item[int(item)], ids[here] & ((1 << ROW_BITS) - 1))
     order = np.argsort(labels, kind="stable")
     starts = parts.runs(labels[order].astype(np.uint64))
     cut = np.cumsum(np.add.reduceat(sizes[order], starts[:-1])) // BATCH_BYTES if len(ids) else np.zeros(0, np.int64)
@@ -173,47 +167,27 @@ def _batches(
         yield ResolveBatch(store, key_of("resolve", step, count, width, facts), step, count, width, tuple(members))
 
 
-def set_bytes(store: WorkStore, source: ExtractOf, rows: I64) -> I64:
-    """The bytes of the shingle sets of these rows of an item."""
-    table = source.read(store, ["row", "shingles"])
-    lengths = pc.list_value_length(table["shingles"]).to_numpy() * 4
-    return lengths[np.searchsorted(table["row"].to_numpy(), rows)].astype(np.int64)  # type: ignore[no-any-return]
-
-
-def load_rows(store: WorkStore, members: Sequence[tuple[ExtractOf, I64]], columns: list[str]) -> pa.Table:
-    """These columns of the sketches of the member rows, with `item`."""
-    found = []
-    for source, rows in members:
-        table = source.read(store, columns)
-        found.append(table.take(pa.array(np.searchsorted(table["row"].to_numpy(), rows))))
-    return pa.concat_tables(found)
-
-
-def flat_sets(table: pa.Table) -> tuple[npt.NDArray[Any], I64]:
-    """(values, offsets) of the `shingles` column."""
-    column = table["shingles"].combine_chunks()
-    column = column if isinstance(column, pa.Array) else pa.concat_arrays(column.chunks)
-    offsets = column.offsets.to_numpy()
-    return column.flatten().to_numpy(), offsets - offsets[0]
-
-
 def resolve_batch(task: ResolveBatch) -> dict[str, Any]:
     """Writes the decisions for the batch."""
-    table = load_rows(task.store, task.members, ["row", "uid", "rank", "quality", "signature", "shingles"]).sort_by(SURVIVOR_ORDER)
-    decided, counts = decide_near(table, task.step, task.bands, task.width)
+    slim = load_rows(task.store, task.members, ["row", "uid", "rank", "quality", "signature"])
+    order = pc.sort_indices(slim, SURVIVOR_ORDER)
+    sets = load_sets(task.store, task.members, order.to_numpy().astype(np.int64))
+    decided, counts = decide_near(slim.take(order), sets, task.step, task.bands, task.width)
     with task.store.create(task.key) as (folder, summary):
         parts.write(folder / "decided.arrow", decided)
         summary.update(counts)
     return summary
 
 
-def decide_near(table: pa.Table, step: DropNearDuplicates, count: int, width: int) -> tuple[pa.Table, dict[str, int]]:
-    """(drop decisions, counts) for sketches in survivor order."""
-    values, offsets = flat_sets(table)
+def decide_near(
+    table: pa.Table, sets: tuple[U32, I64], step: DropNearDuplicates, count: int, width: int
+) -> tuple[pa.Table, dict[str, int]]:
+    """(drop decisions, counts) for sketches and their shingle sets in survivor order."""
+    values, offsets = sets
     keys = band_keys(signature_matrix(table), count, width)
     result = resolve(keys, values, offsets, step.threshold, step.max_bucket)
     leaving = np.flatnonzero(result.kept_by >= 0)
     other = table["uid"].take(pa.array(result.kept_by[leaving]))
-    decided = routed(table.take(pa.array(leaving)), "near_duplicate", other, result.similarity[leaving], step.threshold)
+    decided = routed(table.select(["item", "row", "uid"]).take(pa.array(leaving)), "near_duplicate", other, result.similarity[leaving], step.threshold)
     counts = {"candidate_rows": table.num_rows, "comparisons": result.comparisons, "comparisons_left_out": result.capped}
     return decided, counts

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from gristmill.pipelines import parts
 from gristmill.pipelines.engines.base import Engine
-from gristmill.pipelines.work import WorkStore, key_of
+from gristmill.pipelines.work import WorkStore, finish, key_of
 
 View = Callable[[WorkStore, Any], pa.Table]
 """(store, input) -> the slim table of one input; has a column `key` (uint64)."""
@@ -63,16 +63,12 @@ def exchange(
         return ([reduce(pa.concat_tables(views))] if views else []), []
     tag = key_of("exchange", name, partitions, getattr(reduce, "keywords", {}))
     scatter = [_Scatter(store, key_of("scatter", tag, source.digest), view, source, partitions) for source in sources]
-    _map_missing(engine, _scatter, scatter)
+    finish(engine, _scatter, scatter)
     keys = tuple(task.key for task in scatter)
     gather = [_Gather(store, key_of("gather", tag, keys, p), reduce, keys, p) for p in range(partitions)]
-    _map_missing(engine, _gather, gather)
+    finish(engine, _gather, gather)
     results = [parts.read(store.folder(task.key) / "result.arrow") for task in gather]
     return results, [*keys, *[task.key for task in gather]]
-
-
-def _map_missing(engine: Engine, function: Callable[[Any], dict[str, Any]], tasks: Sequence[Any]) -> None:
-    engine.map(function, [task for task in tasks if task.store.done(task.key) is None], lambda _: None)
 
 
 def _scatter(task: _Scatter) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from gristmill.pipelines.duplicates import SURVIVOR_ORDER, decide_near, exact_gr
 from gristmill.pipelines.extracts import ExactHash, Sketch
 from gristmill.pipelines.model import AnyStep
 from gristmill.pipelines.plan import name_steps
+from gristmill.pipelines.sketched import flat_sets
 from gristmill.pipelines.slices import STEPPED
 from gristmill.pipelines.sources.text import as_arrow
 from gristmill.pipelines.stages import check_balance, with_step
@@ -116,7 +117,8 @@ def decide_wide(extracts: Sequence[pa.Table], step: WideStep) -> pa.Table:
     if isinstance(step, DropExactDuplicates):
         return exact_groups(every)
     assert isinstance(step, DropNearDuplicates)
-    return decide_near(every.sort_by(SURVIVOR_ORDER), step, *bands(step.threshold, step.permutations))[0]
+    every = every.sort_by(SURVIVOR_ORDER)
+    return decide_near(every, flat_sets(every), step, *bands(step.threshold, step.permutations))[0]
 
 
 def drop_rows(table: pa.Table, decided: pa.Table, item: int) -> pa.Table:

@@ -20,16 +20,14 @@ from gristmill.pipelines.duplicates import (
     ROW_BITS,
     band_view,
     bucket_edges,
-    flat_sets,
     join_components,
-    load_rows,
-    signature_matrix,
 )
 from gristmill.pipelines.engines.base import Engine
 from gristmill.pipelines.exchange import exchange
 from gristmill.pipelines.extracts import ExtractOf
 from gristmill.pipelines.model import Split
-from gristmill.pipelines.work import WorkStore, key_of
+from gristmill.pipelines.sketched import load_rows, load_sets, signature_matrix
+from gristmill.pipelines.work import WorkStore, finish, key_of
 
 PAIRS = 20_000  # pairs verified in one work item
 LOADED = 1_000  # pairs whose shingle sets are in memory at a time
@@ -46,7 +44,9 @@ class Clusters:
     counts: dict[str, int]
 
 
-def clusters(engine: Engine, store: WorkStore, split: Split, sketches: Sequence[ExtractOf], groups: Sequence[ExtractOf]) -> Clusters:
+def clusters(
+    engine: Engine, store: WorkStore, split: Split, sketches: Sequence[ExtractOf], groups: Sequence[ExtractOf]
+) -> Clusters:
     """The clusters of the rows linked by verified similarity (`sketches`) or an equal group value (`groups`); chains count."""
     edges: list[pa.Table] = []
     used: list[str] = []
@@ -59,14 +59,20 @@ def clusters(engine: Engine, store: WorkStore, split: Split, sketches: Sequence[
         tables, more = exchange(engine, store, groups, _group_view, bucket_edges, size=size, name="group_by")
         used += more
         edges += tables
-    every = pa.concat_tables(edges) if edges else pa.table({"left": pa.array([], pa.int64()), "right": pa.array([], pa.int64())})
+    every = (
+        pa.concat_tables(edges)
+        if edges
+        else pa.table({"left": pa.array([], pa.int64()), "right": pa.array([], pa.int64())})
+    )
     ids, labels = join_components(every)
     return Clusters(ids, labels, used, counts)
 
 
 def share_of(uids: pa.Array, shares: dict[str, float]) -> npt.NDArray[np.int8]:
     """The number of the split of each uid, by hash of the uid alone: the same in every run and however many rows there are."""
-    marked = pc.binary_join_element_wise(pa.scalar("split", pa.large_string()), pc.cast(uids, pa.large_string()), pa.scalar(":", pa.large_string()))
+    marked = pc.binary_join_element_wise(
+        pa.scalar("split", pa.large_string()), pc.cast(uids, pa.large_string()), pa.scalar(":", pa.large_string())
+    )
     place = hash_text(marked)[:, 1].astype(np.float64) / 2.0**64
     return np.searchsorted(np.cumsum(list(shares.values()))[:-1], place, side="right").astype(np.int8)
 
@@ -76,7 +82,9 @@ def _group_view(store: WorkStore, source: ExtractOf) -> pa.Table:
     return pa.table({"key": found["key"], "id": (np.int64(source.item) << ROW_BITS) | found["row"].to_numpy()})
 
 
-def _similar(engine: Engine, store: WorkStore, split: Split, sketches: Sequence[ExtractOf]) -> tuple[pa.Table, list[str], dict[str, int]]:
+def _similar(
+    engine: Engine, store: WorkStore, split: Split, sketches: Sequence[ExtractOf]
+) -> tuple[pa.Table, list[str], dict[str, int]]:
     threshold = float(split.similarity or 0)
     permutations = _permutations(store, sketches)
     count, width = bands(threshold, permutations)
@@ -89,10 +97,16 @@ def _similar(engine: Engine, store: WorkStore, split: Split, sketches: Sequence[
     every = pa.concat_tables(tables)
     left_out = pc.sum(every["left_out"]).as_py() or 0
     candidates = np.unique(np.stack([every["left"].to_numpy(), every["right"].to_numpy()], axis=1), axis=0)
-    tasks = [_verify_task(store, sketches, candidates[i : i + PAIRS], threshold) for i in range(0, len(candidates), PAIRS)]
-    engine.map(verify, [task for task in tasks if store.done(task.key) is None], lambda _: None)
+    tasks = [
+        _verify_task(store, sketches, candidates[i : i + PAIRS], threshold) for i in range(0, len(candidates), PAIRS)
+    ]
+    finish(engine, verify, tasks)
     found = [parts.read(store.folder(task.key) / "linked.arrow") for task in tasks]
-    linked = pa.concat_tables(found) if found else pa.table({"left": pa.array([], pa.int64()), "right": pa.array([], pa.int64())})
+    linked = (
+        pa.concat_tables(found)
+        if found
+        else pa.table({"left": pa.array([], pa.int64()), "right": pa.array([], pa.int64())})
+    )
     counts = {"candidate_pairs": len(candidates), "linked_pairs": linked.num_rows, "pairs_left_out": left_out}
     return linked, [*used, *[task.key for task in tasks]], counts
 
@@ -135,7 +149,9 @@ class VerifyPairs:
         return f"split: {len(self.pairs)} candidate pairs"
 
 
-def _verify_task(store: WorkStore, sketches: Sequence[ExtractOf], candidates: npt.NDArray[np.int64], threshold: float) -> VerifyPairs:
+def _verify_task(
+    store: WorkStore, sketches: Sequence[ExtractOf], candidates: npt.NDArray[np.int64], threshold: float
+) -> VerifyPairs:
     by_item = {source.item: source for source in sketches}
     ids = np.unique(candidates)
     members = []
@@ -150,9 +166,7 @@ def verify(task: VerifyPairs) -> dict[str, Any]:
     """Writes the pairs that are similar: first by their signatures, then by their shingle sets, some hundred pairs of which are loaded at a time."""
     found = load_rows(task.store, task.members, ["row", "signature"])
     ids = (found["item"].to_numpy() << ROW_BITS) | found["row"].to_numpy()
-    order = np.argsort(ids)
-    left = order[np.searchsorted(ids[order], task.pairs[:, 0])]
-    right = order[np.searchsorted(ids[order], task.pairs[:, 1])]
+    left, right = (np.searchsorted(ids, task.pairs[:, side]) for side in (0, 1))
     minima = signature_matrix(found)
     likely = task.pairs[_estimate(minima, left, right) >= _floor(task.threshold, minima.shape[1])]
     linked = [_linked(task, likely[start : start + LOADED]) for start in range(0, len(likely), LOADED)]
@@ -165,21 +179,20 @@ def verify(task: VerifyPairs) -> dict[str, Any]:
 
 def _linked(task: VerifyPairs, some: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """The pairs whose Jaccard similarity reaches the threshold."""
-    wanted = np.unique(some)
+    wanted = np.unique(some)  # in the order of the members, which are sorted
     members = []
     for source, rows in task.members:
         here = rows[np.isin((np.int64(source.item) << ROW_BITS) | rows, wanted)]
         if len(here):
             members.append((source, here))
-    table = load_rows(task.store, members, ["row", "shingles"])
-    ids = (table["item"].to_numpy() << ROW_BITS) | table["row"].to_numpy()
-    order = np.argsort(ids)
-    left, right = (order[np.searchsorted(ids[order], some[:, side])] for side in (0, 1))
-    values, offsets = flat_sets(table)
+    values, offsets = load_sets(task.store, members)
+    left, right = (np.searchsorted(wanted, some[:, side]) for side in (0, 1))
     return some[pairs(values, offsets, left, right) >= task.threshold]
 
 
-def _estimate(minima: npt.NDArray[np.uint32], left: npt.NDArray[np.int64], right: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+def _estimate(
+    minima: npt.NDArray[np.uint32], left: npt.NDArray[np.int64], right: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
     found = np.empty(len(left))
     for start in range(0, len(left), 4096):  # bounds the gathered signatures to some MB
         part = slice(start, start + 4096)

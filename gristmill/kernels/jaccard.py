@@ -1,4 +1,4 @@
-"""Exact Jaccard similarity of sorted sets."""
+"""Sorted sets: their exact Jaccard similarity, and copies of some of them."""
 
 from __future__ import annotations
 
@@ -59,3 +59,22 @@ def _pairs(values, offsets, left, right, threshold):  # type: ignore[no-untyped-
     for k in range(len(left)):
         out[k] = max(0.0, at_least(values, offsets, left[k], right[k], threshold))
     return out
+
+
+def copy_sets(
+    values: npt.NDArray[np.uint32],
+    offsets: npt.NDArray[np.int64],
+    rows: npt.NDArray[np.int64],
+    out: npt.NDArray[np.uint32],
+    starts: npt.NDArray[np.int64],
+) -> None:
+    """Copies set rows[k] of (values, offsets) to `out` from starts[k] on."""
+    _copy_sets(read_only(values), read_only(offsets), read_only(rows), out, read_only(starts))
+
+
+@njit(cache=True, nogil=True)
+def _copy_sets(values, offsets, rows, out, starts):  # type: ignore[no-untyped-def]
+    for k in range(len(rows)):
+        first, at = offsets[rows[k]], starts[k]
+        for i in range(offsets[rows[k] + 1] - first):
+            out[at + i] = values[first + i]

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from gristmill.kernels.buffers import slices
 from gristmill.kernels.digests import row_digests
-from gristmill.kernels.jaccard import pairs
+from gristmill.kernels.jaccard import copy_sets, pairs
 from gristmill.kernels.minhash import band_keys, sketches
 from gristmill.kernels.normalize import clean, scan
 from gristmill.kernels.resolve import components, resolve
@@ -25,6 +25,7 @@ def warm() -> None:
     clean(rows, scan(rows))
     found = sketches(texts)
     resolve(band_keys(found.signatures, 14, 8), found.values, found.offsets, 0.8)
+    copy_sets(found.values, found.offsets, np.array([0]), np.empty(8, np.uint32), np.array([0]))
     pairs(found.values, found.offsets, np.array([0]), np.array([1]))
     components(np.array([0]), np.array([1]), 2)
 

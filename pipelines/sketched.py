@@ -1,0 +1,79 @@
+"""Sketches of chosen rows: their columns, and their shingle sets in one flat array, copied once from the mapped work files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from gristmill.kernels.jaccard import copy_sets
+from gristmill.pipelines import parts
+from gristmill.pipelines.extracts import ExtractOf
+from gristmill.pipelines.work import WorkStore
+
+I64 = npt.NDArray[np.int64]
+U32 = npt.NDArray[np.uint32]
+Members = Sequence[tuple[ExtractOf, Any]]
+"""Extracts, each with the sorted numbers of the rows that are meant."""
+
+
+def load_rows(store: WorkStore, members: Members, columns: list[str]) -> pa.Table:
+    """These columns of the member rows, in the order of the members, with `item`."""
+    found = []
+    for source, rows in members:
+        for batch, places in _chosen(store, source, rows, columns):
+            table = pa.Table.from_batches([batch.take(pa.array(places))]).select(columns)
+            found.append(table.append_column("item", pa.repeat(pa.scalar(source.item, pa.int64()), table.num_rows)))
+    return pa.concat_tables(found)
+
+
+def load_sets(store: WorkStore, members: Members, order: I64 | None = None) -> tuple[U32, I64]:
+    """(values, offsets): the shingle sets of the member rows, in the order of the members or, given `order`, row order[k] of them k-th."""
+    sizes = np.concatenate([set_sizes(store, source, rows) for source, rows in members] or [np.zeros(0, np.int64)])
+    order = np.arange(len(sizes)) if order is None else order
+    offsets = np.concatenate([[0], np.cumsum(sizes[order])])
+    starts = np.empty(len(sizes), np.int64)
+    starts[order] = offsets[:-1]
+    values = np.empty(offsets[-1], np.uint32)
+    at = 0
+    for source, rows in members:
+        for batch, places in _chosen(store, source, rows, ["shingles"]):
+            sets = batch["shingles"]
+            copy_sets(sets.values.to_numpy(), sets.offsets.to_numpy(), places, values, starts[at : at + len(places)])
+            at += len(places)
+    return values, offsets
+
+
+def set_sizes(store: WorkStore, source: ExtractOf, rows: I64) -> I64:
+    """How many shingles each of these rows of an item has."""
+    found = [np.diff(batch["shingles"].offsets.to_numpy())[places] for batch, places in _chosen(store, source, rows, ["shingles"])]
+    return np.concatenate([np.zeros(0, np.int64), *found])
+
+
+def _chosen(store: WorkStore, source: ExtractOf, rows: I64, columns: list[str]) -> Iterator[tuple[pa.RecordBatch, I64]]:
+    """The batches that hold some of the rows, mapped, and the places of those in each."""
+    found = parts.table(store.folder(source.key), source.name, list(dict.fromkeys(["row", *columns])))
+    for batch in found.to_batches() if found is not None else ():
+        numbers = batch["row"].to_numpy()
+        if len(numbers):
+            low, high = np.searchsorted(rows, [numbers[0], numbers[-1] + 1])
+            if low < high:
+                yield batch, np.searchsorted(numbers, rows[low:high])
+
+
+def flat_sets(table: pa.Table) -> tuple[U32, I64]:
+    """(values, offsets) of a `shingles` column."""
+    column = table["shingles"].combine_chunks()
+    column = column if isinstance(column, pa.Array) else pa.concat_arrays(column.chunks)
+    offsets = column.offsets.to_numpy()
+    return column.flatten().to_numpy(), offsets - offsets[0]
+
+
+def signature_matrix(table: pa.Table) -> U32:
+    """(rows, permutations) from the `signature` column."""
+    column = table["signature"].combine_chunks()
+    column = column if isinstance(column, pa.Array) else pa.concat_arrays(column.chunks)
+    return column.flatten().to_numpy().reshape(len(column), column.type.list_size)  # type: ignore[no-any-return]
