@@ -27,7 +27,8 @@ class Counts:
     def __init__(self, kind: pa.DataType, capacity: int) -> None:
         self.capacity = capacity
         self.error = 0
-        self.table = pa.table({"value": pa.array([], kind), "count": pa.array([], pa.int64())})
+        self.values = pa.array([], kind)
+        self.counts = np.zeros(0, np.int64)
         self._registers: npt.NDArray[np.uint8] | None = None
 
     @property
@@ -42,8 +43,9 @@ class Counts:
 
     def add(self, values: pa.Array, counts: npt.NDArray[np.int64] | pa.Array) -> None:
         """Counts each of the values so many times."""
-        kind = self.table.schema.field("value").type
-        self._add(pa.table({"value": values.cast(kind), "count": pa.array(counts).cast(pa.int64())}))
+        encoded = values.cast(self.values.type).dictionary_encode()
+        totals = np.bincount(encoded.indices.to_numpy(), np.asarray(counts), len(encoded.dictionary)).astype(np.int64)
+        self._add(encoded.dictionary, totals)
 
     def merge(self, other: Counts) -> None:
         """Adds what another sketch of the same column has counted."""
@@ -52,12 +54,12 @@ class Counts:
             self._begin()
             assert self._registers is not None
             np.maximum(self._registers, other._registers, out=self._registers)
-        self._add(other.table)
+        self._add(other.values, other.counts)
 
     def distinct(self) -> tuple[int, float]:
         """(number of values, relative standard error); the error is 0 where the number is exact."""
         if self._registers is None:
-            return self.table.num_rows, 0.0
+            return len(self.values), 0.0
         m = 1 << REGISTER_BITS
         estimate = 0.7213 / (1 + 1.079 / m) * m * m / np.exp2(-self._registers.astype(np.float64)).sum()
         empty = int((self._registers == 0).sum())
@@ -67,35 +69,34 @@ class Counts:
 
     def top(self, n: int) -> list[tuple[object, int]]:
         """The n most frequent values with their counts, most frequent first; ties in order of the value."""
-        counts = self.table["count"].to_numpy()
-        least = np.partition(counts, -n)[-n] if len(counts) > n else 0
-        table = (
-            self.table.filter(pa.array(counts >= least))
-            .sort_by([("count", "descending"), ("value", "ascending")])
-            .slice(0, n)
-        )
+        least = np.partition(self.counts, -n)[-n] if len(self.counts) > n else 0
+        often = self.counts >= least
+        table = pa.table({"value": self.values.filter(pa.array(often)), "count": self.counts[often]})
+        table = table.sort_by([("count", "descending"), ("value", "ascending")]).slice(0, n)
         return list(zip(table["value"].to_pylist(), table["count"].to_pylist(), strict=True))
 
-    def _add(self, found: pa.Table) -> None:
+    def _add(self, values: pa.Array, counts: npt.NDArray[np.int64]) -> None:
+        """Takes in values that differ from each other."""
         if self._registers is not None:
-            self._register(found["value"])
-        whole = pa.concat_tables([self.table, found]).group_by("value", use_threads=False).aggregate([("count", "sum")])
-        self.table = pa.table({"value": whole["value"], "count": whole["count_sum"]})
-        if self.table.num_rows > self.capacity:
-            if self._registers is None:
-                self._begin()
-            counts = self.table["count"].to_numpy()
-            cut = int(np.partition(counts, -(self.capacity + 1))[-(self.capacity + 1)])
+            self._register(values)
+        places = pc.fill_null(pc.index_in(values, value_set=self.values), -1).to_numpy()
+        known = places >= 0
+        self.counts[places[known]] += counts[known]
+        self.counts = np.concatenate([self.counts, counts[~known]])
+        self.values = pa.concat_arrays([self.values, values.filter(pa.array(~known))])
+        if len(self.values) > self.capacity:
+            self._begin()
+            cut = int(np.partition(self.counts, -(self.capacity + 1))[-(self.capacity + 1)])
             self.error += cut
-            left = pa.table({"value": self.table["value"], "count": counts - cut})
-            self.table = left.filter(pa.array(counts > cut))
+            stay = self.counts > cut
+            self.values, self.counts = self.values.filter(pa.array(stay)), self.counts[stay] - cut
 
     def _begin(self) -> None:
         if self._registers is None:
             self._registers = np.zeros(1 << REGISTER_BITS, np.uint8)
-            self._register(self.table["value"])
+            self._register(self.values)
 
-    def _register(self, values: pa.ChunkedArray) -> None:
+    def _register(self, values: pa.Array) -> None:
         if not len(values):
             return
         hashes = cell_digests(values)[:, 1]
