@@ -1,0 +1,151 @@
+"""A run does only what is new, and `plan` says beforehand what that is: a file added, changed or removed, a threshold, a step, a VERSION."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gristmill
+from gristmill.pipelines import runner as runner_module
+from gristmill.pipelines.steps.normalize_text import NormalizeText
+from tests.pipelines.conftest import corpus, ledger_of, rows_of, write_jsonl
+
+FILES = 6
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> dict[str, Any]:
+    """A pipeline over six files, each a work item of its own."""
+    rows = corpus(36)
+    write_jsonl(tmp_path / "in", rows, files=FILES, packed=False)
+    return {
+        "name": "t",
+        "id": "id",
+        "sources": [{"kind": "jsonl", "path": str(tmp_path / "in"), "name": "web"}],
+        "steps": [
+            {"step": "normalize_text", "column": "text"},
+            {"step": "drop_near_duplicates", "column": "text", "threshold": 0.8},
+            {"step": "filter", "where": "score >= 0"},
+        ],
+        "split": {"train": 0.8, "test": 0.2, "similarity": 0.5},
+        "output": {"path": str(tmp_path / "out")},
+    }
+
+
+@pytest.fixture(autouse=True)
+def one_item_a_file(monkeypatch):
+    """Small files share items otherwise."""
+    monkeypatch.setattr("gristmill.pipelines.sources.items.BUNDLE_BYTES", 1)
+
+
+@pytest.fixture
+def done(monkeypatch) -> dict[str, int]:
+    """How many tasks of each stage really ran, filled anew by each run."""
+    ran: dict[str, int] = {}
+    original = runner_module.Runner.map
+
+    def counting(self, name, function, tasks):
+        ran[name] = sum(self.store.done(task.key) is None for task in tasks)
+        return original(self, name, function, tasks)
+
+    monkeypatch.setattr(runner_module.Runner, "map", counting)
+    return ran
+
+
+def run(model: dict[str, Any], **changes: Any) -> Any:
+    return gristmill.run({**model, **changes}, progress="quiet")
+
+
+def reads(model: dict[str, Any]) -> list[str]:
+    return [item["reason"] for item in gristmill.plan(model)["items"] if item["action"] == "read"]
+
+
+def fresh(model: dict[str, Any], tmp_path: Path) -> Any:
+    return gristmill.run({**model, "output": {"path": str(tmp_path / "fresh")}}, progress="quiet")
+
+
+def test_nothing_new_does_nothing(model, done):
+    assert reads(model) == ["new"] * FILES
+    first = run(model)
+    assert done["ingest"] == FILES
+    assert reads(model) == []
+    second = run(model)
+    assert not second.published and second.version == first.version == 1
+    assert set(done.values()) == {0}
+    assert second.reused_items > FILES
+
+
+def test_a_file_added_costs_that_file(model, done, tmp_path):
+    run(model)
+    rows = [{**row, "id": f"new-{row['id']}"} for row in corpus(4, seed=5)]
+    write_jsonl(tmp_path / "in", rows, files=1, prefix="zz-new", packed=False)
+    assert reads(model) == ["new"]
+    second = run(model)
+    assert (done["ingest"], done["steps 1/2"]) == (1, 1)
+    assert second.version == 2 and second.fingerprint == fresh(model, tmp_path).fingerprint
+
+
+def test_a_file_changed_costs_that_file_and_what_its_rows_decide(model, done, tmp_path):
+    run(model)
+    path = tmp_path / "in" / "part-02.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(lines[1:]) + "\n")
+    assert reads(model) == ["content or reading options changed"]
+    second = run(model)
+    assert (done["ingest"], done["steps 1/2"]) == (1, 1)
+    assert done["steps 2/2"] <= FILES
+    assert second.fingerprint == fresh(model, tmp_path).fingerprint
+
+
+def test_a_file_removed_takes_its_rows_and_reads_nothing(model, done, tmp_path):
+    first = run(model)
+    (tmp_path / "in" / "part-03.jsonl").unlink()
+    plan = gristmill.plan(model)
+    assert reads(model) == [] and [Path(name).name for name in plan["removed_files"]] == ["part-03.jsonl"]
+    second = run(model)
+    assert (done["ingest"], done["steps 1/2"]) == (0, 0)
+    assert second.counts["read"] < first.counts["read"]
+    assert second.fingerprint == fresh(model, tmp_path).fingerprint
+
+
+def test_a_threshold_changed_reads_nothing(model, done, tmp_path):
+    run(model)
+    steps = [model["steps"][0], {**model["steps"][1], "threshold": 0.9}, model["steps"][2]]
+    changed = {**model, "steps": steps}
+    plan = gristmill.plan(changed)
+    assert [part["action"] for part in plan["segments"]] == ["redo", "redo"] and not [i for i in plan["items"] if i["action"] == "read"]
+    second = run(changed)
+    assert done["ingest"] == 0
+    assert second.fingerprint == fresh(changed, tmp_path).fingerprint
+
+
+def test_the_last_step_changed_redoes_that_step(model, done, tmp_path):
+    run(model)
+    changed = {**model, "steps": [*model["steps"][:2], {"step": "filter", "where": "score > 2"}]}
+    assert [part["action"] for part in gristmill.plan(changed)["segments"]] == ["reuse", "redo"]
+    second = run(changed)
+    assert (done["ingest"], done["steps 1/2"], done["steps 2/2"]) == (0, 0, FILES)
+    assert second.fingerprint == fresh(changed, tmp_path).fingerprint
+
+
+def test_a_new_version_of_a_step_redoes_it_and_what_follows(model, done, monkeypatch):
+    first = run(model)
+    monkeypatch.setattr(NormalizeText, "VERSION", NormalizeText.VERSION + 1)
+    assert [part["action"] for part in gristmill.plan(model)["segments"]] == ["redo", "redo"]
+    second = run(model)
+    assert (done["ingest"], done["steps 1/2"]) == (0, FILES)
+    assert second.fingerprint == first.fingerprint and not second.published
+
+
+def test_a_removed_original_brings_its_duplicate_back(model, tmp_path):
+    first = run(model)
+    gone = next(row for row in ledger_of(first) if row["rule"] == "near_duplicate")
+    kept, duplicate = gone["other_uid"], gone["uid"]
+    for path in (tmp_path / "in").iterdir():
+        path.write_text("".join(line + "\n" for line in path.read_text().splitlines() if f'"id": "{kept}"' not in line))
+    second = run(model)
+    names = [row["_uid"] for row in rows_of(second)]
+    assert kept not in names
+    assert duplicate in names or any(row["uid"] == duplicate and row["other_uid"] != kept for row in ledger_of(second))
