@@ -1,0 +1,1 @@
+"""Benchmarks of the stream: speed, memory and quality of the shuffle beside other loaders."""
