@@ -2,6 +2,8 @@
 PYTHON ?= python3
 PIP = .venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt
 TESTS ?= tests
+JOBS ?= 2
+PYTEST = .venv/bin/python -m pytest $(TESTS) -q -n $(JOBS) --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-all gx-suite lint type bench docs clean
@@ -12,11 +14,11 @@ help:  ## list the targets
 run: .venv/installed  ## run a real pipeline on the texts of the packages just installed
 	.venv/bin/python examples/first_run.py
 
-test: .venv/installed-test  ## the fast tests
-	.venv/bin/python -m pytest $(TESTS) -q
+test: .venv/installed-test  ## the fast tests; TESTS=tests/cli for some of them, JOBS=4 for more at a time
+	$(PYTEST)
 
 test-all: .venv/installed-test  ## the slow tests too
-	.venv/bin/python -m pytest $(TESTS) -q --slow
+	$(PYTEST) --slow
 
 gx-suite: .venv/installed-test  ## Great Expectations' own tests with gristmill as the evaluator
 	.venv/bin/python tests/validators/gx_suite/run.py
@@ -46,10 +48,12 @@ clean:  ## remove what was made here
 	$(PYTHON) -m venv .venv
 
 .venv/installed: .venv/bin/python pyproject.toml constraints.txt
+	@echo "installing into .venv: some minutes the first time"
 	@$(PIP) -e . || { echo "could not install; the first time this needs the Python package index" >&2; exit 2; }
 	.venv/bin/python -m gristmill.kernels.warm
 	@touch $@
 
 .venv/installed-test: .venv/installed
+	@echo "installing the test packages: some minutes the first time"
 	@$(PIP) -e '.[test]' || { echo "could not install the test packages; the first time this needs the Python package index" >&2; exit 2; }
 	@touch $@
