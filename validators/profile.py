@@ -279,8 +279,8 @@ def _numbers(state: NumberState) -> Numbers | None:
     outliers = (share_below(points, fences[0]), 1 - share_below(points, fences[1], inclusive=True))
     return Numbers(
         state.count,
-        state.mean,
-        state.std if state.count > 1 else None,
+        state.mean if math.isfinite(state.mean) else None,
+        state.std if math.isfinite(state.std) else None,
         state.low,
         state.high,
         state.zeros,

@@ -71,8 +71,9 @@ class NumberState:
             values = values[finite]
         if not len(values):
             return
-        mean = float(values.mean())
-        self._moments(len(values), mean, float(((values - mean) ** 2).sum()))
+        with np.errstate(over="ignore", invalid="ignore"):  # moments that are no numbers any more are left out at the end
+            mean = float(values.mean())
+            self._moments(len(values), mean, float(((values - mean) ** 2).sum()))
         self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
         self.zeros += int((values == 0).sum())
         self.negative += int((values < 0).sum())
