@@ -56,9 +56,10 @@ def near_duplicates(frame: Any, column: str = "text", threshold: float = 0.8, *,
     Of the frame's kind, in order of uid; Dask and Spark frames stay lazy. Rows are named by `_uid`, else by the hash of their content.
 
     Raises:
-        ColumnError: the frame lacks the column.
+        PipelineError, ColumnError: an option that can't be meant, or the frame lacks the column.
     """
-    step = DropNearDuplicates(column=column, threshold=threshold, shingle=shingle)
+    step = check_step({"step": "drop_near_duplicates", "column": column, "threshold": threshold, "shingle": shingle})
+    assert isinstance(step, DropNearDuplicates)
     if _is_dask(frame):
         return _pairs_dask(frame, step)
     if _is_spark(frame):
