@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,9 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
+
+from memory import Sampler
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -61,23 +64,36 @@ def fresh(path: Path) -> Path:
     return path
 
 
-def timed(command: Sequence[str], **options: Any) -> tuple[float, subprocess.CompletedProcess[str]]:
-    """(seconds, what it printed) of a command that must succeed."""
-    start = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, **options)
-    seconds = time.perf_counter() - start
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
-    return seconds, done
+class Took(NamedTuple):
+    """Seconds by the clock, and of processor time of all processes (on a machine with other work only these say much)."""
+
+    seconds: float
+    cpu: float
 
 
-def best(function: Callable[[], Any], times: int = 5) -> tuple[float, Any]:
-    """(seconds of the fastest call, its result)."""
-    least, result = float("inf"), None
+class Clock:
+    """What the block and the processes that ended in it took, as `.took`."""
+
+    def __enter__(self) -> Self:
+        self._start = time.perf_counter(), _cpu()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.took = Took(time.perf_counter() - self._start[0], _cpu() - self._start[1])
+
+
+def _cpu() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def best(function: Callable[[], Any], times: int = 5) -> tuple[Took, Any]:
+    """(the fastest call by processor time, its result)."""
+    least, result = Took(float("inf"), float("inf")), None
     for _ in range(times):
-        start = time.perf_counter()
-        result = function()
-        least = min(least, time.perf_counter() - start)
+        with Clock() as clock:
+            result = function()
+        least = min(least, clock.took, key=lambda took: took.cpu)
     return least, result
 
 
@@ -115,17 +131,19 @@ def pipeline(source: Path, output: Path, alpha: float | None = None) -> dict[str
     }
 
 
-def run_json(source: Path, output: Path, *options: str, alpha: float | None = None) -> tuple[float, dict[str, Any]]:
-    """`run_model` of the main job."""
-    return run_model(pipeline(source, output, alpha), *options)
-
-
-def run_model(model: dict[str, Any], *options: str) -> tuple[float, dict[str, Any]]:
-    """(seconds from start to end of the process, its result) of `gristmill run` into an empty folder."""
+def run(model: dict[str, Any], *options: str) -> tuple[Took, dict[str, Any], Sampler]:
+    """(what it took from start to end of the process, its result, its memory) of `gristmill run` into an empty folder."""
     output = Path(model["output"]["path"])
     shutil.rmtree(output, ignore_errors=True)
     output.parent.mkdir(parents=True, exist_ok=True)
     file = output.parent / f"{output.name}.yaml"
     file.write_text(json.dumps(model))  # JSON is YAML
-    seconds, done = timed([sys.executable, "-m", "gristmill.cli.main", "run", str(file), "--json", *options])
-    return seconds, json.loads(done.stdout)
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
+        with Clock() as clock:
+            process = subprocess.Popen([sys.executable, "-m", "gristmill.cli.main", "run", str(file), "--json", *options], stdout=out, stderr=errors)
+            with Sampler(process.pid) as memory:
+                status = process.wait()
+        out.seek(0), errors.seek(0)
+        if status:
+            raise SystemExit(f"gristmill run failed:\n{errors.read()[-4000:]}")
+        return clock.took, json.loads(out.read()), memory

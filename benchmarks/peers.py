@@ -110,7 +110,7 @@ def near_duplicates(rows: int | None) -> None:
     model = common.pipeline(source, common.SCRATCH / "near")
     model["steps"] = [{"step": "drop_near_duplicates", "column": "text", "threshold": 0.8}]
     del model["split"]
-    seconds, result = common.run_model(model, "--workers", "2")
+    took, result, _ = common.run(model, "--workers", "2")
     ids = [json.loads(line) for file in sorted(source.glob("*.jsonl.gz")) for line in gzip.open(file, "rt", encoding="utf-8")]
     texts = pa.array([row["text"] for row in ids], pa.large_string())
     names = {row["id"]: i for i, row in enumerate(ids)}
@@ -119,7 +119,7 @@ def near_duplicates(rows: int | None) -> None:
     print(f"near-duplicates: {len(ids)} documents, {texts.nbytes / 1e6:.0f} MB of text, 2 workers each, from JSONL.gz to written result")
     table = [
         ["datatrove, 14 bands of 8", total, len(kept), *judged(texts, kept)],
-        ["gristmill run, threshold .8", seconds, result["counts"]["kept"], *judged(texts, np.array([names[i] for i in kept_ids(result)]))],
+        ["gristmill run, threshold .8", took.seconds, result["counts"]["kept"], *judged(texts, np.array([names[i] for i in kept_ids(result)]))],
     ]
     common.table(table, ["", "seconds", "kept", "removed without a kept relative", "pairs >= .8 both kept"])
     print(f"  datatrove's stages: { {name: round(value, 1) for name, value in theirs['seconds'].items()} }")
