@@ -32,6 +32,7 @@ def trace(
     step: Annotated[int | None, typer.Option("--step", help="List the rows of this step.")] = None,
     uid: Annotated[str | None, typer.Option("--uid", help="List the steps of this row.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Look so many epochs ahead; else as many as the run has.")] = None,
+    plan: Annotated[str | None, typer.Option(help="The plan file of packed sequences, if the run has one.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say which rows were or will be in a training step, or in which steps a row is. Nothing is logged for it: the state is enough."""
@@ -39,7 +40,7 @@ def trace(
 
     if (step is None) == (uid is None):
         raise UsageError("give either --step K or --uid UID")
-    run = open_run(data, _read_state(state), epochs=epochs)
+    run = open_run(data, _read_state(state), epochs=epochs, plan=plan)
     found = run.row(uid) if uid is not None else run.step(step or 0)
     if as_json:
         print(json.dumps(found))

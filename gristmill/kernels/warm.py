@@ -10,6 +10,7 @@ from gristmill.kernels.digests import row_digests
 from gristmill.kernels.jaccard import copy_sets, pairs
 from gristmill.kernels.minhash import band_keys, sketches
 from gristmill.kernels.normalize import clean, scan
+from gristmill.kernels.packing import best_fit, copy_pieces, number_pieces
 from gristmill.kernels.resolve import components, resolve
 from gristmill.kernels.signals import text_signals
 from gristmill.kernels.whitespace import collapse
@@ -28,6 +29,10 @@ def warm() -> None:
     copy_sets(found.values, found.offsets, np.array([0]), np.empty(8, np.uint32), np.array([0]))
     pairs(found.values, found.offsets, np.array([0]), np.array([1]))
     components(np.array([0]), np.array([1]), 2)
+    one = np.array([1])
+    best_fit(one, 2)
+    copy_pieces(np.array([7], np.int32), one - 1, one, one - 1, np.empty(1, np.int32))
+    number_pieces(one, one - 1, one, np.empty(1, np.int32), np.empty(1, np.int32))
 
 
 if __name__ == "__main__":

@@ -5,11 +5,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gristmill.storage.stream.images import RandomResizedCrop
     from gristmill.storage.stream.loader import Stream, stream
+    from gristmill.storage.stream.packed_reader import cu_seqlens
+    from gristmill.storage.stream.packing import Pack
+    from gristmill.storage.stream.sources import Mix
     from gristmill.storage.stream.tensors import Batch, Ragged
 
-__all__ = ["Batch", "Ragged", "Stream", "stream"]
-_MODULES = {"Batch": "tensors", "Ragged": "tensors", "Stream": "loader", "stream": "loader"}
+__all__ = ["Batch", "Mix", "Pack", "Ragged", "RandomResizedCrop", "Stream", "cu_seqlens", "stream"]
+_MODULES = {
+    "Batch": "tensors",
+    "Mix": "sources",
+    "Pack": "packing",
+    "Ragged": "tensors",
+    "RandomResizedCrop": "images",
+    "Stream": "loader",
+    "cu_seqlens": "packed_reader",
+    "stream": "loader",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,15 @@ FOOTER_THREADS = 16
 SAMPLED_FILES = 4  # whose footers say how many bytes a row has
 
 Source = Any  # a Dataset, a path, or a list of paths
+
+
+class Members(NamedTuple):
+    """Rows that stand at some places: their layout, which of the places each belongs to, its row group and its number there, each (rows,)."""
+
+    layout: Layout
+    which: I64
+    group: I64
+    row: I64
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,25 @@ class Layout:
     def head_digest(self, files: int) -> str:
         """The digest that the layout of the first files alone has."""
         return FileList(self.listing.table.slice(0, files)).layout if self.listing else ""
+
+    @property
+    def source(self) -> Layout:
+        """The layout of the rows that stand behind those of this one: itself, but for packed sequences."""
+        return self
+
+    def members(self, group: I64, row: I64) -> Members:
+        """The source's rows that stand at places of this layout."""
+        return Members(self, np.arange(len(group)), group, row)
+
+    def units_of(self, row: int) -> list[int]:
+        """The rows of this layout that a row of the source is in, both counted through their layouts."""
+        return [row]
+
+    def keys(self, group: I64, row: I64) -> list[str]:
+        """A name for each row: `path:row`, counted through the file."""
+        first = self.first_rows[:-1]
+        start = first - first[np.searchsorted(self.group_file, self.group_file)]  # of each row group in its file
+        return [f"{self.path_of(g)}:{start[g] + r}" for g, r in zip(group.tolist(), row.tolist(), strict=True)]
 
     def folder_of(self, group: int) -> Folder:
         """The folder that the row group's file lies in."""

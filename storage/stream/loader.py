@@ -20,11 +20,13 @@ from gristmill.storage.stream.images import find_decoder
 from gristmill.storage.stream.layout import Layout
 from gristmill.storage.stream.mixture import Mixture
 from gristmill.storage.stream.order import Order
+from gristmill.storage.stream.packed_reader import PackedReader
+from gristmill.storage.stream.packing import Pack, pack_layout
 from gristmill.storage.stream.prefetch import BadRows
 from gristmill.storage.stream.ranks import Ranks, find_ranks
 from gristmill.storage.stream.reader import Reader
 from gristmill.storage.stream.running import Feed, Running
-from gristmill.storage.stream.sources import fit_shuffles, make_order, open_sources
+from gristmill.storage.stream.sources import Sources, fit_shuffles, make_order, open_sources
 from gristmill.storage.stream.state import State, check_data
 from gristmill.storage.stream.tensors import Batch
 from gristmill.storage.stream.transforms import RowWork, Transform
@@ -158,7 +160,12 @@ class Stream(IterableDataset[Batch]):
             StateError: not a state of a stream. DataChangedError: a state of other data.
         """
         self.close()
-        loaded = check_data(State.from_dict(state), self._feed.layout, self._on_change)
+        parsed = State.from_dict(state)
+        if parsed.pack != self._state.pack:
+            raise StateError(
+                f"the state is of rows packed as {parsed.pack}, this loader has pack={self._state.pack}: (column, length, also, method)"
+            )
+        loaded = check_data(parsed, self._feed.layout, self._on_change)
         if (loaded.seed, loaded.shuffle) != (self._state.seed, self._state.shuffle):
             log.info(
                 "seed and shuffle are those of the state: seed=%d, (lanes, window)=%s", loaded.seed, loaded.shuffle
@@ -172,7 +179,7 @@ class Stream(IterableDataset[Batch]):
 
     def steps_of(self, uid: str) -> list[int]:
         """The steps of the whole run in which a row was or will be handed out. Looks for the uid in the data: one pass over `_uid`."""
-        return trace.steps_of(self._state, self._feed.batching, trace.find_rows(self._feed.layout, [uid])[uid])
+        return trace.steps_of(self._state, self._feed.batching, trace.find_units(self._feed.layout, [uid])[uid])
 
     def close(self) -> None:
         """Stops reading ahead; iterating begins again where the loop was."""
@@ -210,6 +217,21 @@ class Stream(IterableDataset[Batch]):
     def __setstate__(self, values: dict[str, Any]) -> None:
         self.__dict__.update(values)
         self._use(self._state)
+
+
+def _packed(
+    sources: Sources, pack: Pack, columns: Sequence[str] | None, check: str, cache: RangeCache | None
+) -> tuple[Sources, PackedReader]:
+    """The sources with packed sequences for rows, and what reads them."""
+    if columns is not None:
+        raise UsageError("pack= and columns= don't go together: a packed sequence has the columns that pack names")
+    rows = sources.layout
+    for name in [*pack.columns, *([pack.lengths] if pack.lengths else [])]:
+        if name not in rows.schema.names:
+            raise missing_column(name, rows.schema.names, rows.name)
+    reader = Reader(rows, pack.columns, check, cache)
+    layout = pack_layout(rows, pack, reader.read_table)
+    return replace(sources, layout=layout), PackedReader(layout, reader)
 
 
 def _usual_threads(layout: Layout) -> int:
@@ -263,6 +285,7 @@ def stream(  # noqa: PLR0917  the order of these is part of the interface
     device: Any = None,
     threads: int | None = None,
     workers: int = 0,
+    pack: Pack | None = None,
     check: Literal["size", "pages", "sha256"] = "pages",
     cache: str | os.PathLike[str] | None = None,
     cache_bytes: int = 10 * 2**30,
@@ -283,7 +306,8 @@ def stream(  # noqa: PLR0917  the order of these is part of the interface
     of the batch in the place of one that can't be read, decoded or transformed, with `_valid` False. skip: uids, or numbers of steps, that are left out from here on.
 
     rank and world_size: data-parallel, from these, the mesh, torch.distributed or RANK and WORLD_SIZE. device: batches are copied there. threads: that read and
-    decode, 0 for none; workers: processes for a transform that holds the GIL. check: what is compared with the manifest while reading. cache: a local folder that keeps
+    decode, 0 for none; workers: processes for a transform that holds the GIL. pack: rows of tokens become sequences of one length, which are
+    then the rows of the batches, with `position_ids` and `document_ids` (-1 where padded). check: what is compared with the manifest while reading. cache: a local folder that keeps
     what was read of remote files, at most cache_bytes, shared by all processes that name it. options: of the store, as for `open_dataset`.
 
     Raises:
@@ -305,13 +329,16 @@ def stream(  # noqa: PLR0917  the order of these is part of the interface
             global_batch_size,
             ranks.world_size,
         )
+    kept = RangeCache(cache, cache_bytes) if cache is not None else None
+    if pack is not None:
+        sources, reader = _packed(sources, pack, columns, check, kept)
     layout = sources.layout
     decoders = {name: find_decoder(name, kind) for name, kind in (decode or {}).items()}
     work = RowWork(decoders, transform, seed) if decoders or transform else None
     names = list(layout.schema.names if columns is None else columns)
     hidden = work is not None and trace.UID in layout.schema.names and trace.UID not in names
-    kept = RangeCache(cache, cache_bytes) if cache is not None else None
-    reader = Reader(layout, [*names, trace.UID] if hidden else names, check, kept)
+    if pack is None:
+        reader = Reader(layout, [*names, trace.UID] if hidden else names, check, kept)
     for name in (*decoders, *(pad or ())):
         if name not in names:
             raise missing_column(name, names, layout.name)
@@ -334,4 +361,6 @@ def stream(  # noqa: PLR0917  the order of these is part of the interface
     shuffled = tuple(tuple(each) for each in shuffles)
     mix = tuple((start, tuple(quota)) for start, quota in sources.mix)
     state = State(0, 0, seed, shuffled, (), layout.digest, layout.name, len(layout.files), layout.num_rows, mix=mix)
+    if pack is not None:
+        state = replace(state, pack=pack.to_state())
     return Stream(feed, state, sources.parts, skip=skip or (), on_change=on_change)

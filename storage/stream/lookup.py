@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gristmill.errors import StateError
@@ -12,6 +12,8 @@ from gristmill.storage.stream.batching import Batching
 from gristmill.storage.stream.layout import Layout
 from gristmill.storage.stream.mixture import Mixture
 from gristmill.storage.stream.order import Order
+from gristmill.storage.stream.packing import Pack, pack_layout
+from gristmill.storage.stream.reader import Reader
 from gristmill.storage.stream.sources import make_order, open_sources
 from gristmill.storage.stream.state import State, check_data
 
@@ -32,18 +34,21 @@ class Run:
             UsageError: no such step.
         """
         found = trace.places_at(self.state, self.batching, self.order, number)
-        uids = trace.uids(self.layout, found)
+        layout, which, groups, places = self.layout.members(found.group, found.row)
+        uids = trace.uids_of(layout, groups, places)
         rows = [
             {
                 "uid": uid,
                 "position": position,
                 "epoch": epoch,
-                "file": self.layout.folder_of(group).url(self.layout.path_of(group)),
-                "row_group": int(self.layout.group_index[group]),
+                "file": layout.folder_of(group).url(layout.path_of(group)),
+                "row_group": int(layout.group_index[group]),
                 "row": row,
             }
             for uid, position, epoch, group, row in zip(
-                uids, *(each.tolist() for each in (found.position, found.epoch, found.group, found.row)), strict=True
+                uids,
+                *(each.tolist() for each in (found.position[which], found.epoch[which], groups, places)),
+                strict=True,
             )
         ]
         return {"step": number, "done": number < self.state.step, "rows": rows}
@@ -54,17 +59,21 @@ class Run:
         Raises:
             InputError: no such row.
         """
-        number = trace.find_rows(self.layout, [uid])[uid]
-        steps = trace.steps_of(self.state, self.batching, number)
+        steps = trace.steps_of(self.state, self.batching, trace.find_units(self.layout, [uid])[uid])
         return {"uid": uid, "steps": [{"step": step, "done": step < self.state.step} for step in steps]}
 
 
 def open_run(
-    data: Any, state: Mapping[str, Any], *, epochs: int | None = None, options: Mapping[str, Any] | None = None
+    data: Any,
+    state: Mapping[str, Any],
+    *,
+    epochs: int | None = None,
+    plan: str | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Run:
     """The run that a state belongs to. data: what it streamed; a dataset without @VERSION is opened at the state's version and split.
 
-    epochs: how far into the future to look; None: as many as the run had when the state was taken.
+    plan: the plan file of packed sequences, if there is one. epochs: how far into the future to look; None: as many as the run had when the state was taken.
 
     Raises:
         StateError: not a state. DataChangedError: a state of other data.
@@ -76,6 +85,11 @@ def open_run(
     if isinstance(data, str) and "@" not in data and "@" in named and " + " not in named:
         data = f"{data}@{named.rpartition('@')[2]}"
     sources = open_sources(data, None if " + " in named else split or None, options)
+    if parsed.pack:
+        pack = Pack(*parsed.pack, plan=plan)
+        sources = replace(
+            sources, layout=pack_layout(sources.layout, pack, Reader(sources.layout, pack.columns).read_table)
+        )
     parsed = check_data(parsed, sources.layout, "error")
     order = make_order(sources.layout, sources.parts, parsed.seed, parsed.shuffles, parsed.mix)
     *_, size, tail = parsed.history[-1]

@@ -18,12 +18,13 @@ from gristmill.storage.stream.columns import Leaf
 from gristmill.storage.stream.layout import Layout
 from gristmill.storage.stream.mixture import Mixture
 from gristmill.storage.stream.order import Order
+from gristmill.storage.stream.packed_reader import PackedReader
 from gristmill.storage.stream.permute import I64
 from gristmill.storage.stream.prefetch import BadRows, Block, Groups, read_ahead
 from gristmill.storage.stream.ranks import Ranks
 from gristmill.storage.stream.reader import Reader
 from gristmill.storage.stream.tensors import Batch, emit, pad_ragged
-from gristmill.storage.stream.trace import UID, uids_of
+from gristmill.storage.stream.trace import UID
 from gristmill.storage.stream.transforms import RowJobs, RowWork
 
 BLOCK_BYTES = 8 << 20  # the rows of several steps are gathered at once, up to this
@@ -40,7 +41,7 @@ class Feed:
 
     layout: Layout
     order: Order | Mixture
-    reader: Reader
+    reader: Reader | PackedReader
     batching: Batching
     ranks: Ranks
     work: RowWork | None
@@ -116,7 +117,7 @@ class Running:
         good = block.good[rows]
         if self._jobs is None or not len(good):
             return lambda: self._finish(batch, good)
-        uids = batch[UID] if UID in batch else uids_of(feed.layout, block.group[rows], block.row[rows])
+        uids = batch[UID] if UID in batch else feed.layout.keys(block.group[rows], block.row[rows])
         wait = self._jobs.begin(batch, uids, block.epoch[rows].tolist())
 
         def finish() -> Batch:

@@ -36,6 +36,7 @@ class State:
     skip_ranges: tuple[tuple[int, int], ...] = ()
     mix: tuple[Any, ...] = ()
     epochs: int = 1
+    pack: tuple[Any, ...] = ()  # (column, length, other columns, method) of packed sequences
     worker: tuple[int, ...] = ()  # (number, of how many) of a DataLoader's worker: the state is of its own next step
     version: int = VERSION
 

@@ -55,16 +55,15 @@ def places_at(state: State, batching: Batching, order: Order | Mixture, step: in
 
 
 def uids(layout: Layout, rows: StepRows) -> list[str]:
-    """The uids of a step's rows. Reads the `_uid` column of their row groups."""
-    return uids_of(layout, rows.group, rows.row)
+    """The uids of a step's rows, of packed sequences those of all their rows. Reads the `_uid` column of their row groups."""
+    members = layout.members(rows.group, rows.row)
+    return uids_of(members.layout, members.group, members.row)
 
 
 def uids_of(layout: Layout, group: I64, row: I64) -> list[str]:
     """The uids of rows given by row group and row inside it; `path:row` where the data has no `_uid`."""
     if UID not in layout.schema.names:
-        first = layout.first_rows[:-1]
-        start = first - first[np.searchsorted(layout.group_file, layout.group_file)]  # of each row group in its file
-        return [f"{layout.path_of(g)}:{start[g] + r}" for g, r in zip(group.tolist(), row.tolist(), strict=True)]
+        return layout.keys(group, row)
     found = np.empty(len(group), object)
     needed, reader = np.unique(group), Reader(layout, [UID])
     with ThreadPoolExecutor(THREADS) as threads:
@@ -90,11 +89,16 @@ def find_rows(layout: Layout, wanted: Iterable[str]) -> dict[str, int]:
     return found
 
 
-def steps_of(state: State, batching: Batching, row: int) -> list[int]:
-    """The steps of the whole run that a row is in, given by its number in the layout; rows that were or will be left out have none."""
+def find_units(layout: Layout, wanted: Iterable[str]) -> dict[str, list[int]]:
+    """For each uid the rows of the layout that it is in, by number: one, or some packed sequences; raises as `find_rows`."""
+    return {uid: layout.units_of(row) for uid, row in find_rows(layout.source, wanted).items()}
+
+
+def steps_of(state: State, batching: Batching, rows: Sequence[int]) -> list[int]:
+    """The steps of the whole run that rows are in, given by their numbers in the layout; rows that were or will be left out have none."""
     assert batching.find is not None
-    _, positions = batching.find(np.array([row]), 0, batching.end)
-    found = []
+    _, positions = batching.find(np.array(rows, np.int64), 0, batching.end) if rows else ((), np.zeros(0, np.int64))
+    found: list[int] = []
     for position in np.sort(positions).tolist():
         entry = next((each for each in reversed(state.history) if each[1] <= position), None)
         if entry is None:
@@ -103,7 +107,7 @@ def steps_of(state: State, batching: Batching, row: int) -> list[int]:
         cut = replace(batching, size=size, tail=tail)
         step = first + _steps_before(cut, start, position)
         taken = cut.take(cut.position_after(start, step - first))
-        if taken is not None and position in taken.positions:
+        if taken is not None and position in taken.positions and step not in found[-1:]:
             found.append(step)
     return found
 
@@ -137,7 +141,7 @@ def resolve_skip(
     """The rows and positions to leave out from here on: those of the state, and what the caller names (uids, or steps by number) beside them."""
     rows, ranges = dict(reversed(state.skip_rows)), set(state.skip_ranges)
     names = [each for each in skip if isinstance(each, str)]
-    for row in find_rows(layout, names).values() if names else ():
+    for row in (each for units in find_units(layout, names).values() for each in units) if names else ():
         rows.setdefault(row, state.position)
     current = replace(batching, skip=state.skip, find=finder(layout, order))
     for step in (each for each in skip if not isinstance(each, str)):

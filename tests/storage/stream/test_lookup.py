@@ -150,7 +150,7 @@ def test_a_billion_rows_take_no_memory_per_row():
     rows, ranges = resolve_skip(state, layout, batching, order, [1_950_000, 2_000_000])
     found = places_at(state, batching, order, 1_941_068)
     row = int(found.group[5]) * 10_000 + int(found.row[5])
-    steps = steps_of(state, batching, row)
+    steps = steps_of(state, batching, [row])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert 1_941_068 in steps and len(steps) == 3
