@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from airflow.providers.standard.operators.hitl import ApprovalOperator
-from airflow.sdk import DAG, TriggerRule, task, task_group
+from airflow.sdk import DAG, task, task_group
 
 from gristmill.airflow import DATASETS, GristmillValidateOperator
-from gristmill.airflow.checks import VALIDATED, GristmillCheckOperator, accept_version, choose_approval
+from gristmill.airflow.approval import GristmillApprovalOperator
+from gristmill.airflow.checks import VALIDATED, GristmillCheckOperator, accept_version
 from gristmill.airflow.forms import validate_params
 from gristmill.airflow.settings import settings
 from gristmill.airflow.tasks import list_versions
@@ -48,17 +48,13 @@ with DAG(
             ),
         ]
         found = [check.output for check in checks]
-        choose = task.branch(choose_approval, task_id="choose")(found, "{{ params.approve_warnings }}")
-        approve = ApprovalOperator(
+        approve = GristmillApprovalOperator(
             task_id="approve",
+            found=found,
+            wanted="{{ params.approve_warnings }}",
             subject="Is this version good enough to train on?",
             body="It passed with warnings: see the logs of suite, drift and leakage of this run.",
-            fail_on_reject=True,
         )
-        accept = task(
-            accept_version, task_id="accept", outlets=[VALIDATED], trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS
-        )(dataset, version, asset, found)
-        choose >> [approve, accept]
-        approve >> accept
+        approve >> task(accept_version, task_id="accept", outlets=[VALIDATED])(dataset, version, asset, found)
 
     each.expand_kwargs(task(list_versions, task_id="versions")())

@@ -88,11 +88,6 @@ class GristmillGcOperator(GristmillOperator):
         return found
 
 
-def choose_approval(found: Sequence[Mapping[str, Any]], wanted: str) -> str:
-    """The next task: `each.approve` where there are warnings and someone is to look at them, else `each.accept`."""
-    return "each.approve" if wanted == "True" and verdict_of(found) == "warned" else "each.accept"
-
-
 def accept_version(dataset: str, version: int, asset: str | None, found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The accepted version, which is also the event of its asset."""
     facts: dict[str, Any] = {

@@ -30,14 +30,14 @@ def last_good(dataset: Dataset) -> Dataset | None:
 def drift(data: str) -> dict[str, Any]:
     """The columns that drifted since the last good version: the change is large and no chance."""
     from gristmill.validators.drift import compare
-    from gristmill.validators.profile import profile
+    from gristmill.validators.history import kept_profile
 
     dataset = open_dataset(data)
     before = last_good(dataset)
     if before is None:
         return {"check": "drift", "verdict": "unverified", "against": None, "found": []}
     lines = [f"column '{name}' is gone" for name in before.schema.names if name not in dataset.schema.names]
-    lines += [_drift_text(each) for each in compare(profile(before), profile(dataset)) if each.drifted()]
+    lines += [_drift_text(each) for each in compare(kept_profile(before), kept_profile(dataset)) if each.drifted()]
     return {
         "check": "drift",
         "verdict": "warned" if lines else "passed",

@@ -27,6 +27,7 @@ import psutil
 START_SECONDS = 180.0
 STOP_SECONDS = 30.0
 USER = "admin"
+STANDALONE = "gristmill.airflow.standalone"
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,7 @@ class LocalAirflow:
             "AIRFLOW__API__PORT": str(self.port),
             "AIRFLOW__API__BASE_URL": self.url,
             "AIRFLOW__API__WORKERS": "1",
-            "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(self.port + 1),
-            "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(self.port + 2),
+            "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",  # a busy laptop answers late
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "20",
             "AIRFLOW__API_AUTH__JWT_SECRET": self._secret("jwt"),
             "AIRFLOW__API__SECRET_KEY": self._secret("session"),
@@ -93,7 +93,7 @@ class LocalAirflow:
         self.home.mkdir(parents=True, exist_ok=True)
         with open(self.home / "standalone.log", "ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "airflow", "standalone"],
+                [sys.executable, "-m", STANDALONE],
                 env=self.environment,
                 stdout=log,
                 stderr=log,
@@ -195,9 +195,9 @@ def group_alive(group: int) -> bool:
 
 
 def is_ours(pid: int) -> bool:
-    """Whether the process is an `airflow standalone`, not another one that got its number since."""
+    """Whether the process is a local Airflow, not another one that got its number since."""
     try:
-        return "standalone" in psutil.Process(pid).cmdline()
+        return STANDALONE in psutil.Process(pid).cmdline()
     except psutil.Error:
         return False
 
@@ -210,15 +210,11 @@ def _group_of(process: psutil.Process) -> int | None:
 
 
 def free_port(first: int) -> int:
-    """The first of a few ports from `first` on that is free, with the two after it."""
-    for port in range(first, first + 100, 3):
-        with contextlib.ExitStack() as stack:
-            try:
-                for number in range(port, port + 3):
-                    stack.enter_context(socket.socket()).bind(("127.0.0.1", number))
-            except OSError:
-                continue
-            return port
+    """The first of some ports from `first` on that is free."""
+    for port in range(first, first + 50):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)):
+                return port
     raise RuntimeError(f"no free port from {first} on")
 
 

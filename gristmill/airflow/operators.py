@@ -54,7 +54,10 @@ class GristmillOperator(BaseOperator):
         map_name: str | None = None,
         **kwargs: Any,
     ) -> None:
-        given = {**(kwargs.get("default_args") or {}), **kwargs}  # Airflow lays a DAG's default_args under an operator's only later
+        given = {
+            **(kwargs.get("default_args") or {}),
+            **kwargs,
+        }  # Airflow lays a DAG's default_args under an operator's only later
         super().__init__(**kwargs, **{name: value for name, value in RETRIES.items() if name not in given})
         if data_failed not in ("fail", "return"):
             raise ValueError(f"data_failed='{data_failed}': 'fail' or 'return'")
@@ -263,9 +266,8 @@ class GristmillValidateOperator(GristmillOperator):
         found = summaries.of_verdict(finished.result, self.data)
         if finished.status == 1:
             found["verdict"] = "failed"
-        self.report = (
-            summaries.absolute(self.report_file, self.cwd) if self.report_file else finished.result.get("report_path")
-        )
+        report = self.report_file or finished.result.get("report")
+        self.report = summaries.absolute(report, self.cwd) if report else None
         context["ti"].xcom_push(key="verdict", value=found)
         lines = [summaries.expectation_text(each) for each in found["expectations"]]
         for line in lines:
@@ -327,7 +329,7 @@ class GristmillPublishOperator(GristmillOperator):
             **(self.extra or {}),
             **{key: shown_version[key] for key in ("dataset", "version", "rows", "fingerprint")},
             "verdict": outcome.get("verdict", "unverified"),
-            "suite": outcome.get("suite"),
+            "suite_name": outcome.get("suite"),
         }
         self.log.info(
             "published version %s of %s: %s rows, %s",

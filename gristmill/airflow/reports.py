@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Annotated, Any
 
 from airflow.plugins_manager import AirflowPlugin
@@ -10,17 +11,11 @@ from airflow.plugins_manager import AirflowPlugin
 from gristmill.airflow.links import PREFIX
 
 
-def report_path(path: str) -> str | None:
-    """The real path of a report: an .html file in the folder `reports` of a dataset; None for any other."""
-    real = os.path.realpath(path)
-    folder, name = os.path.split(real)
-    dataset = os.path.dirname(folder)
-    good = (
-        name.endswith(".html")
-        and os.path.basename(folder) == "reports"
-        and os.path.isdir(os.path.join(dataset, "manifests"))
-    )
-    return real if good and os.path.isfile(real) else None
+def report_path(path: str) -> Path | None:
+    """The real path of a report: an .html file below the folder `reports` of a dataset; None for any other."""
+    real = Path(os.path.realpath(path))
+    inside = any(folder.name == "reports" and (folder.parent / "manifests").is_dir() for folder in real.parents)
+    return real if inside and real.suffix == ".html" and real.is_file() else None
 
 
 def make_app() -> Any:

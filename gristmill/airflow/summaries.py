@@ -52,13 +52,14 @@ def of_run(found: Mapping[str, Any], cwd: str | None) -> dict[str, Any]:
 
 
 def of_verdict(found: Mapping[str, Any], data: str) -> dict[str, Any]:
-    """data, suite, verdict (passed, warned or failed), rows, evaluated, and up to SHOWN of what was not met: type, column, severity, unexpected."""
+    """data, suite, verdict (passed, warned or failed), report, rows, evaluated, and up to SHOWN of what was not met: type, column, severity, unexpected."""
     unmet = [result for result in found.get("results", []) if not result.get("success")]
     verdict = "failed" if not found.get("success") else "warned" if unmet else "passed"
     return {
         "data": data,
         "suite": found.get("suite_name"),
         "verdict": verdict,
+        "report": found.get("report"),
         "rows": found.get("num_rows"),
         "fingerprint": found.get("fingerprint"),
         "evaluated": (found.get("statistics") or {}).get("evaluated_expectations"),
@@ -68,7 +69,7 @@ def of_verdict(found: Mapping[str, Any], data: str) -> dict[str, Any]:
 
 
 def of_version(found: Mapping[str, Any], cwd: str | None) -> dict[str, Any]:
-    """Dataset (absolute), version, rows, fingerprint and the verdicts by suite name of what `gristmill show` says."""
+    """Dataset (absolute), version, rows, splits, fingerprint, gate and the newest verdict of each suite (NAME@HASH) of what `gristmill show` says."""
     return {
         "dataset": absolute(found["path"], cwd),
         "version": found["version"],
@@ -76,7 +77,10 @@ def of_version(found: Mapping[str, Any], cwd: str | None) -> dict[str, Any]:
         "splits": found.get("splits") or {},
         "fingerprint": found["fingerprint"],
         "gate": list(found.get("gate") or []),
-        "verdicts": {str(each.get("suite_name")): bool(each.get("success")) for each in found.get("verdicts") or []},
+        "verdicts": {
+            f"{each['suite']}@{str(each['suite_hash'])[:16]}": bool(each.get("success"))
+            for each in found.get("verdicts") or []
+        },
     }
 
 

@@ -29,6 +29,13 @@ def main(folders: list[str]) -> None:
         print(json.dumps(found(run), default=str), file=answers, flush=True)
 
 
+def plain(value):
+    """An XCom as the task gave it; links are stored as they are."""
+    with contextlib.suppress(TypeError, ValueError):
+        return json.loads(value)
+    return value
+
+
 def found(run):
     from airflow.models.asset import AssetEvent
     from airflow.models.xcom import XComModel
@@ -41,7 +48,7 @@ def found(run):
     with create_session() as session:
         xcoms: dict = {}
         for row in session.scalars(select(XComModel).where(XComModel.run_id == run.run_id)):
-            xcoms.setdefault(name(row.task_id, row.map_index), {})[row.key] = json.loads(row.value) if isinstance(row.value, str) else row.value
+            xcoms.setdefault(name(row.task_id, row.map_index), {})[row.key] = plain(row.value)
         events = session.scalars(select(AssetEvent).where(AssetEvent.source_run_id == run.run_id)).all()
         events = [{"asset": event.asset.name, "uri": event.asset.uri, "extra": event.extra, "aliases": [a.name for a in event.source_aliases]} for event in events]
         tasks = {name(ti.task_id, ti.map_index): ti.state for ti in run.get_task_instances(session=session)}

@@ -26,10 +26,9 @@ EDGES = {
     },
     "gristmill_validate": {
         "versions": {"each.accept", "each.drift", "each.leakage", "each.suite"},
-        "each.suite": {"each.accept", "each.choose"},
-        "each.drift": {"each.accept", "each.choose"},
-        "each.leakage": {"each.accept", "each.choose"},
-        "each.choose": {"each.accept", "each.approve"},
+        "each.suite": {"each.accept", "each.approve"},
+        "each.drift": {"each.accept", "each.approve"},
+        "each.leakage": {"each.accept", "each.approve"},
         "each.approve": {"each.accept"},
         "each.accept": set(),
     },

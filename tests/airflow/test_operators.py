@@ -19,7 +19,7 @@ from gristmill.airflow import (
     operators,
     summaries,
 )
-from gristmill.airflow.checks import GristmillGcOperator, GristmillVerifyOperator, choose_approval, verdict_of
+from gristmill.airflow.checks import GristmillGcOperator, GristmillVerifyOperator, verdict_of
 from gristmill.airflow.credentials import connection_env
 
 
@@ -156,9 +156,17 @@ def test_summaries_stay_small() -> None:
     assert len(json.dumps(plan)) < 500 and len(json.dumps(verdict)) < 5000
 
 
-def test_the_approval_is_asked_for_only_where_it_is_wanted() -> None:
+def test_the_approval_is_asked_for_only_where_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.providers.standard.operators.hitl import ApprovalOperator
+
+    from gristmill.airflow.approval import GristmillApprovalOperator
+
+    monkeypatch.setattr(ApprovalOperator, "execute", lambda self, context: "asked")
     passed, warned = [{"verdict": "passed"}, {"verdict": "unverified"}], [{"verdict": "passed"}, {"verdict": "warned"}]
-    assert [choose_approval(found, wanted) for found in (passed, warned) for wanted in ("True", "False")] == ["each.accept", "each.accept", "each.approve", "each.accept"]
+    answers = [
+        execute(GristmillApprovalOperator(task_id="t", subject="?", found=found, wanted=wanted)) for found in (passed, warned) for wanted in ("True", "False")
+    ]
+    assert answers == [None, None, "asked", None]
     assert (verdict_of(passed), verdict_of(warned)) == ("passed", "warned")
 
 
