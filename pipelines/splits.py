@@ -82,14 +82,21 @@ def _group_view(store: WorkStore, source: ExtractOf) -> pa.Table:
     return pa.table({"key": found["key"], "id": (np.int64(source.item) << ROW_BITS) | found["row"].to_numpy()})
 
 
+def _placed_bands(store: WorkStore, source: ExtractOf, *, count: int, width: int) -> pa.Table:
+    """key, id, place: the bands of the rows, with a place in a full bucket that depends on the uid alone and not on the order of files."""
+    places = hash_text(source.read(store, ["row", "uid"])["uid"])[:, 1]
+    found = band_view(store, source, count=count, width=width)
+    return found.append_column("place", pa.array(np.repeat(places, count), pa.uint64()))
+
+
 def _similar(
     engine: Engine, store: WorkStore, split: Split, sketches: Sequence[ExtractOf]
 ) -> tuple[pa.Table, list[str], dict[str, int]]:
     threshold = float(split.similarity or 0)
     permutations = _permutations(store, sketches)
     count, width = bands(threshold, permutations)
-    size = sum(int((store.done(source.key) or {}).get("rows_out", 0)) for source in sketches) * count * 16
-    view = functools.partial(band_view, count=count, width=width)
+    size = sum(int((store.done(source.key) or {}).get("rows_out", 0)) for source in sketches) * count * 24
+    view = functools.partial(_placed_bands, count=count, width=width)
     reduce = functools.partial(bucket_pairs, window=split.max_bucket)
     tables, used = exchange(engine, store, sketches, view, reduce, size=size, name=f"similarity {count}x{width}")
     if not tables:
@@ -117,9 +124,9 @@ def _permutations(store: WorkStore, sketches: Sequence[ExtractOf]) -> int:
 
 
 def bucket_pairs(table: pa.Table, *, window: int) -> pa.Table:
-    """left, right: each row of a bucket with up to `window` rows before it; left_out counts the pairs further apart."""
+    """left, right (the larger id): each row of a bucket with up to `window` rows before it in `place`; left_out counts the pairs further apart."""
     keys, ids = table["key"].to_numpy(), table["id"].to_numpy()
-    order = np.lexsort((ids, keys))
+    order = np.lexsort((ids, table["place"].to_numpy(), keys))
     keys, ids = keys[order], ids[order]
     starts = parts.runs(keys)
     lengths = np.diff(starts)
@@ -128,7 +135,7 @@ def bucket_pairs(table: pa.Table, *, window: int) -> pa.Table:
         same = keys[step:] == keys[:-step]
         found.append(np.stack([ids[:-step][same], ids[step:][same]], axis=1))
     far = lengths[lengths > window + 1].astype(np.int64) - window - 1
-    pairs_found = np.unique(np.concatenate(found), axis=0) if found else np.zeros((0, 2), np.int64)
+    pairs_found = np.unique(np.sort(np.concatenate(found), axis=1), axis=0) if found else np.zeros((0, 2), np.int64)
     left_out = np.zeros(len(pairs_found), np.int64)
     if len(left_out):
         left_out[0] = int((far * (far + 1) // 2).sum())

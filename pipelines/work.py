@@ -24,7 +24,7 @@ from gristmill.errors import RunError
 if TYPE_CHECKING:
     from gristmill.pipelines.engines.base import Engine
 
-FORMAT = 1  # part of every key: raise it when the files that stages write change
+FORMAT = 2  # part of every key: raise it when the files that stages write change
 
 
 def key_of(*parts: Any) -> str:
