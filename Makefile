@@ -6,7 +6,7 @@ JOBS ?= 2
 PYTEST = .venv/bin/python -m pytest $(TESTS) -q -n $(JOBS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all gx-suite lint type bench docs clean
+.PHONY: help run test test-all gx-suite lint type bench docs airflow airflow-stop clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -38,6 +38,12 @@ bench: .venv/installed-test  ## the benchmarks; prints tables
 docs: .venv/installed  ## write the JSON Schema of pipeline files
 	.venv/bin/gristmill schema > docs/pipeline.schema.json
 
+airflow: .venv/installed-airflow  ## a local Airflow with the DAGs on example data; prints address and login
+	.venv/bin/python -m gristmill.airflow.local start
+
+airflow-stop:  ## stop it; its folder .airflow stays
+	.venv/bin/python -m gristmill.airflow.local stop
+
 clean:  ## remove what was made here
 	rm -rf .venv build dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -56,4 +62,9 @@ clean:  ## remove what was made here
 .venv/installed-test: .venv/installed
 	@echo "installing the test packages: some minutes the first time"
 	@$(PIP) -e '.[test]' || { echo "could not install the test packages; the first time this needs the Python package index" >&2; exit 2; }
+	@touch $@
+
+.venv/installed-airflow: .venv/installed
+	@echo "installing Airflow: some minutes the first time"
+	@$(PIP) -e '.[airflow,validate,torch]' || { echo "could not install Airflow; the first time this needs the Python package index" >&2; exit 2; }
 	@touch $@
