@@ -83,15 +83,23 @@ class Cast(RowStep):
         for name, text in self.columns.items():
             kind = parse_type(text)
             column = table[name]
+            _check_castable(name, column.type, kind)
             try:
                 cast = column.cast(kind)
-            except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            except pa.ArrowInvalid:
                 fits = _castable(column, kind)
                 found.append(decisions.decide(table["_uid"].filter(pc.invert(fits)), "quarantine", f"cast:{name}"))
                 table = table.filter(fits)
                 cast = table[name].cast(kind)
             table = table.set_column(table.column_names.index(name), pa.field(name, kind), cast)
         return table, pa.concat_tables(found) if found else decisions.none()
+
+
+def _check_castable(name: str, old: pa.DataType, new: pa.DataType) -> None:
+    try:
+        pa.array([], old).cast(new)
+    except pa.ArrowNotImplementedError:
+        raise PipelineError(f"cast: column '{name}' is {old}, and no {old} can be cast to {new}") from None
 
 
 def _castable(column: pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
@@ -101,7 +109,7 @@ def _castable(column: pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
         column = pa.concat_arrays(column.chunks)
     try:
         column.cast(kind)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+    except pa.ArrowInvalid:
         if len(column) <= 1:
             return pa.array([False] * len(column))
         half = len(column) // 2
