@@ -103,14 +103,14 @@ def compare_columns(before: ColumnProfile, after: ColumnProfile) -> ColumnDrift 
         return None
     new: list[tuple[Any, float]] = []
     vanished: list[tuple[Any, float]] = []
-    categories = _categories(before), _categories(after)
-    if categories[0] is not None and categories[1] is not None:
-        new, vanished = _only_in(categories[1], categories[0]), _only_in(categories[0], categories[1])
+    earlier, later = _categories(before), _categories(after)
+    if earlier is not None and later is not None:
+        new, vanished = _only_in(later, earlier), _only_in(earlier, later)
     error = 0.0
-    if kinds <= {"text", "boolean"} and categories[0] is not None and categories[1] is not None:
+    if kinds <= {"text", "boolean"} and earlier is not None and later is not None:
         of, test = "category", "chi_squared"
-        shares = category_shares(*categories)
-        statistic, p_value, effect = chi_squared(*categories)
+        shares = category_shares(earlier, later)
+        statistic, p_value, effect = chi_squared(earlier, later)
     else:
         points = _points(before), _points(after)
         of, test = "value" if kinds <= {"number", "time"} else "length", "kolmogorov_smirnov"

@@ -206,7 +206,8 @@ def _tail(name: str) -> str:
 def _drift(facts: Facts) -> str:
     if facts.before is None:
         return ""
-    rows, quiet = [], []
+    rows: list[list[str]] = []
+    quiet: list[list[str]] = []
     for each in sorted(facts.drift, key=lambda drift: -max(drift.effect, abs(drift.missing_change))):
         new = ", ".join(f"{escape(str(value)[:30])} ({share:.1%})" for value, share in each.new[:3])
         gone = ", ".join(escape(str(value)[:30]) for value, _ in each.vanished[:3])
@@ -232,8 +233,8 @@ def _drift(facts: Facts) -> str:
         if quiet
         else ""
     )
-    gone = [name for name in facts.before.columns if facts.profile is not None and name not in facts.profile.columns]
-    lost = f"<p>Columns that are gone: {escape(', '.join(gone))}</p>" if gone else ""
+    absent = [name for name in facts.before.columns if facts.profile is not None and name not in facts.profile.columns]
+    lost = f"<p>Columns that are gone: {escape(', '.join(absent))}</p>" if absent else ""
     return f"<h2>Against {escape(facts.before_name)}</h2>{lost}{shown}{rest}"
 
 
@@ -241,7 +242,8 @@ def _trend(facts: Facts) -> str:
     if facts.trend is None or facts.trend.num_columns < 3:
         return ""
     names = facts.trend.column_names[1:]
-    rows, quiet = [], []
+    rows: list[list[str]] = []
+    quiet: list[list[str]] = []
     for values in facts.trend.to_pylist():
         metric = values["metric"]
         series = [values[name] for name in names]

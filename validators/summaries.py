@@ -71,7 +71,9 @@ class NumberState:
             values = values[finite]
         if not len(values):
             return
-        with np.errstate(over="ignore", invalid="ignore"):  # moments that are no numbers any more are left out at the end
+        with np.errstate(
+            over="ignore", invalid="ignore"
+        ):  # moments that are no numbers any more are left out at the end
             mean = float(values.mean())
             self._moments(len(values), mean, float(((values - mean) ** 2).sum()))
         self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
@@ -251,13 +253,13 @@ def as_floats(array: pa.Array) -> F64:
     """Numbers, booleans (0, 1) and times (microseconds since 1970) as floats; no nulls."""
     kind = array.type
     if pa.types.is_boolean(kind):
-        return array.cast(pa.int8()).to_numpy().astype(np.float64)
-    if kind_of(kind) == "time":
+        array = array.cast(pa.int8())
+    elif kind_of(kind) == "time":
         zone = getattr(kind, "tz", None)
         array = array.cast(pa.timestamp("us", zone), safe=False).cast(pa.int64())
     elif pa.types.is_decimal(kind):
         array = array.cast(pa.float64())
-    return array.to_numpy(zero_copy_only=False).astype(np.float64)
+    return np.asarray(array.to_numpy(zero_copy_only=False), np.float64)
 
 
 def from_float(value: float, kind: str, of: str) -> Any:

@@ -145,8 +145,9 @@ class Categories(DatasetExpectation):
         before = reference_profile(self.reference, data, [self.column])
         if before is None:
             return True, _no_version_before()
-        (found,) = compare(before, own_profile(data, self.split, [self.column]), [self.column]) or [None]
-        if found is None or (found.of == "length"):
+        both = compare(before, own_profile(data, self.split, [self.column]), [self.column])
+        found = both[0] if both else None
+        if found is None or found.of == "length":
             raise UsageError(
                 f"column '{self.column}' is no category: it has over 200 values, or values that aren't text, booleans or whole numbers"
             )
