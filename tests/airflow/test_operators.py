@@ -201,3 +201,12 @@ def test_storage_that_does_not_answer_is_tried_again(tmp_path: Path) -> None:
     with pytest.raises(AirflowException, match="ended with 3") as caught:
         execute(GristmillRunOperator(task_id="t", pipeline="p.yaml", cwd=str(tmp_path), env=env))
     assert not isinstance(caught.value, AirflowFailException) and "127.0.0.1:9" in str(caught.value)
+
+
+def test_spark_without_java(tmp_path: Path) -> None:
+    (tmp_path / "raw.jsonl").write_text('{"text": "one"}\n')
+    (tmp_path / "p.yaml").write_text("name: p\nsources: [{kind: jsonl, path: raw.jsonl, name: raw}]\noutput: {path: out}\n")
+    env = {"PATH": "/nonexistent", "JAVA_HOME": ""}
+    with pytest.raises(AirflowFailException, match="(?i)java"):
+        execute(GristmillRunOperator(task_id="t", pipeline="p.yaml", engine="spark", cwd=str(tmp_path), env=env))
+    assert not (tmp_path / "out" / "manifests").exists()

@@ -101,6 +101,7 @@ def test_the_same_date_twice_is_one_version(driver: Driver, project: Path) -> No
     assert daily(project).num_rows == 10 and {row["id"][:10] for row in daily(project).to_table().to_pylist()} == {DAY}
 
 
+@pytest.mark.slow
 def test_days_in_any_order_are_the_same(driver: Driver, project: Path) -> None:
     days = [f"2026-02-0{number}" for number in (1, 2, 3)]
     for day in days:
@@ -147,6 +148,7 @@ def test_a_pipeline_file_that_is_missing_or_wrong(driver: Driver, project: Path,
     assert said in found["log"]
 
 
+@pytest.mark.slow
 def test_a_wrong_file_does_not_keep_the_others_from_running(driver: Driver, project: Path) -> None:
     (project / "pipelines/packages.yaml").write_text("name: [")
     found = driver.run("gristmill_etl", date=DAY)
@@ -157,6 +159,10 @@ def test_a_suite_that_is_missing(driver: Driver, project: Path) -> None:
     found = driver.run("gristmill_etl", conf={"pipeline": "daily.yaml", "suite": "suites/absent.json"}, date=DAY)
     assert found["state"] == "failed" and found["tasks"]["each.validate[0]"] == "failed" and versions(project / "shards/daily" / DAY) == []
     assert "absent.json" in found["log"]
+
+
+@pytest.mark.slow
+def test_a_version_without_a_suite_is_not_validated(driver: Driver, project: Path) -> None:
     (project / "suites/daily.json").unlink()
     assert driver.run("gristmill_etl", conf={"pipeline": "daily.yaml"}, date=DAY)["state"] == "success"  # no suite was asked for
     found = driver.run("gristmill_validate", conf={"dataset": f"shards/daily/{DAY}"})
@@ -177,6 +183,7 @@ def test_no_project_at_all(driver: Driver, project: Path) -> None:
         assert found["state"] == "success" and found["tasks"][tasks] == "skipped", (dag, found["tasks"])
 
 
+@pytest.mark.slow
 def test_training_waits_for_verdicts(driver: Driver, project: Path) -> None:
     (project / "mixes/base.yaml").write_text(f"datasets: [{{data: shards/daily/{DAY}, weight: 1}}, {{data: shards/absent, weight: 1}}]\n")
     driver.run("gristmill_etl", conf={"pipeline": "daily.yaml"}, date=DAY)
@@ -192,6 +199,7 @@ def test_taskflow(driver: Driver, project: Path) -> None:
     assert driver.run("pieces_taskflow", conf={"pipeline": "absent.yaml", "day": DAY})["tasks"]["run"] == "failed"
 
 
+@pytest.mark.slow
 def test_the_sensor_waits_for_the_next_version(driver: Driver, project: Path) -> None:
     def publish(seconds: float = 0) -> None:
         time.sleep(seconds)
