@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gristmill.validators.columns import Mask, View
+from gristmill.validators.columns import Mask, View, float_values
 from gristmill.validators.rows import RowSet
 
 Fields = dict[str, Any]
@@ -225,7 +225,7 @@ class Histogram(Accumulator):
 
     def update(self, view: View) -> None:
         column = view.column(self.columns[0])
-        numbers = column.objects.astype(np.float64) if column.kind == "object" else column.numbers
+        numbers = float_values(column)
         self.counts += np.histogram(numbers, self._bins)[0]
         self.below += int(np.count_nonzero(numbers < self._bins[0]))
         self.above += int(np.count_nonzero(numbers > self._bins[-1]))

@@ -206,6 +206,29 @@ class _Filtered(Mapping[str, Column]):
         return len(self._columns)
 
 
+def float_values(column: Column) -> npt.NDArray[Any]:
+    """(nonnull,) integers or floats of a number column: a bool is 0 or 1, a Decimal its nearest float.
+
+    Raises:
+        TypeError: values that are no numbers.
+    """
+    if column.kind == "bool":
+        return column.numbers.astype(np.int64)
+    if column.kind in ("int", "float"):
+        return column.numbers if column.numbers.dtype.kind in "iu" else column.numbers.astype(np.float64, copy=False)
+    if column.kind == "null":
+        return np.zeros(0)
+    values = column.objects
+    wrong = next(
+        (value for value in values if isinstance(value, (str, bytes)) or not hasattr(value, "__float__")), None
+    )
+    if wrong is not None:
+        raise TypeError(
+            f"column '{column.name}': could not convert {'string' if isinstance(wrong, str) else type(wrong).__name__} to float: {wrong!r}"
+        )
+    return values.astype(np.float64)
+
+
 def object_hashes(values: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
     """(n, 2) digests of Python values that are equal where the values are, as a dict would have it.
 

@@ -217,7 +217,7 @@ def row_hashes(view: View, names: Sequence[str]) -> U64:
     words = np.zeros((view.rows, 3 * len(names)), np.uint64)
     for i, name in enumerate(names):
         column = view.column(name)
-        hashes = column.hashes.reshape(column.nonnull, -1)
+        hashes = column.hashes if column.hashes.ndim == 2 else column.hashes[:, None]
         there = slice(None) if column.valid is None else column.valid
         words[there, 3 * i] = 1
         words[there, 3 * i + 1 : 3 * i + 1 + hashes.shape[1]] = hashes

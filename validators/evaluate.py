@@ -57,6 +57,7 @@ def evaluate(
         again=True,
     )
     if second:
+        known |= {task.key: task.make() for task in second}
         _merged(scan(data, second, data.pieces(), threads), known)
         for one in planned:
             _take_errors(one, one.again.values(), known)

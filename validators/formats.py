@@ -136,15 +136,19 @@ def _with_query(result: dict[str, Any], facts: MapFacts, form: ResultFormat) -> 
 
 
 def _counts(values: Sequence[Any], most: int) -> list[dict[str, Any]] | None:
-    """The most common of the values listed, as Great Expectations counts them; None where they can't be hashed or ordered."""
+    """The most common of the values listed, as Great Expectations counts them; None where they can't be hashed; those without an order by their text."""
     keys = [
         tuple(value.values()) if isinstance(value, dict) else tuple(value) if isinstance(value, list) else value
         for value in values
     ]
     try:
-        common = sorted(Counter(keys).most_common(most), key=lambda pair: (-pair[1], pair[0]))
+        common = Counter(keys).most_common(most)
     except TypeError:
         return None
+    try:
+        common.sort(key=lambda pair: (-pair[1], pair[0]))
+    except TypeError:
+        common.sort(key=lambda pair: (-pair[1], str(pair[0])))
     return [{"value": list(key) if isinstance(key, tuple) else key, "count": count} for key, count in common]
 
 

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import pyarrow as pa
-
 from gristmill.storage.dataset import Dataset
-from gristmill.storage.parquet import ParquetSettings
 from gristmill.storage.versions import now
 from gristmill.validators import history, report
 from gristmill.validators.api import validate
 from gristmill.validators.drift import compare
 from gristmill.validators.inputs import Data, open_data
 from gristmill.validators.profile import profile
+from gristmill.validators.quarantine import write_bad_rows
 from gristmill.validators.reference import version_before
 from gristmill.validators.suites import Suite, load_suite
-from gristmill.validators.verdict import BAD_ROWS, Verdict
+from gristmill.validators.verdict import Verdict
 from gristmill.validators.words import describe
 
 HASH_DIGITS = 16
@@ -111,7 +108,7 @@ def keep(judged: Judged, consequence: str = "") -> Kept:
     dataset, verdict = judged.dataset, judged.verdict
     assert dataset is not None
     folder, base = dataset.folder, _report_base(dataset, verdict.suite_hash)
-    found_bad = bool(verdict.failed) and _write_bad_rows(judged, f"{base}/bad_rows.parquet")
+    found_bad = bool(verdict.failed) and write_bad_rows(verdict, judged.data, folder, f"{base}/bad_rows.parquet") > 0
     facts = replace(judged.facts, consequence="" if verdict.success else consequence)
     folder.write_atomic(f"{base}/validation.html", report.render(facts).encode())
     links = {"report": f"{base}/validation.html", "bad_rows": f"{base}/bad_rows.parquet" if found_bad else None}
@@ -170,22 +167,6 @@ def _kept(dataset: Dataset, verdict: Mapping[str, Any], path: str) -> Kept:
     return Kept(
         verdict, url(path), url(verdict["report"]), url(verdict["bad_rows"]) if verdict.get("bad_rows") else None
     )
-
-
-def _write_bad_rows(judged: Judged, path: str) -> bool:
-    """Writes the bad rows whole, each with its place and the ids of all expectations that it failed; False if there are none."""
-    assert judged.dataset is not None
-    data = judged.data
-    schema = pa.schema([*data.schema, *[each.with_name(f"_{each.name}") for each in BAD_ROWS]])
-    tables = judged.verdict.bad_rows()
-    first = next(tables, None)
-    if first is None:
-        return False
-    with judged.dataset.folder.writer(path) as target, ParquetSettings().writer(target.sink, schema) as writer:
-        for places in itertools.chain([first], tables):
-            rows = data.take(places["row"].to_numpy(), data.columns).table
-            writer.write_table(pa.table([*rows.columns, *places.columns], schema=schema))
-    return True
 
 
 def _report_base(dataset: Dataset, suite_hash: str) -> str:

@@ -149,7 +149,8 @@ class Data:
                     objects.append({name: values[at] for name, values in batch.objects.items()})
         if not tables:
             schema = pa.schema([self.schema.field(name) for name in columns if name in self.schema.names])
-            return Batch(schema.empty_table(), {}, 0, 0, 0)
+            none = {name: np.zeros(0, object) for name in columns if name not in self.schema.names}
+            return Batch(schema.empty_table(), none, 0, 0, 0)
         names = objects[0]
         return Batch(
             pa.concat_tables(tables),

@@ -40,7 +40,8 @@ def index_in(column: Column, values: Sequence[Any]) -> I64:
             array = array.dictionary_decode()
         found = pc.index_in(array, pa.array(keys, array.type))
     else:
-        numbers = column.numbers.astype(np.float64 if column.kind == "float" else np.int64, copy=False)
+        numbers = column.numbers + 0.0 if column.kind == "float" else column.numbers  # -0.0 is 0.0
+        numbers = numbers.astype(np.float64 if column.kind == "float" else np.int64, copy=False)
         found = pc.index_in(pa.array(numbers), pa.array(keys, pa.float64() if column.kind == "float" else pa.int64()))
     at = pc.fill_null(found, -1).to_numpy(zero_copy_only=False)
     return np.append(np.array(places, np.int64), -1)[at]
@@ -104,7 +105,7 @@ def _float(value: Any) -> float | None:
     if not isinstance(value, (int, float, decimal.Decimal, np.number)) or value != value:
         return None
     try:
-        number = float(value)
+        number = float(value) + 0.0
     except OverflowError:
         return None
     return number if number == value else None

@@ -13,14 +13,15 @@ import pyarrow.compute as pc
 
 from gristmill.kernels import exact_sum
 from gristmill.validators.accumulators import Accumulator, Fields
-from gristmill.validators.columns import Column, View
+from gristmill.validators.columns import View, float_values
 from gristmill.validators.distinct import Spill
 
-NUMERIC = ("int", "float", "bool")
+
+TIMES = ("timestamp", "duration")  # counted in ticks of their unit
 
 
 class Sums(Accumulator):
-    """The number, sum and, if asked for, sum of squares of a column's values, without rounding until the end."""
+    """The number, sum and, if asked for, sum of squares of a column's values, without rounding until the end; of times, those of their ticks."""
 
     def __init__(self, column: str, *, squares: bool = False) -> None:
         self.columns = (column,)
@@ -30,7 +31,8 @@ class Sums(Accumulator):
         self._big = [0, 0]  # sum and sum of squares of integers that no float64 holds
 
     def update(self, view: View) -> None:
-        values = float_values(view.column(self.columns[0]))
+        column = view.column(self.columns[0])
+        values = column.numbers if column.kind in TIMES else float_values(column)
         self.nonnull += len(values)
         if values.dtype.kind in "iu":
             if len(values) and max(abs(int(values.max())), abs(int(values.min()))) > 1 << 53:
@@ -159,7 +161,7 @@ class Ordered(Accumulator):
 
     def update(self, view: View) -> None:
         column = view.column(self.columns[0])
-        values = column.numbers if column.kind in ("timestamp", "duration") else float_values(column)
+        values = column.numbers if column.kind in TIMES else float_values(column)
         self.nonnull += len(values)
         if len(values):
             self._chunks.append(values)
@@ -218,29 +220,6 @@ def _from_key(key: int, dtype: np.dtype[Any]) -> Any:
         bits = key ^ (1 << 63) if key >> 63 else key ^ ((1 << 64) - 1)
         return np.array(bits, np.uint64).view(np.float64).item()
     return key - (1 << 63)
-
-
-def float_values(column: Column) -> npt.NDArray[Any]:
-    """(nonnull,) integers or floats of a number column: a bool is 0 or 1, a Decimal its nearest float.
-
-    Raises:
-        TypeError: values that are no numbers.
-    """
-    if column.kind == "bool":
-        return column.numbers.astype(np.int64)
-    if column.kind in NUMERIC:
-        return column.numbers if column.numbers.dtype.kind in "iu" else column.numbers.astype(np.float64, copy=False)
-    if column.kind == "null":
-        return np.zeros(0)
-    values = column.objects
-    wrong = next(
-        (value for value in values if isinstance(value, (str, bytes)) or not hasattr(value, "__float__")), None
-    )
-    if wrong is not None:
-        raise TypeError(
-            f"column '{column.name}': could not convert {'string' if isinstance(wrong, str) else type(wrong).__name__} to float: {wrong!r}"
-        )
-    return values.astype(np.float64)
 
 
 def _float(exact: Fraction) -> float:

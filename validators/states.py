@@ -103,4 +103,4 @@ def _decode(content: bytes) -> Fields:
             elif kind == "array":
                 fields[name] = file[key]
     fields["first"] = first
-    return fields  # type: ignore[no-any-return]
+    return fields

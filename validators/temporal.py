@@ -69,10 +69,10 @@ class _Between:
     __le__, __ge__ = __lt__, __gt__
 
     def __eq__(self, values: object) -> Any:
-        return np.zeros(np.shape(values), bool)  # type: ignore[arg-type]
+        return np.zeros(np.shape(values), bool)
 
     def __ne__(self, values: object) -> Any:
-        return np.ones(np.shape(values), bool)  # type: ignore[arg-type]
+        return np.ones(np.shape(values), bool)
 
     __hash__ = None  # type: ignore[assignment]
 

@@ -70,7 +70,7 @@ class Verdict:
             "data": self.data_name,
             "num_rows": self.num_rows,
         }
-        return jsonable(found)  # type: ignore[no-any-return]
+        return jsonable(found)
 
     def bad_rows(self, *, failed_only: bool = False, rows_at_a_time: int = 65536) -> Iterator[pa.Table]:
         """Tables of BAD_ROWS in order of row: every row that some map expectation does not expect, once, with the ids of all of those.

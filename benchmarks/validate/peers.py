@@ -48,7 +48,12 @@ def gx_pandas(path):
 def gx_spark(path):
     from pyspark.sql import SparkSession
 
-    spark = SparkSession.builder.master("local[2]").config("spark.driver.memory", "4g").config("spark.ui.enabled", "false").getOrCreate()
+    spark = (
+        SparkSession.builder.master("local[2]")
+        .config("spark.driver.memory", "4g")
+        .config("spark.ui.enabled", "false")
+        .getOrCreate()
+    )
     spark.sparkContext.setLogLevel("ERROR")
     frame = spark.read.parquet(str(path))
     context, suite = gx_suite()
@@ -75,12 +80,22 @@ def pandera(path):
             "age": pa.Column(None, [Check.in_range(0, 120), whole(lambda s: 30 <= s.mean() <= 80)]),
             "amount": pa.Column(
                 None,
-                [Check.in_range(0, 5000), whole(lambda s: 1 <= s.std() <= 100), whole(lambda s: 100 <= s.max() <= 5000), whole(lambda s: s.notna().mean() >= 0.9)],
+                [
+                    Check.in_range(0, 5000),
+                    whole(lambda s: 1 <= s.std() <= 100),
+                    whole(lambda s: 100 <= s.max() <= 5000),
+                    whole(lambda s: s.notna().mean() >= 0.9),
+                ],
                 nullable=True,
             ),
-            "score": pa.Column(None, [Check.in_range(-1, 2), whole(lambda s: 0.4 <= s.median() <= 0.6), whole(lambda s: -1 <= s.min() <= 1)]),
+            "score": pa.Column(
+                None,
+                [Check.in_range(-1, 2), whole(lambda s: 0.4 <= s.median() <= 0.6), whole(lambda s: -1 <= s.min() <= 1)],
+            ),
             "country": pa.Column(None, [Check.isin(COUNTRIES), Check.str_length(2, 2)]),
-            "state": pa.Column(None, [whole(lambda s: set(s.unique()) == set(STATES)), whole(lambda s: s.mode()[0] in STATES)]),
+            "state": pa.Column(
+                None, [whole(lambda s: set(s.unique()) == set(STATES)), whole(lambda s: s.mode()[0] in STATES)]
+            ),
             "email": pa.Column(None, [Check.str_contains(EMAIL), Check.str_length(5, 60)]),
             "created": pa.Column(None, [Check.in_range(pd.Timestamp("2024-01-01"), pd.Timestamp("2025-01-01"))]),
         },
@@ -133,7 +148,9 @@ def main():
         times.append(time.perf_counter() - started)
     import resource
 
-    print(json.dumps({"times": times, "said": said, "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}))
+    print(
+        json.dumps({"times": times, "said": said, "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024})
+    )
 
 
 if __name__ == "__main__":

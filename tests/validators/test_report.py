@@ -67,8 +67,16 @@ def table(seed: int = 0, rows: int = 500) -> pa.Table:
     )
 
 
-AGE = {"type": "expect_column_values_to_be_between", "kwargs": {"column": "age", "max_value": 88}, "notes": "people are <b>younger</b>"}
-CITY = {"type": "expect_column_values_to_be_in_set", "kwargs": {"column": "city", "value_set": ["Paris", "Roma"]}, "severity": "warning"}
+AGE = {
+    "type": "expect_column_values_to_be_between",
+    "kwargs": {"column": "age", "max_value": 88},
+    "notes": "people are <b>younger</b>",
+}
+CITY = {
+    "type": "expect_column_values_to_be_in_set",
+    "kwargs": {"column": "city", "value_set": ["Paris", "Roma"]},
+    "severity": "warning",
+}
 ROWS = {"type": "expect_table_row_count_to_be_between", "kwargs": {"min_value": 3}}
 
 
@@ -81,12 +89,20 @@ def test_the_verdict_comes_first_then_what_fails_with_examples_and_their_place()
     rows = table()
     text, page = page_of(rows, [ROWS, CITY, AGE])
     assert page.text.startswith("failed: expectations on table Failed 1 critical expectation fails, 1 others")
-    assert page.text.index("age is at most 88") < page.text.index("city is one of Paris, Roma") < page.text.index("What holds") < page.text.index("the number of rows is at least 3")
+    assert (
+        page.text.index("age is at most 88")
+        < page.text.index("city is one of Paris, Roma")
+        < page.text.index("What holds")
+        < page.text.index("the number of rows is at least 3")
+    )
     row = next(i for i, age in enumerate(rows["age"].to_pylist()) if age == 89)
     assert f"row{'s' if rows['age'].to_pylist().count(89) > 1 else ''} {row}" in page.text and " of table" in page.text
     assert "Köln" in page.text and "people are <b>younger</b>" in page.text, "notes are text"
     good, page = page_of(rows, [ROWS])
-    assert page.text.startswith("passed: expectations on table Passed All 1 expectations hold") and "What fails" not in page.text
+    assert (
+        page.text.startswith("passed: expectations on table Passed All 1 expectations hold")
+        and "What fails" not in page.text
+    )
 
 
 def test_a_page_needs_nothing_from_anywhere():
@@ -133,8 +149,13 @@ def test_drift_and_trends_against_the_versions_before(tmp_path):
 
 def test_a_page_stays_small_with_hundreds_of_expectations_and_columns():
     wide = pa.table({f"c{i:03d}": np.random.default_rng(i).normal(size=400) for i in range(300)})
-    expectations = [{"type": AGE["type"], "kwargs": {"column": name, "min_value": -9, "max_value": 0.5}} for name in wide.column_names]
-    expectations += [{"type": "expect_column_values_to_not_be_null", "kwargs": {"column": name}} for name in wide.column_names]
+    expectations = [
+        {"type": AGE["type"], "kwargs": {"column": name, "min_value": -9, "max_value": 0.5}}
+        for name in wide.column_names
+    ]
+    expectations += [
+        {"type": "expect_column_values_to_not_be_null", "kwargs": {"column": name}} for name in wide.column_names
+    ]
     text, page = page_of(wide, expectations)
     assert len(text) < 600_000
     assert "200 more that fail" in page.text and "300 expectations" in page.text and "240 more columns" in page.text
@@ -144,13 +165,34 @@ def test_a_page_stays_small_with_hundreds_of_expectations_and_columns():
 def test_texts_can_t_break_the_page():
     evil = "</td><script>alert('x')</script>\"&'"
     rows = pa.table({evil: [evil, evil, "fine"] * 10})
-    text, page = page_of(rows, {"name": evil, "expectations": [{"type": "expect_column_values_to_be_in_set", "kwargs": {"column": evil, "value_set": ["fine"]}}]})
+    text, page = page_of(
+        rows,
+        {
+            "name": evil,
+            "expectations": [
+                {"type": "expect_column_values_to_be_in_set", "kwargs": {"column": evil, "value_set": ["fine"]}}
+            ],
+        },
+    )
     assert "<script" not in text and evil in page.text
 
 
 @pytest.mark.parametrize(
     "values",
-    [[], [None, None], [1.0], [5, 5, 5], [0.0, 1e300], [float("inf"), 1.0], ["a"], [""], ["x" * 5000, "y"], [True, None], [[1, 2], []], [b"a"]],
+    [
+        [],
+        [None, None],
+        [1.0],
+        [5, 5, 5],
+        [0.0, 1e300],
+        [float("inf"), 1.0],
+        ["a"],
+        [""],
+        ["x" * 5000, "y"],
+        [True, None],
+        [[1, 2], []],
+        [b"a"],
+    ],
     ids=str,
 )
 def test_every_column_has_a_picture_or_none(values):
@@ -172,11 +214,24 @@ def test_bars_of_a_histogram_are_the_shares():
 
 def test_lines_and_numbers_for_people():
     assert line([1.0]) == "" and line([None, 2.0]) == "" and line([1.0, None, 3.0]).count(",") == 2
-    assert [short(value) for value in (1234567, 0.000123456, 12.5, 1e9, "text", True)] == ["1,234,567", "0.0001235", "12.5", "1,000,000,000", "text", "True"]
+    assert [short(value) for value in (1234567, 0.000123456, 12.5, 1e9, "text", True)] == [
+        "1,234,567",
+        "0.0001235",
+        "12.5",
+        "1,000,000,000",
+        "text",
+        "True",
+    ]
 
 
 def test_expectations_in_words():
-    assert describe(AGE["type"], {"column": "age", "min_value": 0, "max_value": 120, "mostly": 0.95}) == "age is between 0 and 120, in at least 95 % of the rows"
+    assert (
+        describe(AGE["type"], {"column": "age", "min_value": 0, "max_value": 120, "mostly": 0.95})
+        == "age is between 0 and 120, in at least 95 % of the rows"
+    )
     assert describe(AGE["type"], {"column": "x", "min_value": 0.5, "strict_min": True}) == "x is more than 0.5"
-    assert describe(CITY["type"], {"column": "c", "value_set": list(range(9))}) == "c is one of 0, 1, 2, 3, 4, 5 and 3 more"
+    assert (
+        describe(CITY["type"], {"column": "c", "value_set": list(range(9))})
+        == "c is one of 0, 1, 2, 3, 4, 5 and 3 more"
+    )
     assert describe("expect_something_new", {"column": "x", "limit": 3}) == "x: something new (limit 3)"

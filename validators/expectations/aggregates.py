@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from gristmill.validators.accumulators import Rows
 from gristmill.validators.distinct import Distinct
 from gristmill.validators.expectations.base import Between, Comparable, Expectation, Found, Need, Outcome, Setting, need
-from gristmill.validators.numbers import Extremes, Ordered, Sums
+from gristmill.validators.numbers import TIMES, Extremes, Ordered, Sums
 from gristmill.validators.quantiles import quantile
 from gristmill.validators.temporal import parse_time
 
@@ -91,6 +91,12 @@ class _Summed(FigureBetween):
     def needs(self, setting: Setting) -> dict[str, Need]:
         return {"sums": need(lambda: Sums(self.column, squares=self.squares), "sums", self.column, self.squares)}
 
+    def refuse_times(self, setting: Setting) -> None:
+        """Raises TypeError for a column of times, which has no such figure in numbers."""
+        kind = kind_of_column(setting, self.column)
+        if kind in TIMES:
+            raise TypeError(f"column '{self.column}' holds {kind}s: it has no figure for {self.type}")
+
 
 class Mean(_Summed):
     """The mean."""
@@ -98,7 +104,10 @@ class Mean(_Summed):
     type: ClassVar[str] = "expect_column_mean_to_be_between"
 
     def figure(self, setting: Setting, found: Found) -> Any:
-        return found["sums"].mean
+        mean = found["sums"].mean
+        if mean is not None and kind_of_column(setting, self.column) in TIMES:
+            return as_moment(setting, self.column, round(mean))
+        return mean
 
 
 class Sum(_Summed):
@@ -107,6 +116,7 @@ class Sum(_Summed):
     type: ClassVar[str] = "expect_column_sum_to_be_between"
 
     def figure(self, setting: Setting, found: Found) -> Any:
+        self.refuse_times(setting)
         return found["sums"].sum
 
 
@@ -117,6 +127,7 @@ class Stdev(_Summed):
     squares: ClassVar[bool] = True
 
     def figure(self, setting: Setting, found: Found) -> Any:
+        self.refuse_times(setting)
         return found["sums"].stdev
 
 
@@ -135,7 +146,7 @@ class Median(FigureBetween):
         low, high = (ordered.nonnull - 1) // 2, ordered.nonnull // 2
         values = ordered.at([low, high])
         kind = kind_of_column(setting, self.column)
-        if kind in ("timestamp", "duration"):
+        if kind in TIMES:
             return as_moment(setting, self.column, (values[low] + values[high]) // 2)
         return (values[low] + values[high]) / 2
 
@@ -211,7 +222,7 @@ class Quantiles(ColumnExpectation):
         how: Any = self.allow_relative_error or "nearest"
         shares = self.quantile_ranges.quantiles
         values = [quantile(found["ordered"], share, how) for share in shares]
-        if kind_of_column(setting, self.column) in ("timestamp", "duration"):
+        if kind_of_column(setting, self.column) in TIMES:
             values = [None if value is None else as_moment(setting, self.column, round(value)) for value in values]
         elif kind_of_column(setting, self.column) == "float" or how in ("linear", "midpoint"):
             values = [None if value is None else float(value) for value in values]

@@ -96,7 +96,8 @@ class KlDivergence(ColumnExpectation):
             raise ValueError(
                 "KL Divergence cannot be computed with a continuous partition object and the bucketize_data parameter set to false."
             )
-        weights = state.counts / state.nonnull
+        nonnull = np.float64(state.nonnull) if state.nonnull else np.nan  # no rows: no weights, no divergence
+        weights = state.counts / nonnull
         if partition is None:
             tail = (1 - float(weights.sum())) / 2
             partition = {"bins": _own_bins(found["ordered"]), "weights": weights.tolist(), "tail_weights": [tail, tail]}
@@ -110,8 +111,8 @@ class KlDivergence(ColumnExpectation):
         open_left, open_right = bins[0] == -np.inf, bins[-1] == np.inf
         seen_outer = np.array(
             [
-                weights[0] if open_left else state.below / state.nonnull,
-                weights[-1] if open_right else state.above / state.nonnull,
+                weights[0] if open_left else state.below / nonnull,
+                weights[-1] if open_right else state.above / nonnull,
             ]
         )
         within = slice(1 if open_left else 0, -1 if open_right else None)

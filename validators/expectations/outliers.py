@@ -7,9 +7,9 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from gristmill.validators.columns import Column, Mask, View
+from gristmill.validators.columns import Column, Mask, View, float_values
 from gristmill.validators.expectations.base import Check, ColumnMapExpectation, Considered, Found, Need, Setting, need
-from gristmill.validators.numbers import Ordered, Sums, float_values
+from gristmill.validators.numbers import TIMES, Ordered, Sums
 from gristmill.validators.quantiles import quantile
 
 
@@ -36,7 +36,8 @@ class ZScores(_Twice):
             column = view.column(self.column)
             if not spread or math.isnan(spread):
                 return column.valid, None
-            scores = (float_values(column) - mean) / spread
+            values = column.numbers if column.kind in TIMES else float_values(column)
+            scores = (values - mean) / spread
             if self.double_sided:
                 return column.valid, column.full(np.abs(scores) >= abs(self.threshold))
             return column.valid, column.full(scores >= self.threshold)
