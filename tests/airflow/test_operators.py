@@ -208,5 +208,5 @@ def test_spark_without_java(tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text("name: p\nsources: [{kind: jsonl, path: raw.jsonl, name: raw}]\noutput: {path: out}\n")
     env = {"PATH": "/nonexistent", "JAVA_HOME": ""}
     with pytest.raises(AirflowFailException, match="(?i)java"):
-        execute(GristmillRunOperator(task_id="t", pipeline="p.yaml", engine="spark", cwd=str(tmp_path), env=env))
+        execute(GristmillRunOperator(task_id="t", pipeline="p.yaml", engine="spark", address="spark://127.0.0.1:7077", cwd=str(tmp_path), env=env))
     assert not (tmp_path / "out" / "manifests").exists()
