@@ -1,0 +1,82 @@
+"""What every engine promises for `map`: results in order, each reported once, retries, errors that name the item after the others are done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gristmill.errors import ColumnError, WorkItemError
+from gristmill.pipelines.engines.base import TRIES, InProcess
+from gristmill.pipelines.engines.dask import DaskEngine
+
+
+@dataclass(frozen=True)
+class Item:
+    """A work item of a test."""
+
+    folder: str
+    number: int
+    fails: int = 0  # how often it fails before it succeeds
+    kind: str = "ordinary"
+
+    def __str__(self) -> str:
+        return f"item number {self.number}"
+
+
+def work(item: Item) -> dict[str, Any]:
+    tries = Path(item.folder) / f"tries-{item.number}"
+    with tries.open("a") as out:
+        out.write("x")
+    if item.kind == "usage":
+        raise ColumnError("step filter: no column 'txt'.", column="txt")
+    if tries.stat().st_size <= item.fails:
+        raise OSError("the disk hiccuped")
+    return {"number": item.number}
+
+
+@pytest.fixture(scope="module")
+def dask_engine():
+    with DaskEngine(2) as engine:
+        yield engine
+
+
+@pytest.fixture(params=["in process", "dask"])
+def engine(request):
+    return InProcess() if request.param == "in process" else request.getfixturevalue("dask_engine")
+
+
+def tries(folder: Path) -> list[int]:
+    return [path.stat().st_size for path in sorted(folder.glob("tries-*"))]
+
+
+def test_results_are_in_order_and_each_is_reported_once(engine, tmp_path):
+    reported: list[dict[str, Any]] = []
+    results = engine.map(work, [Item(str(tmp_path), i) for i in range(20)], reported.append)
+    assert [result["number"] for result in results] == list(range(20))
+    assert sorted(result["number"] for result in reported) == list(range(20)) and set(tries(tmp_path)) == {1}
+
+
+def test_nothing_to_do(engine):
+    assert engine.map(work, [], lambda _: None) == []
+
+
+def test_an_item_that_fails_is_tried_again(engine, tmp_path):
+    results = engine.map(work, [Item(str(tmp_path), i, fails=TRIES - 1 if i == 2 else 0) for i in range(4)], lambda _: None)
+    assert [result["number"] for result in results] == [0, 1, 2, 3] and tries(tmp_path) == [1, 1, TRIES, 1]
+
+
+def test_an_item_that_always_fails_is_named_after_the_others_are_done(engine, tmp_path):
+    reported: list[dict[str, Any]] = []
+    with pytest.raises(WorkItemError, match=rf"item number 1 failed {TRIES} times: OSError: the disk hiccuped \(1 more items failed too\)") as caught:
+        engine.map(work, [Item(str(tmp_path), i, fails=99 if i in (1, 4) else 0) for i in range(6)], reported.append)
+    assert sorted(result["number"] for result in reported) == [0, 2, 3, 5] and tries(tmp_path) == [1, TRIES, 1, 1, TRIES, 1]
+    assert isinstance(caught.value.__cause__, OSError) and caught.value.exit_status == 3
+
+
+def test_wrong_use_is_not_tried_again_and_keeps_its_facts(engine, tmp_path):
+    with pytest.raises(ColumnError, match="no column 'txt'") as caught:
+        engine.map(work, [Item(str(tmp_path), 0), Item(str(tmp_path), 1, kind="usage")], lambda _: None)
+    assert tries(tmp_path) == [1, 1] and caught.value.context == {"column": "txt"}
