@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,7 +33,7 @@ def load_pipeline(source: str | Path | Mapping[str, Any] | Pipeline, settings: S
             return source
         source = source.model_dump(mode="json", by_alias=True, exclude_unset=True)
     if isinstance(source, Mapping):
-        return _check(_overlaid(dict(source), settings), "pipeline", None)
+        return _check(_overlaid(copy.deepcopy(dict(source)), settings), "pipeline", None)
     path = Path(source)
     text = _read(path)
     try:
