@@ -180,40 +180,40 @@ def _paragraphs(data, start, stop, kinds, chars, table, room, out):  # type: ign
 
 
 @njit
-def _n_grams(hashes, upto, count, chars, grams, places, slots, table, tally, out):  # type: ignore[no-untyped-def]
+def _n_grams(hashes, upto, count, chars, grams, places, slots, times, table, tally, out):  # type: ignore[no-untyped-def]
     """Fills the n-gram signals. An n-gram can only come again where both (n-1)-grams in it do, so each n looks at fewer places than the last.
 
     Of n-gram k of those that may come again, in order: places[k] the token that it starts at, grams[k] its hash, a polynomial over the tokens'
-    hashes, slots[k] where `tally` counts it. Token i's characters are upto[i + 1] - upto[i].
+    hashes, slots[k] where `tally` counts it, times[k] how often it comes. Token i's characters are upto[i + 1] - upto[i].
     """
     left = max(count - 1, 0)
     for k in range(left):
         places[k] = k
         grams[k] = hashes[k] * _BASE + hashes[k + 1]
     for n in range(2, min(LONGEST, count) + 1):
-        any_again = _count(grams, left, slots, table, tally)
+        any_again = _count(grams, left, slots, times, table, tally)
         if n <= 4:
             most, first = 1, 0
             for k in range(left):
-                if tally[slots[k]] > most:  # the first place of the most frequent one
-                    most, first = tally[slots[k]], places[k]
+                if times[k] > most:  # the first place of the most frequent one
+                    most, first = times[k], places[k]
             out[TOP + n - 2] = most * (upto[first + n] - upto[first] + n - 1) / chars
         if not any_again:
             left = 0
             continue
         again_next = 0
         if n >= 5:
-            out[REPEATED + n - 5] = _repeated(places, slots, left, tally, upto, n) / chars
+            out[REPEATED + n - 5] = _repeated(places, slots, times, left, tally, upto, n) / chars
         for k in range(left - 1):
             start = places[k]
             places[again_next] = start
             grams[again_next] = grams[k] * _BASE + hashes[min(start + n, count - 1)]
-            again_next += (places[k + 1] == start + 1) & (tally[slots[k]] != 1) & (tally[slots[k + 1]] != 1)
+            again_next += (places[k + 1] == start + 1) & (times[k] > 1) & (times[k + 1] > 1)
         left = again_next
 
 
 @njit
-def _count(grams, left, slots, table, tally):  # type: ignore[no-untyped-def]
+def _count(grams, left, slots, times, table, tally):  # type: ignore[no-untyped-def]
     """Counts equal n-grams in `tally`; returns whether any comes again."""
     room = _room(table, left)
     tally[:room] = 0
@@ -225,15 +225,17 @@ def _count(grams, left, slots, table, tally):  # type: ignore[no-untyped-def]
         table[at] = key
         tally[at] += 1
         slots[k] = at
+    for k in range(left):
+        times[k] = tally[slots[k]]
     return again
 
 
 @njit
-def _repeated(places, slots, left, tally, upto, n):  # type: ignore[no-untyped-def]
+def _repeated(places, slots, times, left, tally, upto, n):  # type: ignore[no-untyped-def]
     """Code points of the n-grams met before on a walk from the first, which passes each of them in one move. Marks `tally` by a minus."""
     repeated, free = 0, 0
     for k in range(left):
-        if places[k] >= free and tally[slots[k]] != 1:
+        if times[k] > 1 and places[k] >= free:
             if tally[slots[k]] < 0:
                 repeated += upto[places[k] + n] - upto[places[k]]
                 free = places[k] + n
@@ -255,6 +257,7 @@ def _signals(data, offsets, valid, kinds, stops):  # type: ignore[no-untyped-def
         np.empty(longest + 1, np.int32),
         np.empty(longest + 1, np.int32),
     )
+    times = np.empty(longest + 1, np.int32)
     size = 64
     while size < 2 * (longest + 2):
         size *= 2
@@ -270,7 +273,7 @@ def _signals(data, offsets, valid, kinds, stops):  # type: ignore[no-untyped-def
             chars += (data[at] & 0xC0) != 0x80
         _lines(data, start, stop, kinds, chars, table, _room(table, feeds + 1), out[i])
         _paragraphs(data, start, stop, kinds, chars, table, _room(table, feeds + 1), out[i])
-        _n_grams(hashes, upto, count, chars, grams, places, slots, table, tally, out[i])
+        _n_grams(hashes, upto, count, chars, grams, places, slots, times, table, tally, out[i])
     return out
 
 

@@ -26,7 +26,9 @@ def tokens(data, start, stop, kinds, hashes, upto, stops):  # type: ignore[no-un
     """
     count = 0
     words, word_chars, alphas, sharps, ellipses = 0, 0, 0, 0, 0
-    stop_bits = np.uint64(0)
+    stop_bits, likely = np.uint64(0), np.uint64(0)  # likely: bit h % 64 of the stop words' hashes h
+    for k in range(len(stops)):
+        likely |= np.uint64(1) << (stops[k] & np.uint64(63))
     at = start
     while at < stop:
         code, width = decode(data, at, stop)
@@ -70,7 +72,7 @@ def tokens(data, start, stop, kinds, hashes, upto, stops):  # type: ignore[no-un
             words += 1
             word_chars += size
             alphas += alpha
-            if size <= 4:
+            if size <= 4 and (likely >> (hashes[count] & np.uint64(63))) & np.uint64(1):
                 stop_bits |= _stop_word(stops, hashes[count])
         count += 1
     return count, words, word_chars, alphas, sharps, ellipses, _ones(stop_bits)

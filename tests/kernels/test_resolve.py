@@ -187,3 +187,15 @@ def test_reading_levels_stay_and_their_copies_go(shared_data: Path) -> None:
     near = copy[pairs(found.values, found.offsets, original, copy) >= 0.8]
     assert len(near) > 100
     assert np.isin(near, gone).mean() >= 0.98
+
+
+def test_the_seven_hidden_duplicates_among_film_reviews(shared_data: Path) -> None:
+    texts = [text for folder in ("neg", "pos") for text in read(shared_data / "text/movie_reviews" / folder)]
+    found = sketches(pa.array(texts))
+    left, right = np.triu_indices(len(texts), 1)
+    like = np.flatnonzero(pairs(found.values, found.offsets, left, right, 0.8) > 0)
+    result = resolve(band_keys(found.signatures, *bands(0.8)), found.values, found.offsets, 0.8)
+    gone = np.flatnonzero(result.kept_by >= 0)
+    assert len(like) == 7
+    assert sorted(gone) == sorted(right[like])
+    assert sorted(result.kept_by[gone]) == sorted(left[like])
