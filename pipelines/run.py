@@ -300,6 +300,6 @@ def _remember(store: WorkStore, model: Pipeline, planned: Sequence[Planned], cac
 
 def _last(store: WorkStore) -> dict[str, Any]:
     try:
-        return json.loads((Path(store.root) / "last_run.json").read_text())  # type: ignore[no-any-return]
+        return json.loads((Path(store.root) / "last_run.json").read_text())
     except FileNotFoundError:
         return {}

@@ -76,4 +76,4 @@ def signature_matrix(table: pa.Table) -> U32:
     """(rows, permutations) from the `signature` column."""
     column = table["signature"].combine_chunks()
     column = column if isinstance(column, pa.Array) else pa.concat_arrays(column.chunks)
-    return column.flatten().to_numpy().reshape(len(column), column.type.list_size)  # type: ignore[no-any-return]
+    return column.flatten().to_numpy().reshape(len(column), column.type.list_size)

@@ -52,14 +52,14 @@ class Folder:
         """
         with _clear_errors(self.url(path), "read"):
             if self.remote:
-                return self._client.cat_file(self.url(path))  # type: ignore[no-any-return]
+                return self._client.cat_file(self.url(path))
             return Path(self.url(path)).read_bytes()
 
     def open_input(self, path: str) -> IO[bytes]:
         """The file, open for reading and seeking."""
         with _clear_errors(self.url(path), "read"):
             if self.remote:
-                return self._client.open(self.url(path), "rb")  # type: ignore[no-any-return]
+                return self._client.open(self.url(path), "rb")
             return Path(self.url(path)).open("rb")
 
     @contextlib.contextmanager

@@ -95,7 +95,7 @@ class RangedFile(io.RawIOBase):
         """Adds bytes that are known already."""
         self._pieces.append((start, memoryview(content)))
 
-    def read(self, size: int | None = -1) -> bytes | memoryview:  # type: ignore[override]
+    def read(self, size: int | None = -1) -> bytes | memoryview:
         """The next bytes."""
         stop = self.stamp.size if size is None or size < 0 else min(self._at + size, self.stamp.size)
         found = self._held(self._at, stop)

@@ -90,7 +90,7 @@ def _run_wide(data, offsets, rows, class_of, last_newline, table, out):  # type:
             if byte == 10 and at == last:
                 kind = np.int64(last_newline)
             at += size
-            state = FOREIGN if kind == UNKNOWN else np.int64(table[state, kind])
+            state = np.int64(FOREIGN) if kind == UNKNOWN else np.int64(table[state, kind])
         out[row] = state
 
 

@@ -193,7 +193,7 @@ def _hash_slices(data, offsets):  # type: ignore[no-untyped-def]
 
 def hash_slices(data: U8, offsets: I64) -> U64:
     """(rows, 2) uint64: the high and low half of XXH3-128 of `data[offsets[i]:offsets[i + 1]]`. Offsets may not fall; they are not checked."""
-    return _hash_slices(read_only(data), read_only(offsets))  # type: ignore[no-any-return]
+    return _hash_slices(read_only(data), read_only(offsets))
 
 
 def hash_text(array: pa.Array | pa.ChunkedArray) -> U64:

@@ -50,7 +50,7 @@ def pairs(
 
     A similarity under the threshold comes out as 0: those pairs are mostly told by their lengths or the first part of their sets.
     """
-    return _pairs(read_only(values), read_only(offsets), read_only(left), read_only(right), threshold)  # type: ignore[no-any-return]
+    return _pairs(read_only(values), read_only(offsets), read_only(left), read_only(right), threshold)
 
 
 @njit(cache=True, nogil=True)

@@ -110,7 +110,7 @@ def signatures(array: pa.Array | pa.ChunkedArray | Slices, n: int = 5, permutati
     """(rows, permutations) uint32: the signatures of `sketches`, without the cost of its sets."""
     rows = array if isinstance(array, Slices) else slices(array)
     flips, factors = permutation_constants(permutations)
-    return _sketches(rows.data, rows.offsets, rows.valid, n, flips, factors, CLASS, LOWER, False)[0]  # type: ignore[no-any-return]
+    return _sketches(rows.data, rows.offsets, rows.valid, n, flips, factors, CLASS, LOWER, False)[0]
 
 
 def candidate_probability(similarity: npt.ArrayLike, count: int, width: int) -> npt.NDArray[np.float64]:
@@ -149,7 +149,7 @@ def band_keys(signature: U32, count: int, width: int) -> U64:
 
     Rows without a word share all keys: leave them out before.
     """
-    return _band_keys(read_only(signature), count, width)  # type: ignore[no-any-return]
+    return _band_keys(read_only(signature), count, width)
 
 
 @njit(cache=True, nogil=True)

@@ -47,7 +47,7 @@ class Cleaned(NamedTuple):
 
 def scan(rows: Slices) -> U8:
     """(rows,) uint8 of the bits above; 0 for a row that is ASCII without anything to change."""
-    return _scan(rows.data, rows.offsets, rows.valid, _COMPOSED)  # type: ignore[no-any-return]
+    return _scan(rows.data, rows.offsets, rows.valid, _COMPOSED)
 
 
 @njit(cache=True, nogil=True)

@@ -32,7 +32,7 @@ def copy_pieces(values: npt.NDArray[Any], starts: I64, sizes: I64, targets: I64,
 
 
 def number_pieces(
-    sizes: I64, targets: I64, marks: I64, places: npt.NDArray[np.int64], owners: npt.NDArray[np.int32]
+    sizes: I64, targets: I64, marks: I64, places: npt.NDArray[np.int32], owners: npt.NDArray[np.int32]
 ) -> None:
     """For every piece, places[targets[i] :] = 0, 1, 2, ... and owners[targets[i] :] = marks[i]."""
     _number(read_only(sizes), read_only(targets), read_only(marks), places, owners)

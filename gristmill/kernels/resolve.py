@@ -71,7 +71,7 @@ def links(keys: U64, values: U32, offsets: I64, threshold: float, max_bucket: in
 
 def components(left: I64, right: I64, count: int) -> I64:
     """(count,) int64: for each of the nodes 0 to count - 1 the smallest node of its component under the edges left[k] - right[k]."""
-    return _components(read_only(left), read_only(right), count)  # type: ignore[no-any-return]
+    return _components(read_only(left), read_only(right), count)
 
 
 def bucket_numbers(keys: U64) -> tuple[I32, I64]:

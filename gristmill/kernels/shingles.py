@@ -214,4 +214,4 @@ def shingle_sets(array: pa.Array | pa.ChunkedArray | Slices, n: int = 5) -> tupl
     moves their similarity by m / 2^33: less than .0001 up to 800,000 words. `minhash.sketches` gives the same sets with the signatures.
     """
     rows = array if isinstance(array, Slices) else slices(array)
-    return _shingle_sets(rows.data, rows.offsets, rows.valid, n, CLASS, LOWER)  # type: ignore[no-any-return]
+    return _shingle_sets(rows.data, rows.offsets, rows.valid, n, CLASS, LOWER)

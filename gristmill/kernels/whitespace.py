@@ -46,4 +46,4 @@ def _collapse(data, offsets, valid, kinds):  # type: ignore[no-untyped-def]
 
 def collapse(rows: Slices) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     """(data, offsets) of the rows with every run of Unicode white space and line breaks as one space, none at either end; null rows empty."""
-    return _collapse(rows.data, rows.offsets, rows.valid, CLASS)  # type: ignore[no-any-return]
+    return _collapse(rows.data, rows.offsets, rows.valid, CLASS)

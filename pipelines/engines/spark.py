@@ -111,7 +111,7 @@ def _collect(context: Any, group: str, packed: list[tuple[int, bytes]], arrived:
         arrived.add([(number, None if isinstance(outcome, BaseException) else outcome)])
         return outcome
 
-    return context.parallelize(packed, len(packed)).map(run).collect()  # type: ignore[no-any-return]
+    return context.parallelize(packed, len(packed)).map(run).collect()
 
 
 def _followed(job: Future[list[Any]], arrived: Any, done: Callable[[dict[str, Any]], None]) -> list[Any] | Exception:

@@ -98,7 +98,7 @@ def load(name: str) -> Callable[..., Any]:
     found = getattr(module, attribute, None)
     if not callable(found):
         raise PipelineError(f"function '{name}': module '{module_name}' has no function '{attribute}'.{did_you_mean(attribute, vars(module))}")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def accounted(before: pa.Table, after: pa.Table, rule: str) -> tuple[pa.Table, pa.Table]:

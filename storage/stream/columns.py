@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ import pyarrow.types as pt
 from gristmill.errors import UsageError
 from gristmill.storage.stream.permute import I64
 
-Leaf = npt.NDArray[Any] | pa.Array | None
+Leaf: TypeAlias = npt.NDArray[Any] | pa.Array | None
 
 WIDER = {"uint16": np.int32, "uint32": np.int64}  # torch has few operations on these
 
@@ -144,7 +144,7 @@ def _values(array: pa.Array) -> npt.NDArray[Any]:
         array = array.cast(pa.float64())
     if array.null_count:
         array = array.fill_null(False if pt.is_boolean(array.type) else 0)
-    return array.to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+    return array.to_numpy(zero_copy_only=False)
 
 
 def _as_bytes(array: pa.Array, name: str, dtype: np.dtype[Any] | None) -> pa.Array:

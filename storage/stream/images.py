@@ -34,7 +34,7 @@ def decode_image(content: bytes, colour: str = "rgb") -> Image:
         found = None
     if found is None:
         raise InputError(f"not a readable image ({len(content)} bytes, beginning with {content[:8]!r})")
-    return cv2.cvtColor(found, cv2.COLOR_BGR2RGB) if colour == "rgb" else found[:, :, None]  # type: ignore[no-any-return]
+    return cv2.cvtColor(found, cv2.COLOR_BGR2RGB) if colour == "rgb" else found[:, :, None]
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class RandomResizedCrop:
 def find_decoder(column: str, kind: Any) -> Decoder:
     """The decoder that `decode={column: kind}` means: "rgb", "gray", or a function (bytes, rng) -> array."""
     if callable(kind):
-        return kind  # type: ignore[no-any-return]
+        return kind
     if kind not in COLOURS:
         raise UsageError(
             f"decode={{'{column}': {kind!r}}}: 'rgb', 'gray' or a function (bytes, rng) -> array.{did_you_mean(str(kind), COLOURS)}"
@@ -117,7 +117,7 @@ def _jpeg(content: bytes, colour: str, shrink: int) -> Image:
             fastdct=False,
             min_height=-(-height // shrink) if shrink > 1 else 0,
             min_width=-(-width // shrink) if shrink > 1 else 0,
-        )  # type: ignore[no-any-return]
+        )
     except ValueError as error:
         raise InputError(f"not a readable JPEG ({len(content)} bytes): {error}") from error
 
@@ -129,7 +129,7 @@ def _jpeg_by_cv2(content: bytes, colour: str, shrink: int) -> Image:
     found = cv2.imdecode(np.frombuffer(content, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
     if found is None:
         raise InputError(f"not a readable JPEG ({len(content)} bytes)")
-    return cv2.cvtColor(found, cv2.COLOR_BGR2RGB) if colour == "rgb" else found[:, :, None]  # type: ignore[no-any-return]
+    return cv2.cvtColor(found, cv2.COLOR_BGR2RGB) if colour == "rgb" else found[:, :, None]
 
 
 def _jpeg_size(content: bytes) -> tuple[int, int]:

@@ -36,12 +36,14 @@ log = logging.getLogger("gristmill.stream")
 REMOTE_THREADS = 16
 
 
-class Stream(IterableDataset[Batch]):
+class Stream(IterableDataset[Batch]):  # type: ignore[misc]
     """Batches of this rank, in order; `gristmill.stream` makes it.
 
     Iterating goes on where the last iteration stopped; at the end of all epochs it yields nothing. `state_dict` counts the batches that were handed out,
     whatever was read ahead. Inside a torch DataLoader (batch_size=None) each worker takes every n-th step, so that the order stays.
     """
+
+    _state: State
 
     def __init__(
         self, feed: Feed, state: State, parts: Sequence[int], *, skip: Sequence[str | int], on_change: str
@@ -209,9 +211,8 @@ class Stream(IterableDataset[Batch]):
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        feed = replace(
-            self._feed, order=None, batching=replace(self._feed.batching, find=None)
-        )  # caches and closures stay here
+        plain = replace(self._feed.batching, find=None)
+        feed = replace(self._feed, order=None, batching=plain)  # type: ignore[arg-type]  # caches and closures stay here
         return {**self.__dict__, "_feed": feed, "_running": None}
 
     def __setstate__(self, values: dict[str, Any]) -> None:
@@ -330,6 +331,7 @@ def stream(  # noqa: PLR0917  the order of these is part of the interface
             ranks.world_size,
         )
     kept = RangeCache(cache, cache_bytes) if cache is not None else None
+    reader: Reader | PackedReader
     if pack is not None:
         sources, reader = _packed(sources, pack, columns, check, kept)
     layout = sources.layout
@@ -358,7 +360,7 @@ def stream(  # noqa: PLR0917  the order of these is part of the interface
         drop_uid=hidden,
         pad=dict(pad or {}),
     )
-    shuffled = tuple(tuple(each) for each in shuffles)
+    shuffled = tuple((lanes, window) for lanes, window in shuffles)
     mix = tuple((start, tuple(quota)) for start, quota in sources.mix)
     state = State(0, 0, seed, shuffled, (), layout.digest, layout.name, len(layout.files), layout.num_rows, mix=mix)
     if pack is not None:

@@ -86,7 +86,8 @@ def open_run(
         data = f"{data}@{named.rpartition('@')[2]}"
     sources = open_sources(data, None if " + " in named else split or None, options)
     if parsed.pack:
-        pack = Pack(*parsed.pack, plan=plan)
+        column, length, also, method = parsed.pack
+        pack = Pack(column, length, also, method, plan=plan)
         sources = replace(
             sources, layout=pack_layout(sources.layout, pack, Reader(sources.layout, pack.columns).read_table)
         )

@@ -145,7 +145,7 @@ class PackedLayout(Layout):
         first = self.source.first_rows
         group = int(np.searchsorted(first, row, "right")) - 1
         plan = self.pieces(group)
-        return (np.unique(plan.pack[plan.row == row - first[group]]) + self.first_rows[group]).tolist()  # type: ignore[no-any-return]
+        return (np.unique(plan.pack[plan.row == row - first[group]]) + self.first_rows[group]).tolist()
 
 
 def pack_layout(layout: Layout, pack: Pack, read: Callable[[int, list[str]], pa.Table]) -> PackedLayout:
@@ -230,7 +230,7 @@ class _PlanFile:
         self.file = pa.ipc.open_file(pa.memory_map(path))
 
     def __call__(self, group: int) -> npt.NDArray[Any]:
-        return self.file.get_batch(group)[0].to_numpy()  # type: ignore[no-any-return]
+        return self.file.get_batch(group)[0].to_numpy()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _PlanFile, (self.path,)

@@ -31,8 +31,8 @@ class Mix:
     def schedule(self) -> Weights:
         """The quotas of each dataset in a block, by position."""
         given = list(self.weights)
-        pairs = given if given and isinstance(given[0], Sequence) else [(0, given)]
-        found = [(int(start), quotas(weights)) for start, weights in pairs]  # type: ignore[misc]
+        pairs: list[Any] = given if given and isinstance(given[0], Sequence) else [(0, given)]
+        found = [(int(start), quotas(weights)) for start, weights in pairs]
         starts = [start for start, _ in found]
         if not found or starts[0] != 0 or starts != sorted(set(starts)):
             raise UsageError(f"a mix's weights begin at position 0 and at rising positions; got {starts}")

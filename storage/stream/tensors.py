@@ -90,8 +90,9 @@ def _valid(column: Column, leaves: Sequence[Leaf]) -> torch.Tensor | None:
     if column.kind == "number":
         valid = leaves[1]
         return None if valid is None or valid.all() else torch.from_numpy(valid)
-    if column.kind == "numbers" and leaves[0].null_count:  # type: ignore[union-attr]
-        return torch.from_numpy(leaves[0].is_valid().to_numpy(zero_copy_only=False))  # type: ignore[union-attr]
+    if column.kind == "numbers":
+        rows: Any = leaves[0]
+        return torch.from_numpy(rows.is_valid().to_numpy(zero_copy_only=False)) if rows.null_count else None
     return None
 
 

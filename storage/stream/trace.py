@@ -72,7 +72,7 @@ def uids_of(layout: Layout, group: I64, row: I64) -> list[str]:
         ):
             here = np.flatnonzero(group == each)
             found[here] = column.take(pa.array(row[here])).to_pylist()
-    return found.tolist()  # type: ignore[no-any-return]
+    return found.tolist()
 
 
 def find_rows(layout: Layout, wanted: Iterable[str]) -> dict[str, int]:
