@@ -31,10 +31,13 @@ class Driver:
 
     def __init__(self, project: Path) -> None:
         self.project = project
-        env = {**os.environ, "GRISTMILL_FOLDER": str(project), "GRISTMILL_RETRIES": "0", "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS)}
+        dags = project.parent / "dags"
+        shutil.copytree(DAGS, dags, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(Path(__file__).with_name("dags"), dags / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+        env = {**os.environ, "GRISTMILL_FOLDER": str(project), "GRISTMILL_RETRIES": "0", "AIRFLOW__CORE__DAGS_FOLDER": str(dags)}
         self._log = open(project.parent / "driver.log", "w+")  # noqa: SIM115
         self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("driver.py")), str(DAGS), str(Path(__file__).with_name("dags"))],
+            [sys.executable, str(Path(__file__).with_name("driver.py")), str(dags)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

@@ -18,7 +18,7 @@ def watch(parent: int) -> None:
     os._exit(1)
 
 
-def main(folders: list[str]) -> None:
+def main(folder: str) -> None:
     threading.Thread(target=watch, args=(os.getppid(),), daemon=True).start()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what tasks and Airflow print goes to the log
@@ -26,16 +26,12 @@ def main(folders: list[str]) -> None:
     from airflow.utils.db import initdb
 
     initdb()
-    dags = {}
-    for folder in folders:
-        bag = DagBag(folder)
-        assert not bag.import_errors, bag.import_errors
-        dags.update(bag.dags)
     for line in sys.stdin:
         wanted = json.loads(line)
         when = dt.datetime.fromisoformat(wanted["date"]).replace(tzinfo=dt.UTC) if wanted["date"] else None
-        with contextlib.suppress(Exception):  # the run's state says it
-            run = dags[wanted["dag"]].test(logical_date=when, run_conf=wanted["conf"])
+        bag = DagBag(folder)  # anew: dag.test leaves the form's values in the DAG
+        assert not bag.import_errors, bag.import_errors
+        run = bag.dags[wanted["dag"]].test(logical_date=when, run_conf=wanted["conf"])
         print(json.dumps(found(run), default=str), file=answers, flush=True)
 
 
@@ -66,4 +62,4 @@ def found(run):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(sys.argv[1])
