@@ -39,7 +39,7 @@ class Accumulator(ABC):
         """Becomes the state of `save`; `first` is added to row numbers."""
         raise NotImplementedError
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  most hold none
         """Lets temporary files go."""
 
 

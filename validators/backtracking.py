@@ -43,7 +43,7 @@ def search_all(pattern: str, values: Sequence[str]) -> npt.NDArray[np.bool_]:
     if not values:
         return np.zeros(0, bool)
     message: Any = pickle.dumps((pattern, SECONDS, list(values)))
-    child = subprocess.run(
+    child = subprocess.run(  # noqa: S603  our own interpreter and program
         [sys.executable, "-I", "-S", "-c", _PROGRAM],
         input=struct.pack("<q", len(message)) + message,
         capture_output=True,

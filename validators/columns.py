@@ -41,13 +41,16 @@ def kind_of(kind: pa.DataType | None) -> str:
 
 
 class Column:
-    """A column of some rows. NaN counts as null, as in Great Expectations on pandas; what `_raw` holds under a null means nothing."""
+    """A column of some rows. NaN counts as null, as in Great Expectations on pandas; what `raw` holds under a null means nothing.
 
-    def __init__(self, name: str, array: pa.Array | None, values: npt.NDArray[Any] | None = None) -> None:
+    array: an Arrow array, or None where `values` are Python objects.
+    """
+
+    def __init__(self, name: str, array: Any, values: npt.NDArray[Any] | None = None) -> None:
         self.name = name
         self.array = array
         self._values = values
-        self.rows = len(values) if values is not None else len(array)
+        self.rows = len(array) if values is None else len(values)
         self.kind = kind_of(None if array is None else array.type)
 
     @functools.cached_property

@@ -101,7 +101,7 @@ def _first_pass(
     for numbers, left in _runs(todo):
         for task in left:
             sources[task.key].add(ONE)
-        scanned = scan(data, left, [piece for piece in data.pieces(numbers)], threads) if left else iter(())
+        scanned = scan(data, left, list(data.pieces(numbers)), threads) if left else iter(())
         _merge_shards(data, numbers, ready, scanned, known, store)
     return known, sources
 

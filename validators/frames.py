@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import importlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -120,7 +121,7 @@ def _types(name: str) -> list[type]:
     try:
         found.append(np.dtype(name).type)
     except TypeError:
-        for module in (pd, pd.core.dtypes.dtypes):
+        for module in (pd, importlib.import_module("pandas.core.dtypes.dtypes")):
             kind = getattr(module, name, None)
             if isinstance(kind, type):
                 found.append(kind)
@@ -162,7 +163,7 @@ def is_dtype(data: Data, column: str, name: str) -> tuple[bool, str]:
         ValueError: pandas knows no such dtype.
     """
     try:
-        wanted = pandas_dtype(name)
+        wanted: Any = pandas_dtype(name)
     except Exception as error:
         raise ValueError(f"Unrecognized pandas type: {name} ({error})") from error
     dtype = _dtype(data, column)

@@ -103,7 +103,7 @@ def suite_parameter(text: str, parameters: Mapping[str, Any], where: str) -> Any
         parse_suite_parameter = None
     try:
         if parse_suite_parameter is None:
-            raise KeyError(text)
+            raise KeyError(text)  # noqa: TRY301
         return parse_suite_parameter(parameter_expression=text, suite_parameters=dict(parameters))
     except Exception as error:
         raise SuiteError(

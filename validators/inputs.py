@@ -254,7 +254,8 @@ class _ParquetReader:
 
     def pieces(self) -> list[tuple[int, tuple[int, ...]]]:
         found: list[tuple[int, tuple[int, ...]]] = []
-        rows, size, groups = 0, 0, []
+        rows, size = 0, 0
+        groups: list[int] = []
         for number in range(self._footer.num_row_groups):
             group = self._footer.row_group(number)
             if groups and (rows + group.num_rows > BATCH_ROWS or size + group.total_byte_size > BATCH_BYTES):

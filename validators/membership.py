@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -81,7 +81,7 @@ class Trie:
 
 def _keys(column: Column, values: Sequence[Any]) -> tuple[list[int], list[Any]]:
     """(places, the values there in the column's own form): those that a row of the column can equal."""
-    convert = {
+    conversions: dict[str, Callable[[Any], Any]] = {
         "text": lambda value: value if isinstance(value, str) else None,
         "int": _integer,
         "bool": _integer,
@@ -89,20 +89,28 @@ def _keys(column: Column, values: Sequence[Any]) -> tuple[list[int], list[Any]]:
         "timestamp": lambda value: _ticks(column, value),
         "date": _days,
         "object": lambda value: value,
-    }.get(column.kind, lambda _: None)
-    pairs = [(place, convert(value)) for place, value in enumerate(values)]
-    pairs = [(place, key) for place, key in pairs if key is not None]
+    }
+    convert = conversions.get(column.kind)
+    if convert is None:
+        return [], []
+    pairs = [(place, key) for place, value in enumerate(values) if (key := convert(value)) is not None]
     return [place for place, _ in pairs], [key for _, key in pairs]
 
 
 def _integer(value: Any) -> int | None:
-    if not isinstance(value, (int, float, decimal.Decimal, np.number)) or value != value or abs(value) > 2**63:
+    number = _as_number(value)
+    if number is None or abs(number) > 2**63:
         return None
-    return int(value) if value == int(value) and -(2**63) <= int(value) < 2**63 else None
+    return int(number) if number == int(number) and -(2**63) <= int(number) < 2**63 else None
+
+
+def _as_number(value: Any) -> Any:
+    """The value if it is a number other than NaN."""
+    return value if isinstance(value, (int, float, decimal.Decimal, np.number)) and value == value else None  # noqa: PLR0124
 
 
 def _float(value: Any) -> float | None:
-    if not isinstance(value, (int, float, decimal.Decimal, np.number)) or value != value:
+    if _as_number(value) is None:
         return None
     try:
         number = float(value) + 0.0

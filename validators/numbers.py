@@ -16,7 +16,6 @@ from gristmill.validators.accumulators import Accumulator, Fields
 from gristmill.validators.columns import View, float_values
 from gristmill.validators.distinct import Spill
 
-
 TIMES = ("timestamp", "duration")  # counted in ticks of their unit
 
 

@@ -71,7 +71,8 @@ class _Builder:
                 raise _UnsupportedError
             return self.sequence(inner, then)
         if operation in (_constants.MAX_REPEAT, _constants.MIN_REPEAT):
-            return self._repeat(*argument, then)
+            least, most, inner = argument
+            return self._repeat(least, most, inner, then)
         if operation is _constants.AT:
             return self.add(None, argument, (then,))
         raise _UnsupportedError
@@ -136,11 +137,11 @@ class Automaton:
         states = automaton.run(column.text, self._ascii)
         wide = np.flatnonzero(states == automaton.FOREIGN)
         if len(wide):
-            table, ends = self._tables
+            table, _ = self._tables
             automaton.run_wide(column.text, wide, self._class_of, self._last_newline, table, states)
             if (states[wide] == automaton.FOREIGN).any():
                 self._learn(column)
-                table, ends = self._tables
+                table, _ = self._tables
                 automaton.run_wide(column.text, wide, self._class_of, self._last_newline, table, states)
         return self._tables[1][states]
 

@@ -117,9 +117,9 @@ def tasks_of(
             wanted = needs(one)
             for name, need in wanted.items():
                 key = Key(condition.key if condition else "", need.key)
-                (one.again if again else one.keys)[name] = key
                 if key not in tasks:
                     tasks[key] = Task(key, need.make, condition, _columns(need, condition, setting.data))
+                (one.again if again else one.keys)[name] = key
         except Exception as error:  # noqa: BLE001  the failure of this expectation, not of the others
             one.fail(error)
     return list(tasks.values())

@@ -57,7 +57,7 @@ class Numbers:
 class Text:
     """The texts of a column. shapes: 9 for a digit, A and a for letters, ¤ beyond ASCII; runs: the same with each run as one sign.
 
-    unshaped: values over 64 characters. padded: with white space at an end. damaged: that look like UTF-8 read in another encoding.
+    shaped: values whose shape was looked at: all up to 64 characters, or every so many of them where they are very many; unshaped: longer ones. padded: with white space at an end. damaged: that look like UTF-8 read in another encoding.
     """
 
     empty: int
@@ -65,6 +65,7 @@ class Text:
     non_ascii: int
     damaged: int
     unshaped: int
+    shaped: int
     prefix: str
     suffix: str
     shapes: list[tuple[str, int]]
@@ -301,6 +302,7 @@ def _text(state: TextState) -> Text:
         state.non_ascii,
         state.damaged,
         state.unshaped,
+        state.shaped,
         state.prefix,
         state.suffix,
         [(str(shape), count) for shape, count in state.shapes.top(20)],

@@ -26,6 +26,7 @@ class Counts:
 
     def __init__(self, kind: pa.DataType, capacity: int) -> None:
         self.capacity = capacity
+        self.kept = max(capacity // 8, 64)  # counters, once it is a sketch
         self.error = 0
         self.values = pa.array([], kind)
         self.counts = np.zeros(0, np.int64)
@@ -39,13 +40,16 @@ class Counts:
     def update(self, values: pa.Array) -> None:
         """Counts values without nulls, of the type that the sketch was made for."""
         found = pc.value_counts(values)
-        self.add(found.field("values"), found.field("counts"))
+        self.add(found.field("values"), found.field("counts").to_numpy())
 
-    def add(self, values: pa.Array, counts: npt.NDArray[np.int64] | pa.Array) -> None:
-        """Counts each of the values so many times."""
-        encoded = values.cast(self.values.type).dictionary_encode()
-        totals = np.bincount(encoded.indices.to_numpy(), np.asarray(counts), len(encoded.dictionary)).astype(np.int64)
-        self._add(encoded.dictionary, totals)
+    def add(self, values: pa.Array, counts: npt.NDArray[np.int64], *, repeated: bool = False) -> None:
+        """Counts each of the values so many times. repeated: a value may be there more than once."""
+        values = values.cast(self.values.type)
+        if repeated:
+            encoded = values.dictionary_encode()
+            values = encoded.dictionary
+            counts = np.bincount(encoded.indices.to_numpy(), counts, len(values)).astype(np.int64)
+        self._add(values, counts)
 
     def merge(self, other: Counts) -> None:
         """Adds what another sketch of the same column has counted."""
@@ -84,9 +88,9 @@ class Counts:
         self.counts[places[known]] += counts[known]
         self.counts = np.concatenate([self.counts, counts[~known]])
         self.values = pa.concat_arrays([self.values, values.filter(pa.array(~known))])
-        if len(self.values) > self.capacity:
+        if len(self.values) > self.capacity or (self._registers is not None and len(self.values) > self.kept):
             self._begin()
-            cut = int(np.partition(self.counts, -(self.capacity + 1))[-(self.capacity + 1)])
+            cut = int(np.partition(self.counts, -(self.kept + 1))[-(self.kept + 1)])
             self.error += cut
             stay = self.counts > cut
             self.values, self.counts = self.values.filter(pa.array(stay)), self.counts[stay] - cut

@@ -19,6 +19,7 @@ from gristmill.validators.summaries import DAMAGED, LONG
 
 ENOUGH = 20  # values, below which nothing is said of a distribution
 CATEGORIES = 200
+SAMPLED = 0.999  # `mostly` of a shape that was seen in a sample
 PER_CATEGORY = 10  # a column is categorical where its values come so often on average
 _NAMESPACE = uuid.UUID("6f2a1a52-6f0c-5d6e-9d58-6c7f3b0f7a11")
 _KEY_NAME = re.compile(r"(^|_|-|\b)(id|uid|uuid|guid|key|index|pk|code)$|[a-z](Id|ID|Key)$", re.ASCII)
@@ -225,13 +226,16 @@ def _shapes(column: ColumnProfile) -> Iterator[Suggestion]:
     text = column.text
     if text is None or column.present < ENOUGH or is_categorical(column):
         return
-    if found := shape_regex(text, column.present):
+    if found := shape_regex(text):
         regex, covered = found
-        mostly = 1.0 if covered == column.present else _tolerated(column.present - covered, column.present)
+        whole = covered == text.shaped and not text.unshaped
+        mostly = 1.0 if whole else _tolerated(text.shaped - covered + text.unshaped, text.shaped + text.unshaped)
+        if text.shaped + text.unshaped < column.present:
+            mostly = min(mostly, SAMPLED)
         reason = (
             "every value has this shape"
-            if covered == column.present
-            else f"{covered / column.present:.1%} of the values have this shape"
+            if whole
+            else f"{covered / (text.shaped + text.unshaped):.1%} of the values have this shape"
         )
         yield Suggestion("expect_column_values_to_match_regex", {**_on(column, mostly), "regex": regex}, reason)
     if len(text.prefix) >= 3 and not text.prefix.isdigit():
@@ -321,8 +325,9 @@ def is_categorical(column: ColumnProfile) -> bool:
     return column.distinct <= CATEGORIES and column.present >= PER_CATEGORY * column.distinct
 
 
-def shape_regex(text: Text, present: int) -> tuple[str, int] | None:
-    """(regex, values that match) of the few shapes that cover 95 % of the values; None if there are no such few."""
+def shape_regex(text: Text) -> tuple[str, int] | None:
+    """(regex, values that match) of the few shapes that cover 95 % of the values looked at; None if there are no such few."""
+    present = text.shaped + text.unshaped
     for shapes, error, form, most in (
         (text.shapes, text.shapes_error, _exact_shape, 5),
         (text.runs, text.runs_error, _run_shape, 8),

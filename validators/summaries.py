@@ -17,6 +17,7 @@ from gristmill.validators.sketches import F64, Counts, Quantiles
 LONG = 128  # characters: of longer values only the first 64 and a hash are kept
 SHAPED = 64  # characters: longer values have no shape
 SHAPES = 1000
+SAMPLE = 4096  # different values of a batch whose shape is looked at
 _TAIL = "\u0080-\u00bf\u20ac\u201a\u0192\u201e\u2026\u2020\u2021\u02c6\u2030\u0160\u2039\u0152\u017d\u2018\u2019\u201c\u201d\u2022\u2013\u2014\u02dc\u2122\u0161\u203a\u0153\u017e\u0178"
 DAMAGED = f"\ufffd|[\u00c2-\u00df][{_TAIL}]|[\u00e0-\u00ef][{_TAIL}][{_TAIL}]|\u00e2\u20ac"
 """What UTF-8 looks like once it was read as Latin-1 or Windows-1252, and the replacement character."""
@@ -114,6 +115,7 @@ class TextState:
     non_ascii: int = 0
     damaged: int = 0
     unshaped: int = 0
+    shaped: int = 0
     ends: list[str] | None = (
         None  # least and greatest value, least and greatest reversed value: they give the common prefix and suffix
     )
@@ -124,7 +126,7 @@ class TextState:
         """Takes distinct texts with how often each comes."""
         lengths = pc.utf8_length(values)
         self.empty += _times(pc.equal(lengths, 0), counts)
-        self.padded += _times(pc.match_substring_regex(values, r"^\s|\s$"), counts)
+        self.padded += _times(pc.less(pc.utf8_length(pc.utf8_trim_whitespace(values)), lengths), counts)
         foreign = pc.invert(pc.string_is_ascii(values))
         self.non_ascii += _times(foreign, counts)
         if pc.any(foreign).as_py():
@@ -139,7 +141,7 @@ class TextState:
 
     def merge(self, other: TextState) -> None:
         """Adds what another state has seen."""
-        for name in ("empty", "padded", "non_ascii", "damaged", "unshaped"):
+        for name in ("empty", "padded", "non_ascii", "damaged", "unshaped", "shaped"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.shapes.merge(other.shapes)
         self.runs.merge(other.runs)
@@ -147,12 +149,16 @@ class TextState:
             self._ends(*other.ends)
 
     def _shape(self, values: pa.Array, counts: Any) -> None:
+        if len(values) > SAMPLE:
+            some = np.arange(0, len(values), -(-len(values) // SAMPLE))
+            values, counts = values.take(pa.array(some)), counts[some]
+        self.shaped += int(counts.sum())
         for pattern, sign in (("[0-9]", "9"), ("[A-Z]", "A"), ("[a-z]", "a"), (r"[^\x00-\x7f]", "\u00a4")):
             values = pc.replace_substring_regex(values, pattern, sign)
-        self.shapes.add(values.cast(pa.string()), counts)
+        self.shapes.add(values, counts, repeated=True)
         for sign in "9Aa\u00a4":
             values = pc.replace_substring_regex(values, f"{sign}+", sign)
-        self.runs.add(values.cast(pa.string()), counts)
+        self.runs.add(values, counts, repeated=True)
 
     def _edges(self, heads: pa.Array, values: pa.Array) -> None:
         if not len(values):

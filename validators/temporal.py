@@ -68,10 +68,10 @@ class _Between:
 
     __le__, __ge__ = __lt__, __gt__
 
-    def __eq__(self, values: object) -> Any:
+    def __eq__(self, values: Any) -> Any:
         return np.zeros(np.shape(values), bool)
 
-    def __ne__(self, values: object) -> Any:
+    def __ne__(self, values: Any) -> Any:
         return np.ones(np.shape(values), bool)
 
     __hash__ = None  # type: ignore[assignment]

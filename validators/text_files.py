@@ -46,7 +46,7 @@ def unify(found: Sequence[tuple[pa.Schema, str]], *, missing_is_null: bool = Fal
             continue
         lacking = set(schema.names) ^ set(other.names)
         if lacking and not missing_is_null:
-            column = sorted(lacking)[0]
+            column = min(lacking)
             has, lacks = (first, path) if column in schema.names else (path, first)
             raise SchemaMismatchError(
                 f"'{lacks}' has no column '{column}', '{has}' has; validate them one at a time, or add the column",

@@ -177,7 +177,7 @@ class MapExpectation(Expectation):
 
     def _index(self, setting: Setting, rows: npt.NDArray[np.int64]) -> list[Any]:
         """Labels of rows, or dicts of the columns that name them."""
-        names = setting.form.unexpected_index_column_names if self.names_columns or True else None
+        names = setting.form.unexpected_index_column_names
         if not names:
             return setting_labels(setting, rows)
         for name in names:

@@ -29,11 +29,11 @@ class _Records(MapExpectation):
         """(rows,) bool: rows that aren't left out for their nulls, None for all."""
         how = self.dropped_if()
         masks = [view.column(name).valid for name in self.columns_used()]
+        there = [mask for mask in masks if mask is not None]
         if how == "never":
             return None
         if how == "all":
-            return None if any(mask is None for mask in masks) else np.logical_or.reduce(masks)
-        there = [mask for mask in masks if mask is not None]
+            return None if len(there) < len(masks) else np.logical_or.reduce(there)
         return np.logical_and.reduce(there) if there else None
 
     def unexpected(self, view: View) -> Mask | None:
@@ -49,8 +49,8 @@ class _Records(MapExpectation):
 
 
 class _Pair(_Records):
-    column_A: str
-    column_B: str
+    column_A: str  # noqa: N815  Great Expectations' names
+    column_B: str  # noqa: N815
     ignore_row_if: Literal["both_values_are_missing", "either_value_is_missing", "neither"] = "both_values_are_missing"
 
     def columns_used(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 from typing import Any, ClassVar
 
@@ -129,10 +130,8 @@ class MostCommonInSet(ColumnExpectation):
         places = index_in(view.column(self.column), self.value_set) if len(rows) else np.zeros(0, np.int64)
         hits = int(np.count_nonzero(places >= 0))
         values = setting.values(rows, [self.column])[self.column]
-        try:
+        with contextlib.suppress(TypeError):  # values of several types stay as they come
             values = sorted(values)
-        except TypeError:
-            pass
         success = hits > 0 if self.ties_okay else len(values) == 1 and hits == 1
         return Outcome(success, {"observed_value": values})
 

@@ -164,7 +164,8 @@ class MatchStrftime(ColumnMapExpectation):
     @classmethod
     def _reads_back(cls, value: str) -> str:
         try:
-            datetime.datetime.strptime(datetime.datetime.strftime(datetime.datetime.now(tz=datetime.UTC), value), value)
+            written = datetime.datetime.now(tz=datetime.UTC).strftime(value)
+            datetime.datetime.strptime(written, value)  # noqa: DTZ007  only whether it reads
         except ValueError as error:
             raise ValueError(f"Unable to use provided strftime_format. {error}") from error
         return value
