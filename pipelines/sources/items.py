@@ -9,6 +9,7 @@ import pyarrow as pa
 import xxhash
 
 from gristmill.pipelines.sources.base import (
+    CsvSource,
     FrameSource,
     JsonlSource,
     ParquetSource,
@@ -26,8 +27,10 @@ PACKED_WEIGHT = 5  # compressed text counts as so many times its size
 SMALL_BYTES = 1 << 20  # smaller files share items
 BUNDLE_BYTES = 8 << 20
 BUNDLE_FILES = 5_000
+THREADS = 16  # that look into files while planning: behind a URL each look is a request
 ENDINGS = {
     JsonlSource: [ending + packed for ending in (".jsonl", ".json", ".ndjson") for packed in ("", ".gz", ".zst")],
+    CsvSource: [ending + packed for ending in (".csv", ".tsv") for packed in ("", ".gz", ".zst")],
     ParquetSource: [".parquet"],
     TextSource: [],
 }
@@ -47,14 +50,13 @@ def plan_items(source: Source, *, item_bytes: int = ITEM_BYTES, cache: dict[str,
         return _frame_items(source, item_bytes)
     found = list_files(source.paths, ENDINGS[type(source)])
     if isinstance(source, ParquetSource):
-        return [item for file in found for item in _parquet_items(source, file, item_bytes, cache)]
+        return _parquet_items(source, found, item_bytes, cache)
     small = {file.path for file in found if file.size * _weight(file.path) < SMALL_BYTES}
-    pieces = {
-        file.path: [Piece(file.path, 0, file.size, file.version)]
-        if file.path in small
-        else list(_cut(source, file, item_bytes))
-        for file in found
-    }
+    pieces = {file.path: [Piece(file.path, 0, file.size, file.version)] for file in found}
+    large = [f for f in found if f.size > item_bytes and f.path not in small and isinstance(source, JsonlSource)]
+    with ThreadPoolExecutor(THREADS) as threads:
+        cut = threads.map(lambda file: list(_cut(file, item_bytes)), large)
+        pieces |= {file.path: parts for file, parts in zip(large, cut, strict=True)}
     hashes = _hashes([piece for parts in pieces.values() for piece in parts], cache)
     items: list[WorkItem] = []
     bundle: list[Piece] = []
@@ -91,9 +93,9 @@ def _power_of_two(number: int) -> int:
     return 1 << max(0, number.bit_length() - 1)
 
 
-def _cut(source: Source, file: Found, item_bytes: int) -> Iterator[Piece]:
-    """A plain JSONL file in pieces that end at line ends; any other file whole."""
-    if not isinstance(source, JsonlSource) or file.size <= item_bytes or _packed(file.path):
+def _cut(file: Found, item_bytes: int) -> Iterator[Piece]:
+    """A plain file in pieces that end at line ends; a compressed one whole."""
+    if _packed(file.path):
         yield Piece(file.path, 0, file.size, file.version)
         return
     start = 0
@@ -121,21 +123,34 @@ def _hashes(pieces: Sequence[Piece], cache: dict[str, str]) -> dict[Piece, str]:
     """The content hash of each piece; those in the cache aren't read. Remote files are known by their version alone."""
     names = {piece: f"{piece.file}|{piece.version}|{piece.start}-{piece.stop}" for piece in pieces}
 
-    def one(piece: Piece) -> str:
-        if "://" in piece.file:
-            return xxhash.xxh3_128_hexdigest(names[piece].encode())
-        return cache.get(names[piece]) or content_hash(piece.file, piece.start, piece.stop)
-
-    with ThreadPoolExecutor(4) as threads:
-        found = dict(zip(pieces, threads.map(one, pieces), strict=True))
-    cache.update({names[piece]: digest for piece, digest in found.items()})
+    known = {piece: cache.get(name) for piece, name in names.items()}
+    known |= {piece: xxhash.xxh3_128_hexdigest(names[piece].encode()) for piece in pieces if "://" in piece.file}
+    unread = [piece for piece, digest in known.items() if digest is None]
+    with ThreadPoolExecutor(THREADS) as threads:
+        known |= zip(
+            unread, threads.map(lambda piece: content_hash(piece.file, piece.start, piece.stop), unread), strict=True
+        )
+    found = {piece: digest for piece, digest in known.items() if digest is not None}
+    cache.update({names[piece]: digest for piece, digest in found.items() if "://" not in piece.file})
     return found
 
 
-def _parquet_items(source: ParquetSource, file: Found, item_bytes: int, cache: dict[str, str]) -> Iterator[WorkItem]:
-    whole = Piece(file.path, 0, file.size, file.version)
-    digest = _hashes([whole], cache)[whole]
-    sizes = footer(file.path)
+def _parquet_items(
+    source: ParquetSource, found: Sequence[Found], item_bytes: int, cache: dict[str, str]
+) -> list[WorkItem]:
+    hashes = _hashes([Piece(file.path, 0, file.size, file.version) for file in found], cache)
+    with ThreadPoolExecutor(THREADS) as threads:
+        footers = threads.map(lambda file: footer(file.path), found)
+        return [
+            item
+            for file, digest, sizes in zip(found, hashes.values(), footers, strict=True)
+            for item in _groups(source, file, digest, sizes, item_bytes)
+        ]
+
+
+def _groups(
+    source: ParquetSource, file: Found, digest: str, sizes: list[int] | None, item_bytes: int
+) -> Iterator[WorkItem]:
     if sizes is None:  # not readable: the reader quarantines it
         yield WorkItem(source.name, (Piece(file.path, 0, 0, file.version),), digest, file.size)
         return
