@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gristmill.storage.stream.images import RandomResizedCrop
-    from gristmill.storage.stream.loader import Stream, stream
+    from gristmill.storage.stream.loader import Stream
+    from gristmill.storage.stream.opening import stream
     from gristmill.storage.stream.packed_reader import cu_seqlens
     from gristmill.storage.stream.packing import Pack
     from gristmill.storage.stream.sources import Mix
@@ -21,7 +22,7 @@ _MODULES = {
     "RandomResizedCrop": "images",
     "Stream": "loader",
     "cu_seqlens": "packed_reader",
-    "stream": "loader",
+    "stream": "opening",
 }
 
 
