@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from gristmill.pipelines.sizes import Size
-from gristmill.pipelines.sources.base import FrameSource, JsonlSource, ParquetSource, TextSource
+from gristmill.pipelines.sources.base import CsvSource, FrameSource, JsonlSource, ParquetSource, TextSource
 from gristmill.pipelines.steps.columns import Cast, RenameColumns, SelectColumns
 from gristmill.pipelines.steps.dedupe import DropExactDuplicates, DropNearDuplicates
 from gristmill.pipelines.steps.filter import Filter
@@ -15,7 +15,7 @@ from gristmill.pipelines.steps.functions import Pandas, Python
 from gristmill.pipelines.steps.normalize_text import NormalizeText
 from gristmill.pipelines.steps.quality_rules import QualityRules
 
-AnySource = Annotated[JsonlSource | ParquetSource | TextSource | FrameSource, Field(discriminator="kind")]
+AnySource = Annotated[JsonlSource | CsvSource | ParquetSource | TextSource | FrameSource, Field(discriminator="kind")]
 AnyStep = Annotated[
     NormalizeText | QualityRules | Filter | SelectColumns | RenameColumns | Cast | Python | Pandas | DropExactDuplicates | DropNearDuplicates,
     Field(discriminator="step"),

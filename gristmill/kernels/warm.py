@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from gristmill.kernels.buffers import slices
+from gristmill.kernels.csv import csv_records
 from gristmill.kernels.digests import row_digests
 from gristmill.kernels.jaccard import copy_sets, pairs
 from gristmill.kernels.minhash import band_keys, sketches
@@ -23,6 +24,7 @@ def warm() -> None:
     row_digests(pa.table({"text": texts, "n": [1, 2, None, 4]}))
     text_signals(texts)
     collapse(rows)
+    csv_records(b"a,b")
     clean(rows, scan(rows))
     found = sketches(texts)
     resolve(band_keys(found.signatures, 14, 8), found.values, found.offsets, 0.8)

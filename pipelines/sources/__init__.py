@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from gristmill.pipelines.sources.base import (
     Chunk,
+    CsvSource,
     FrameSource,
     JsonlSource,
     ParquetSource,
@@ -14,13 +15,14 @@ from gristmill.pipelines.sources.base import (
     WorkItem,
     format_positions,
 )
+from gristmill.pipelines.sources.csv import read_csv
 from gristmill.pipelines.sources.items import plan_items
 from gristmill.pipelines.sources.jsonl import read_jsonl
 from gristmill.pipelines.sources.parquet import read_parquet
 from gristmill.pipelines.sources.schemas import cast_table, unify_schemas
 from gristmill.pipelines.sources.text import read_frame, read_text, store_frame
 
-READERS = {JsonlSource: read_jsonl, ParquetSource: read_parquet, TextSource: read_text, FrameSource: read_frame}
+READERS = {JsonlSource: read_jsonl, CsvSource: read_csv, ParquetSource: read_parquet, TextSource: read_text, FrameSource: read_frame}
 
 
 def read_item(source: Source, item: WorkItem, *, chunk_bytes: int = 16 << 20) -> Iterator[Chunk]:
@@ -33,6 +35,6 @@ def read_item(source: Source, item: WorkItem, *, chunk_bytes: int = 16 << 20) ->
 
 
 __all__ = [
-    "Chunk", "FrameSource", "JsonlSource", "ParquetSource", "Source", "TextSource", "WorkItem", "cast_table", "format_positions", "plan_items",
+    "Chunk", "CsvSource", "FrameSource", "JsonlSource", "ParquetSource", "Source", "TextSource", "WorkItem", "cast_table", "format_positions", "plan_items",
     "read_item", "store_frame", "unify_schemas",
 ]  # fmt: skip

@@ -113,6 +113,19 @@ class ParquetSource(_FileSource):
     kind: Literal["parquet"] = "parquet"
 
 
+class CsvSource(_FileSource):
+    """CSV files: records of fields; quotes may hold delimiters and line ends. The first line names the columns, unless `columns` does."""
+
+    kind: Literal["csv"] = "csv"
+    delimiter: str = Field(default=",", pattern='^[^\r\n"\x80-\U0010ffff]$')
+    quote: str = Field(default='"', pattern="^[^\r\n\x80-\U0010ffff]?$")
+    columns: list[str] | None = Field(default=None, min_length=1)
+    max_record_bytes: int = Field(default=64 << 20, gt=0, le=1 << 30)
+
+    def read_identity(self) -> list[Any]:
+        return [*super().read_identity(), self.delimiter, self.quote, self.columns, self.max_record_bytes]
+
+
 class TextSource(_FileSource):
     """Text files, each one document: columns `text` and `file` (its path), the latter no part of the row's identity."""
 
