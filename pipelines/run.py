@@ -121,6 +121,7 @@ def run(
         _remember(store, model, planned, cache)
         if lock.alone():
             store.prune(runner.used)
+            store.prune_frames(file for plan in planned for item in plan.items for file in item.files)
         _sweep(store, folder)
     return result
 

@@ -10,7 +10,8 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from gristmill.errors import RunError
 if TYPE_CHECKING:
     from gristmill.pipelines.engines.base import Engine
 
+DAY = 86_400.0
 FORMAT = 2  # part of every key: raise it when the files that stages write change
 
 
@@ -125,6 +127,14 @@ class WorkStore:
                 gone += 1
         return gone
 
+    def prune_frames(self, keep: Iterable[str]) -> None:
+        """Removes stored frames that hold none of the files `keep` and are older than a day: another run may have stored a younger one just now."""
+        frames = Path(self.root) / "frames"
+        kept = {Path(file).relative_to(frames).parts[0] for file in keep if Path(file).is_relative_to(frames)}
+        for stored in frames.glob("[!.]*"):
+            if stored.name not in kept and time.time() - stored.stat().st_mtime > DAY:
+                shutil.rmtree(stored, ignore_errors=True) if stored.is_dir() else stored.unlink(missing_ok=True)
+
     def sweep(self) -> None:
         """Removes what killed processes of this machine left behind; folders of living ones stay."""
         for folder in (Path(self.root) / "items").glob("??/.tmp-*"):
@@ -134,6 +144,9 @@ class WorkStore:
         for file in Path(self.root).glob(".tmp-*"):
             if not is_alive(int(file.name.rpartition("-")[2])):
                 file.unlink(missing_ok=True)
+        for stored in (Path(self.root) / "frames").glob(".tmp-*"):
+            if not is_alive(int(stored.name.split("-")[1])):
+                shutil.rmtree(stored, ignore_errors=True) if stored.is_dir() else stored.unlink(missing_ok=True)
 
 
 def finish(

@@ -30,6 +30,7 @@ def store_lazy(source: FrameSource, frame: Any, folder: Path) -> ParquetSource:
         final = folder / f"{source.name}-{_number(temporary)}"
         if not final.exists():
             temporary.rename(final)
+        os.utime(final)  # in use from now on
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return ParquetSource(name=source.name, path=str(final), schema=source.schema_)

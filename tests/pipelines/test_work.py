@@ -90,6 +90,23 @@ def test_sweep_takes_what_the_dead_left_and_spares_the_living(tmp_path):
     assert [path.name for path in tmp_path.glob(".tmp-*")] == [f".tmp-hashes.json-{os.getpid()}"]
 
 
+def test_stored_frames_of_old_runs_go(tmp_path):
+    frames = tmp_path / "frames"
+    for name in ("a.arrow", "b.arrow", "c.arrow"):
+        frames.mkdir(exist_ok=True)
+        (frames / name).write_text("x")
+    for name in ("old-1", "used-2"):
+        (frames / name).mkdir()
+        (frames / name / "part-000000.parquet").write_text("x")
+    (frames / f".tmp-{os.getpid()}-mine").write_text("x")
+    for name in ("a.arrow", "b.arrow", "old-1", "used-2"):
+        os.utime(frames / name, (0, 0))
+    store = WorkStore(str(tmp_path))
+    store.prune_frames([str(frames / "b.arrow"), str(frames / "used-2" / "part-000000.parquet"), "/elsewhere/in.jsonl"])
+    store.sweep()
+    assert sorted(path.name for path in frames.iterdir()) == [f".tmp-{os.getpid()}-mine", "b.arrow", "c.arrow", "used-2"]
+
+
 def _hold(root: str, ready, leave) -> None:
     with WorkStore(root).held():
         ready.set()
