@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,7 @@ QUEUE_BYTES = 32 << 20  # finished batches that wait
 LOOK_AHEAD = 1 / 8  # of shuffle_bytes: for row groups that are not yet needed
 MIN_LOOK_AHEAD = 8 << 20
 BATCHES_AT_WORK = 3  # whose rows are decoded or transformed at the same time
+REMOTE_READS = 16  # row groups that are asked for at the same time: each waits for the store most of the time
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,10 @@ class Running:
     def __init__(self, feed: Feed, position: int, step: int, *, first: int, stride: int) -> None:
         self._feed = feed
         self._from = position, step, first, stride
-        self._pool = ThreadPoolExecutor(feed.threads, "gristmill-read") if feed.threads else None
-        self._workers = (
-            ProcessPoolExecutor(feed.workers, multiprocessing.get_context("spawn")) if feed.workers else None
-        )
+        remote = any(folder.remote for folder in feed.layout.folders)
+        reads = max(feed.threads, REMOTE_READS) if remote else feed.threads
+        self._pool = ThreadPoolExecutor(reads, "gristmill-read") if feed.threads else None
+        self._workers = self._make_workers()
         self._jobs = self._row_jobs()
         rows = max(1, feed.batching.size // feed.ranks.world_size)
         depth = max(2, int(QUEUE_BYTES / (rows * max(1.0, feed.layout.row_bytes))))
@@ -83,11 +84,20 @@ class Running:
             if pool is not None:
                 pool.shutdown(wait=True, cancel_futures=True)
 
+    def _make_workers(self) -> Executor | None:
+        """What decodes and transforms rows, apart from reading so that neither waits behind the other; None: this thread."""
+        feed = self._feed
+        if feed.work is None or not (feed.workers or feed.threads):
+            return None
+        if feed.workers:
+            return ProcessPoolExecutor(feed.workers, multiprocessing.get_context("spawn"))
+        return ThreadPoolExecutor(feed.threads, "gristmill-work")
+
     def _row_jobs(self) -> RowJobs | None:
         feed = self._feed
         if feed.work is None:
             return None
-        return RowJobs(feed.work, self._workers or self._pool, max(1, feed.workers or feed.threads) * 2, feed.bad)
+        return RowJobs(feed.work, self._workers, max(1, feed.workers or feed.threads) * 2, feed.bad)
 
     def _batches(self) -> Iterator[Batch]:
         feed = self._feed
