@@ -241,13 +241,13 @@ def _shapes(column: ColumnProfile) -> Iterator[Suggestion]:
     if len(text.prefix) >= 3 and not text.prefix.isdigit():
         yield Suggestion(
             "expect_column_values_to_match_regex",
-            {**_on(column), "regex": f"^{re.escape(text.prefix)}"},
+            {**_on(column), "regex": f"^{_literal(text.prefix)}"},
             "every value begins with this",
         )
     if _ZONE.search(text.suffix) or (len(text.suffix) >= 3 and not text.suffix.isdigit()):
         yield Suggestion(
             "expect_column_values_to_match_regex",
-            {**_on(column), "regex": f"{re.escape(text.suffix)}$"},
+            {**_on(column), "regex": f"{_literal(text.suffix)}$"},
             "every value ends with this",
         )
 
@@ -351,12 +351,17 @@ def _exact_shape(shape: str) -> str:
     parts = []
     for run in re.finditer(r"(.)\1*", shape, re.DOTALL):
         one, n = run[1], len(run[0])
-        parts.append(_SIGNS.get(one, re.escape(one)) + (f"{{{n}}}" if n > 1 else ""))
+        parts.append(_SIGNS.get(one, _literal(one)) + (f"{{{n}}}" if n > 1 else ""))
     return "".join(parts)
 
 
 def _run_shape(shape: str) -> str:
-    return "".join(f"{_SIGNS[one]}+" if one in _SIGNS else re.escape(one) for one in shape)
+    return "".join(f"{_SIGNS[one]}+" if one in _SIGNS else _literal(one) for one in shape)
+
+
+def _literal(text: str) -> str:
+    """A regex for the text itself; blanks and hyphens need no backslash outside a set."""
+    return re.escape(text).replace("\\ ", " ").replace("\\-", "-")
 
 
 def _quantile_range(numbers: Numbers, share: float) -> list[float]:
