@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
 
 import pyarrow as pa
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from gristmill.errors import PipelineError
 from gristmill.pipelines.frames import apply_table, check_step
 
-from ..conftest import document, jaccard, shingles, variant
+from ..conftest import document, jaccard, shingles, variant, write_jsonl
 
 
 def kept(texts: list[str | None], step: str = "drop_exact_duplicates", **options) -> list[int]:
@@ -113,8 +114,6 @@ def test_priority_and_quality():
 
 def test_full_buckets_are_bounded_and_counted(run, tmp_path):
     """A thousand boilerplate rows that differ in more than the threshold allows: each is compared with a few only, and the report says so."""
-    import json
-
     base = document(1, 60)
     (tmp_path / "in.jsonl").write_text("".join(json.dumps({"text": variant(base, i, 3)}) + "\n" for i in range(1000)))
     counts = {}
@@ -124,9 +123,21 @@ def test_full_buckets_are_bounded_and_counted(run, tmp_path):
     assert counts[2][0] < counts[256][0] and counts[2][1] > counts[256][1]
 
 
-def test_ten_thousand_equal_rows_take_one_comparison_each(run, tmp_path):
-    import json
+def test_full_buckets_do_not_depend_on_files(run, tmp_path):
+    base = document(1, 60)
+    rows = [{"text": variant(base, i, 2 + i % 6)} for i in range(300)]
+    results = []
+    for number, files in enumerate((1, 3, 3)):
+        shuffled = rows[:]
+        random.Random(number).shuffle(shuffled)
+        write_jsonl(tmp_path / f"raw{number}", shuffled, files=files)
+        steps = [{"step": "drop_near_duplicates", "column": "text", "threshold": 0.6, "max_bucket": 1}]
+        results.append(run(tmp_path / f"raw{number}", steps=steps, out=f"out{number}"))
+    assert len({result.fingerprint for result in results}) == 1
+    assert results[0].steps["drop_near_duplicates"]["comparisons_left_out"] > 50 and 1 < results[0].counts["kept"] < 300
 
+
+def test_ten_thousand_equal_rows_take_one_comparison_each(run, tmp_path):
     (tmp_path / "in.jsonl").write_text((json.dumps({"text": document(5)}) + "\n") * 10_000)
     result = run(tmp_path / "in.jsonl", steps=[{"step": "drop_near_duplicates", "column": "text"}])
     assert result.counts["kept"] == 1 and result.steps["drop_near_duplicates"]["comparisons"] < 20_000
