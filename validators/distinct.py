@@ -19,6 +19,7 @@ from gristmill.validators.rows import RowSet
 
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
+MANY, FEW_ROWS = 64, 1 << 14  # so many chunks of fewer rows are joined: grouping takes time for each chunk
 AT_ONCE = 32  # partitions that a thread groups before it gives its findings
 
 
@@ -49,6 +50,17 @@ class Chunk(NamedTuple):
         """The same, on disk."""
         counts = None if self.counts is None else spill.store(self.counts)
         return self._replace(hashes=spill.store(self.hashes), rows=spill.store(self.rows), counts=counts)
+
+
+def _joined(chunks: Sequence[Chunk]) -> Chunk:
+    """One chunk of all, rows in order."""
+    first = chunks[0].first
+    table, order, ends = partition(np.concatenate([chunk.hashes for chunk in chunks]))
+    rows = np.concatenate([chunk.rows + np.int64(chunk.first - first) for chunk in chunks])[order]
+    counts = None
+    if chunks[0].counts is not None:
+        counts = np.concatenate([chunk.counts for chunk in chunks if chunk.counts is not None])[order]
+    return Chunk(table, rows, counts, ends, first)
 
 
 class Spill:
@@ -91,6 +103,7 @@ class Distinct(Accumulator):
         self._spill = Spill(limit)
         self.count = self.considered = 0
         self._chunks: list[Chunk] = []
+        self._held = 0
         self._facts: Facts | None = None
 
     def update(self, view: View) -> None:
@@ -120,14 +133,20 @@ class Distinct(Accumulator):
         first = int(rows[0])
         counts = None if counts is None else counts[order]
         self._chunks.append(Chunk(table, (rows - first).astype(np.int32)[order], counts, ends, first))
+        self._held += self._chunks[-1].held()
 
     def merge(self, later: Self) -> None:
         self.count += later.count
         self.considered += later.considered
         self._chunks += later._chunks
         self._facts = None
-        if sum(chunk.held() for chunk in self._chunks) > self._spill.limit:
+        self._held += later._held
+        if self._held > self._spill.limit:
             self._chunks = [chunk.spilled(self._spill) if chunk.held() else chunk for chunk in self._chunks]
+            self._held = 0
+        small = self._chunks[-MANY:]
+        if len(small) == MANY and all(len(chunk.rows) < FEW_ROWS and chunk.held() for chunk in small):
+            self._chunks[-MANY:] = [_joined(small)]
 
     def save(self) -> Fields:
         fields: Fields = {

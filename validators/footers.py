@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import pyarrow as pa
-
 from gristmill.validators.accumulators import Accumulator, Rows
 from gristmill.validators.columns import kind_of
 from gristmill.validators.inputs import Shard
@@ -25,8 +21,12 @@ def from_footer(state: Accumulator, shard: Shard) -> Accumulator | None:
             state.count = state.nonnull = shard.rows
             return state
         return None
-    kind, chunks = _statistics(footer, state.columns[0])
-    if chunks is None or kind in ("float", "object"):
+    place, dtype = shard.footer_columns.get(state.columns[0], (-1, None))
+    kind = kind_of(dtype)
+    if place < 0 or kind in ("float", "object"):
+        return None
+    chunks = [footer.row_group(i).column(place).statistics for i in range(footer.num_row_groups)]
+    if any(chunk is None for chunk in chunks):
         return None
     if isinstance(state, Rows) and all(chunk.has_null_count for chunk in chunks):
         state.count = shard.rows
@@ -41,13 +41,3 @@ def from_footer(state: Accumulator, shard: Shard) -> Accumulator | None:
             state.take(chunk.min, chunk.max)
         return state
     return None
-
-
-def _statistics(footer: Any, name: str) -> tuple[str, list[Any] | None]:
-    """(family of the column's type, the statistics of each row group or None where some has none)."""
-    schema = footer.schema.to_arrow_schema()
-    place = schema.get_field_index(name)
-    if place < 0 or any(pa.types.is_nested(field.type) for field in schema):
-        return "object", None
-    found = [footer.row_group(i).column(place).statistics for i in range(footer.num_row_groups)]
-    return kind_of(schema.field(place).type), None if any(each is None for each in found) else found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -69,6 +70,16 @@ class Shard:
     reader: Reader
     key: str | None = None
     footer: pq.FileMetaData | None = None
+
+    @functools.cached_property
+    def footer_columns(self) -> dict[str, tuple[int, pa.DataType]]:
+        """{column: (its place in the footer, its type)}; empty without a footer, and for files with nested columns, whose places differ."""
+        if self.footer is None:
+            return {}
+        schema = self.footer.schema.to_arrow_schema()
+        if any(pa.types.is_nested(field.type) for field in schema):
+            return {}
+        return {field.name: (place, field.type) for place, field in enumerate(schema)}
 
 
 @dataclass(frozen=True)
@@ -148,9 +159,11 @@ class Data:
                     tables.append(batch.table.take(pa.array(at)))
                     objects.append({name: values[at] for name, values in batch.objects.items()})
         if not tables:
-            schema = pa.schema([self.schema.field(name) for name in columns if name in self.schema.names])
-            none = {name: np.zeros(0, object) for name in columns if name not in self.schema.names}
-            return Batch(schema.empty_table(), none, 0, 0, 0)
+            places = [(name, self.schema.get_field_index(name)) for name in columns]
+            schema = pa.schema([self.schema.field(place) for _, place in places if place >= 0])
+            return Batch(
+                schema.empty_table(), {name: np.zeros(0, object) for name, place in places if place < 0}, 0, 0, 0
+            )
         names = objects[0]
         return Batch(
             pa.concat_tables(tables),
@@ -229,6 +242,10 @@ class _TableReader:
         self._table, self._objects = table, objects
 
     def pieces(self) -> list[tuple[int, tuple[int, ...]]]:
+        return self._pieces
+
+    @functools.cached_property
+    def _pieces(self) -> list[tuple[int, tuple[int, ...]]]:
         rows = self._table.num_rows
         parts = max(1, -(-self._table.nbytes // BATCH_BYTES), -(-rows // BATCH_ROWS)) if rows else 0
         step = -(-rows // parts) if parts else 1

@@ -156,7 +156,7 @@ class Ordered(Accumulator):
         self.columns = (column,)
         self._spill = Spill(limit)
         self._chunks: list[npt.NDArray[Any]] = []
-        self.nonnull = 0
+        self.nonnull = self._held = 0
 
     def update(self, view: View) -> None:
         column = view.column(self.columns[0])
@@ -164,14 +164,15 @@ class Ordered(Accumulator):
         self.nonnull += len(values)
         if len(values):
             self._chunks.append(values)
+            self._held += values.nbytes
 
     def merge(self, later: Self) -> None:
         self.nonnull += later.nonnull
         self._chunks += later._chunks
-        if sum(chunk.nbytes for chunk in self._chunks if not isinstance(chunk, np.memmap)) > self._spill.limit:
-            self._chunks = [
-                chunk if isinstance(chunk, np.memmap) else self._spill.store(chunk) for chunk in self._chunks
-            ]
+        self._held += later._held
+        if self._held > self._spill.limit:
+            self._chunks = [each if isinstance(each, np.memmap) else self._spill.store(each) for each in self._chunks]
+            self._held = 0
 
     def save(self) -> Fields:
         return {"values": np.concatenate(self._chunks) if self._chunks else np.zeros(0)}

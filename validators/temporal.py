@@ -68,11 +68,11 @@ class _Between:
 
     __le__, __ge__ = __lt__, __gt__
 
-    def __eq__(self, values: Any) -> Any:
-        return np.zeros(np.shape(values), bool)
+    def __eq__(self, values: object) -> Any:
+        return np.zeros(np.shape(values), bool)  # type: ignore[call-overload]
 
-    def __ne__(self, values: Any) -> Any:
-        return np.ones(np.shape(values), bool)
+    def __ne__(self, values: object) -> Any:
+        return np.ones(np.shape(values), bool)  # type: ignore[call-overload]
 
     __hash__ = None  # type: ignore[assignment]
 

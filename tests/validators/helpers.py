@@ -10,7 +10,11 @@ from gristmill.validators.verdict import Verdict
 
 def one(kind: str, **kwargs: Any) -> dict[str, Any]:
     """An expectation by the end of its name."""
-    known = {"between": "expect_column_values_to_be_between", "not_null": "expect_column_values_to_not_be_null", "unique": "expect_column_values_to_be_unique"}
+    known = {
+        "between": "expect_column_values_to_be_between",
+        "not_null": "expect_column_values_to_not_be_null",
+        "unique": "expect_column_values_to_be_unique",
+    }
     return {"type": known.get(kind, f"expect_{kind}"), "kwargs": kwargs}
 
 

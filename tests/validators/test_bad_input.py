@@ -30,7 +30,10 @@ def test_a_missing_column_of_a_row_condition_fails_the_expectation():
 
 
 def test_an_unknown_expectation():
-    with pytest.raises(SuiteError, match=r"unknown expectation 'expect_column_values_to_be_nul'. Did you mean 'expect_column_values_to_be_null'\?"):
+    with pytest.raises(
+        SuiteError,
+        match=r"unknown expectation 'expect_column_values_to_be_nul'. Did you mean 'expect_column_values_to_be_null'\?",
+    ):
         validate(TABLE, one("column_values_to_be_nul", column="name"))
 
 
@@ -41,7 +44,10 @@ def test_an_unknown_expectation():
         ({"min_value": 1}, "parameter 'column' is missing"),
         ({"column": "age", "min_value": "many"}, "min_value: expected a number, a date or a time, got 'many'"),
         ({"column": "age", "min_value": 1, "mostly": 2}, "mostly: Input should be less than or equal to 1, got 2"),
-        ({"column": "age", "min_value": 1, "row_condition": "age ~ 3"}, "row_condition 'age ~ 3': expected col(\"name\")"),
+        (
+            {"column": "age", "min_value": 1, "row_condition": "age ~ 3"},
+            "row_condition 'age ~ 3': expected col(\"name\")",
+        ),
     ],
 )
 def test_a_wrong_parameter(kwargs, text):
@@ -69,10 +75,14 @@ def test_a_suite_parameter_without_a_value():
     with pytest.raises(SuiteError, match="no value for the parameter 'low'"):
         validate(TABLE, suite)
     assert validate(TABLE, suite, expectation_parameters={"low": 1}).success
-    assert not validate(TABLE, one("between", column="age", min_value={"$PARAMETER": "2 * low"}), expectation_parameters={"low": 1}).success
+    assert not validate(
+        TABLE, one("between", column="age", min_value={"$PARAMETER": "2 * low"}), expectation_parameters={"low": 1}
+    ).success
 
 
-@pytest.mark.parametrize("form", ["SUMARY", {"result_format": "BASIC", "partial_count": 3}, {"include_unexpected_rows": True}])
+@pytest.mark.parametrize(
+    "form", ["SUMARY", {"result_format": "BASIC", "partial_count": 3}, {"include_unexpected_rows": True}]
+)
 def test_a_wrong_result_format(form):
     with pytest.raises(SuiteError, match="result_format"):
         validate(TABLE, one("not_null", column="name"), result_format=form)
@@ -92,7 +102,11 @@ EVERY = [
     ("column_unique_value_count_to_be_between", {"max_value": 0}, True),
     ("column_most_common_value_to_be_in_set", {"value_set": [1]}, False),
     ("column_distinct_values_to_contain_set", {"value_set": [1]}, False),
-    ("column_quantile_values_to_be_between", {"quantile_ranges": {"quantiles": [0.5], "value_ranges": [[0, 1]]}}, False),
+    (
+        "column_quantile_values_to_be_between",
+        {"quantile_ranges": {"quantiles": [0.5], "value_ranges": [[0, 1]]}},
+        False,
+    ),
 ]
 
 
@@ -118,11 +132,19 @@ def test_a_file_that_is_no_parquet_is_named(tmp_path: Path):
 
 def test_a_shard_with_a_flipped_bit_fails_all_that_read_it_and_is_named(tmp_path: Path):
     for name in ("a", "b"):
-        pq.write_table(pa.table({"x": list(range(5000)), "y": ["z"] * 5000}), tmp_path / f"{name}.parquet", write_page_checksum=True, use_dictionary=False)
+        pq.write_table(
+            pa.table({"x": list(range(5000)), "y": ["z"] * 5000}),
+            tmp_path / f"{name}.parquet",
+            write_page_checksum=True,
+            use_dictionary=False,
+        )
     content = bytearray((tmp_path / "b.parquet").read_bytes())
     content[200] ^= 1
     (tmp_path / "b.parquet").write_bytes(content)
-    verdict = validate(tmp_path, [one("between", column="x", min_value=0), one("column_values_to_be_in_set", column="y", value_set=["z"])])
+    verdict = validate(
+        tmp_path,
+        [one("between", column="x", min_value=0), one("column_values_to_be_in_set", column="y", value_set=["z"])],
+    )
     broken, fine = verdict.results
     assert not verdict.success and not broken["success"]
     assert "b.parquet' can't be read, rows 0 to 5,000" in message(broken)
@@ -132,7 +154,9 @@ def test_a_shard_with_a_flipped_bit_fails_all_that_read_it_and_is_named(tmp_path
 @pytest.mark.parametrize("regex", [r"^(a+)+$", r"^(a|a)*b$", r"(x+x+)+y"])
 def test_a_regex_that_backtracks_for_ever_elsewhere_is_linear_here(regex):
     started = time.monotonic()
-    found = result(pa.table({"t": ["a" * 5000 + "!", "x" * 5000]}), "column_values_to_match_regex", column="t", regex=regex)
+    found = result(
+        pa.table({"t": ["a" * 5000 + "!", "x" * 5000]}), "column_values_to_match_regex", column="t", regex=regex
+    )
     assert found["result"]["unexpected_count"] == 2
     assert time.monotonic() - started < 30  # `re` would take for ever
 
@@ -174,7 +198,9 @@ def test_ten_thousand_columns_and_a_suite_of_a_thousand(tmp_path: Path):
     for data in (wide, tmp_path / "wide.parquet"):
         verdict = validate(data, suite)
         assert len(verdict.results) == 1000 and sum(each["success"] for each in verdict.results) == 999
-        assert not verdict.results[999]["success"] and verdict.results[999]["result"]["partial_unexpected_list"] == [9991]
+        assert not verdict.results[999]["success"] and verdict.results[999]["result"]["partial_unexpected_list"] == [
+            9991
+        ]
 
 
 def test_a_thousand_expectations_on_one_column():

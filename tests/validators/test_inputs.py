@@ -44,7 +44,9 @@ SUITE = {
 
 def stripped(verdict):
     found = verdict.to_json_dict()["results"]
-    return json.dumps([{key: value for key, value in each.items() if key != "evaluated"} for each in found], sort_keys=True)
+    return json.dumps(
+        [{key: value for key, value in each.items() if key != "evaluated"} for each in found], sort_keys=True
+    )
 
 
 EXPECTED = stripped(validate(TABLE, SUITE, result_format="COMPLETE"))
@@ -71,7 +73,15 @@ def test_files(tmp_path: Path, ending: str):
     assert [rows for _, rows in verdict.shards] == [300, 1, 699]
 
 
-@pytest.mark.parametrize("make", [lambda t: t.to_pandas(), pl.from_arrow, lambda t: pl.from_arrow(t).lazy(), lambda t: t.combine_chunks().to_batches()[0]])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda t: t.to_pandas(),
+        pl.from_arrow,
+        lambda t: pl.from_arrow(t).lazy(),
+        lambda t: t.combine_chunks().to_batches()[0],
+    ],
+)
 def test_frames(make):
     assert stripped(validate(make(TABLE), SUITE, result_format="COMPLETE")) == EXPECTED
 
@@ -117,7 +127,9 @@ def test_a_dataset_version_and_its_splits(tmp_path: Path):
 
 def test_bad_rows_have_their_place_and_all_their_expectations():
     tables = [TABLE.slice(0, 300), TABLE.slice(300)]
-    suite = [dict(each, id=name) for each, name in zip(SUITE["expectations"][:3], ("unique", "range", "text"), strict=True)]
+    suite = [
+        dict(each, id=name) for each, name in zip(SUITE["expectations"][:3], ("unique", "range", "text"), strict=True)
+    ]
     verdict = validate(of_tables(tables, "t"), suite)
     found = bad(verdict)
     assert [row["row"] for row in found] == sorted({row["row"] for row in found})
@@ -127,7 +139,12 @@ def test_bad_rows_have_their_place_and_all_their_expectations():
     texts = [row["row"] for row in found if "text" in row["expectations"]]
     assert texts == list(range(0, ROWS, 100))
     assert verdict.results[2]["success"]  # mostly lets them pass
-    assert not [row for table in verdict.bad_rows(failed_only=True) for row in table.to_pylist() if "text" in row["expectations"]]
+    assert not [
+        row
+        for table in verdict.bad_rows(failed_only=True)
+        for row in table.to_pylist()
+        if "text" in row["expectations"]
+    ]
     assert len(verdict.bad_row_numbers()) == len(found)
 
 

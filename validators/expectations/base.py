@@ -48,6 +48,8 @@ class Setting:
     def values(self, rows: npt.NDArray[np.int64], columns: Sequence[str]) -> dict[str, list[Any]]:
         """{column: the Python values of these rows}, None for null."""
         names = list(dict.fromkeys(columns))
+        if not len(rows):
+            return {name: [] for name in names}
         view = self.batch(rows, names)
         return {name: plain(view.column(name)) for name in names}
 
