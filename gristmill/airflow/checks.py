@@ -10,6 +10,7 @@ from airflow.sdk import AssetAlias, Context, get_current_context
 from airflow.sdk.exceptions import AirflowFailException
 
 from gristmill.airflow.operators import GristmillOperator, emit
+from gristmill.airflow.settings import settings
 
 VALIDATED = AssetAlias("gristmill_validated")
 """Gets an event for every version that gristmill_validate accepts. The assets behind it are the datasets, named with `:validated`."""
@@ -97,7 +98,7 @@ def accept_version(dataset: str, version: int, asset: str | None, found: Sequenc
         "suite": found[0].get("suite"),
         "rows": found[0].get("rows"),
     }
-    emit(get_current_context(), VALIDATED, f"{dataset}:validated", f"{asset or dataset}:validated", facts)
+    emit(get_current_context(), VALIDATED, asset or dataset, str(settings().folder), facts, suffix=":validated")
     return facts
 
 

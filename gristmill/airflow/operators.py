@@ -292,7 +292,7 @@ class GristmillPublishOperator(GristmillOperator):
     """dataset, version, rows, fingerprint, verdict of the version that a candidate became, also in the event that the dataset's asset gets.
 
     target: DATASET@CANDIDATE. Where it names a version there is nothing to publish: the task is skipped and no event is emitted. verdict: what
-    GristmillValidateOperator returned. asset: the asset's name; the dataset's path by default. extra: further small facts for the event.
+    GristmillValidateOperator returned. asset: the asset's name, a path (all partitions of a dataset may share one); the dataset's own by default. extra: further small facts for the event.
     """
 
     template_fields: Sequence[str] = (*GristmillOperator.template_fields, "target", "verdict", "asset", "extra")
@@ -338,16 +338,21 @@ class GristmillPublishOperator(GristmillOperator):
             f"{found['rows']:,}",
             found["verdict"],
         )
-        emit(context, DATASETS, str(found["dataset"]), self.asset, found)
+        emit(context, DATASETS, self.asset or str(found["dataset"]), self.cwd, found)
         return found
 
 
-def emit(context: Context, alias: AssetAlias, dataset: str, name: str | None, extra: Mapping[str, Any]) -> None:
-    """Adds an event of the dataset's asset; the running task must have the alias as an outlet."""
+def emit(
+    context: Context, alias: AssetAlias, name: str, cwd: str | None, extra: Mapping[str, Any], suffix: str = ""
+) -> None:
+    """Adds an event of an asset called `name`, a path or URL that is also its URI; the running task must have the alias as an outlet."""
     from airflow.sdk import Asset
 
-    uri = dataset if "://" in dataset else f"file://{dataset}"
-    context["outlet_events"][alias].add(Asset(name=name or dataset, uri=uri, group="gristmill"), extra=dict(extra))
+    place = summaries.absolute(name, cwd)
+    uri = place if "://" in place else f"file://{place}"
+    context["outlet_events"][alias].add(
+        Asset(name=f"{name}{suffix}", uri=f"{uri}{suffix}", group="gristmill"), extra=dict(extra)
+    )
 
 
 def shown(arguments: Sequence[str]) -> str:

@@ -49,14 +49,14 @@ def list_versions() -> list[dict[str, Any]]:
     context = get_current_context()
     params = context["params"]
     found: dict[str, dict[str, Any]] = {}
-    for asset, events in (context.get("triggering_asset_events") or {}).items():
+    for events in (context.get("triggering_asset_events") or {}).values():  # by asset, and once more by alias
         for event in events:
             extra = dict(event.extra or {})
             if extra.get("dataset") and extra.get("version"):
                 target = f"{extra['dataset']}@{extra['version']}"
                 name = str(extra.get("pipeline") or os.path.basename(str(extra["dataset"])))
                 found[target] = _version(
-                    str(extra["dataset"]), int(extra["version"]), getattr(asset, "name", None), name, extra.get("suite")
+                    str(extra["dataset"]), int(extra["version"]), event.asset.name, name, extra.get("suite")
                 )
     if not found and params.get("dataset"):
         config = settings()

@@ -75,6 +75,7 @@ def test_real_texts_go_through_all_four(driver: Driver, project: Path, shared_da
     found = driver.run("gristmill_validate", conf={"dataset": "shards/packages", "suite": "suites/licences.json"})
     assert found["state"] == "success", found["log"][-3000:]
     assert [event["extra"]["verdict"] for event in found["events"]] == ["passed"] and found["events"][0]["aliases"] == ["gristmill_validated"]
+    assert (found["events"][0]["asset"], found["events"][0]["uri"]) == ("shards/packages:validated", f"file://{project}/shards/packages:validated")
     assert found["xcoms"]["each.leakage[0]"]["return_value"] == {"check": "leakage", "verdict": "passed", "found": []}
 
     found = driver.run("gristmill_training_ready")
@@ -98,6 +99,7 @@ def test_the_same_date_twice_is_one_version(driver: Driver, project: Path) -> No
     assert (first["state"], second["state"]) == ("success", "success")
     assert first["tasks"]["each.publish[0]"] == "success" and second["tasks"]["each.publish[0]"] == "skipped"
     assert versions(project / "shards/daily" / DAY) == [1] and second["events"] == []
+    assert [(event["asset"], event["uri"]) for event in first["events"]] == [("shards/daily", f"file://{project}/shards/daily")]  # of all dates
     assert daily(project).num_rows == 10 and {row["id"][:10] for row in daily(project).to_table().to_pylist()} == {DAY}
 
 
