@@ -199,17 +199,22 @@ def gc(
 
 
 def publish(candidate: Candidate, as_json: AsJson = False) -> None:
-    """Make a candidate the newest version."""
+    """Make a candidate the newest version. Its gate stays: streams still ask for the verdict."""
     from gristmill.storage.candidates import publish_candidate
+    from gristmill.storage.dataset import open_dataset
     from gristmill.storage.folder import open_folder
+    from gristmill.storage.stream.gates import outcomes
 
     dataset, name = _candidate(candidate)
     version = publish_candidate(open_folder(dataset), name).manifest.version
-    print(
-        json.dumps({"version": version, "candidate": name})
-        if as_json
-        else f"{dataset}: candidate {name} is version {version}"
-    )
+    opened = open_dataset(dataset, version=version)
+    closed = [entry.partition("@")[0] for entry in opened.manifest.gate if entry not in outcomes(opened)[0]]
+    if as_json:
+        print(json.dumps({"version": version, "candidate": name, "gate_passed": not closed}))
+        return
+    print(f"{dataset}: candidate {name} is version {version}")
+    if closed:
+        print(f"  its gate has not been passed (suite {', '.join(closed)}): streaming it needs require_verdict=False")
 
 
 def reject(candidate: Candidate, as_json: AsJson = False) -> None:

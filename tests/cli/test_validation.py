@@ -201,7 +201,8 @@ def test_a_bad_dataset_is_stopped_from_pipeline_to_loader(cli, tmp_path, monkeyp
     assert f"candidate {result['candidate']}" in shown.out
     assert "suite people failed; report: " in cli("show", f"shards@{result['candidate']}").out
 
-    assert cli("publish", f"shards@{result['candidate']}").status == 0
+    published = cli("publish", f"shards@{result['candidate']}")
+    assert published.status == 0 and "its gate has not been passed (suite people)" in published.out
     refused = loader(tmp_path)
     assert refused.returncode == 1 and "may not be streamed: suite 'people' failed" in refused.stderr
     forced = loader(tmp_path, "--all-the-same")
