@@ -45,8 +45,8 @@ def _run(data, offsets, table, out):  # type: ignore[no-untyped-def]
         a0, a1 = np.uint64(offsets[i]), np.uint64(offsets[i + 1])
         if i + 4 <= n:
             a2, a3, a4 = np.uint64(offsets[i + 2]), np.uint64(offsets[i + 3]), np.uint64(offsets[i + 4])
-            short = min(min(a1 - a0, a2 - a1), min(a3 - a2, a4 - a3))
-            if short > 0 and max(max(a1 - a0, a2 - a1), max(a3 - a2, a4 - a3)) < LANES_BELOW:
+            short = min(min(a1 - a0, a2 - a1), min(a3 - a2, a4 - a3))  # noqa: PLW3301  numba compiles pairs best
+            if short > 0 and max(max(a1 - a0, a2 - a1), max(a3 - a2, a4 - a3)) < LANES_BELOW:  # noqa: PLW3301
                 s0, s1, s2, s3 = start, start, start, start
                 for step in range(short - one):
                     k = np.uint64(step)
