@@ -1,7 +1,8 @@
 """Columns as the loader holds them: each column is some leaves that are fast to gather rows from.
 
 A leaf is a numpy array (rows, ...) for values of fixed size, or an Arrow array for text, bytes, lists and what has no tensor form. Lists of
-numbers are held as bytes: Arrow gathers bytes by copying each row at once, lists element by element. A missing leaf (None) means "no nulls".
+numbers are held as bytes: as a numpy array (rows, bytes) where all rows of a row group are equally long, as token rows mostly are, else as an Arrow
+array, for Arrow gathers bytes by copying each row at once, lists element by element. A missing leaf (None) means "no nulls".
 """
 
 from __future__ import annotations
@@ -147,15 +148,17 @@ def _values(array: pa.Array) -> npt.NDArray[Any]:
     return array.to_numpy(zero_copy_only=False)
 
 
-def _as_bytes(array: pa.Array, name: str, dtype: np.dtype[Any] | None) -> pa.Array:
-    """A list array of numbers as an array of bytes, one value a row; values are not copied where Arrow holds them plainly."""
+def _as_bytes(array: pa.Array, name: str, dtype: np.dtype[Any] | None) -> Leaf:
+    """A list array of numbers as bytes, one value a row; values are not copied where Arrow holds them plainly."""
     assert dtype is not None
     offsets = np.asarray(array.offsets, np.int64)
     inner = array.values.slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
     if inner.null_count:
         raise NullElementError(name)
     values = np.ascontiguousarray(_values(inner).astype(dtype, copy=False))
-    valid = None
+    valid, sizes = None, np.diff(offsets)
+    if len(sizes) and not array.null_count and sizes[0] and (sizes == sizes[0]).all():
+        return values.view(np.uint8).reshape(len(sizes), -1)
     if array.null_count:
         valid = pa.array(array.is_valid().to_numpy(zero_copy_only=False)).buffers()[1]
     places = pa.py_buffer((offsets - offsets[0]) * dtype.itemsize)
@@ -167,17 +170,18 @@ def gather(parts: Sequence[Leaf], rows: Sequence[I64], places: Sequence[I64]) ->
     first = next((part for part in parts if part is not None), None)
     if first is None:
         return None
-    if isinstance(first, np.ndarray):
+    if all(isinstance(part, np.ndarray) and part.shape[1:] == first.shape[1:] for part in parts if part is not None):
         return _scatter(parts, rows, places, first.shape[1:], first.dtype)
-    arrays = [part for part in parts if isinstance(part, pa.Array)]
-    if (size := _common_size(arrays)) is not None:
-        values = [np.frombuffer(array.buffers()[2], np.uint8)[_start(array) :] for array in arrays]
-        views = [each[: len(array) * size].reshape(-1, size) for each, array in zip(values, arrays, strict=True)]
-        out = _scatter(views, rows, places, (size,), np.dtype(np.uint8))
-        ends = pa.py_buffer(np.arange(len(out) + 1, dtype=np.int64) * size)
-        return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(out), [None, ends, pa.py_buffer(out)])
+    arrays = [binary_rows(part) if isinstance(part, np.ndarray) else part for part in parts]
     together = pa.concat_arrays([array.take(pa.array(chosen)) for array, chosen in zip(arrays, rows, strict=True)])
     return together.take(pa.array(np.argsort(np.concatenate(places))))
+
+
+def binary_rows(rows: npt.NDArray[Any]) -> pa.Array:
+    """Equally long rows (rows, bytes) as an Arrow array of bytes, without a copy."""
+    ends = np.arange(len(rows) + 1, dtype=np.int64) * rows.shape[1]
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(np.ascontiguousarray(rows))]
+    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(rows), buffers)
 
 
 def _scatter(
@@ -187,23 +191,6 @@ def _scatter(
     for part, chosen, place in zip(parts, rows, places, strict=True):
         out[place] = True if part is None else part[chosen]
     return out
-
-
-def _common_size(arrays: Sequence[pa.Array]) -> int | None:
-    """The bytes of each row where all rows of some arrays of bytes are equally long and none is null, as token rows are."""
-    found = set()
-    for array in arrays:
-        if array.type != pa.large_binary() or array.null_count or not len(array):
-            return None
-        sizes = np.diff(np.frombuffer(array.buffers()[1], np.int64, len(array) + 1, array.offset * 8))
-        found.add(int(sizes[0]))
-        if len(found) > 1 or not (sizes == sizes[0]).all():
-            return None
-    return found.pop() or None
-
-
-def _start(array: pa.Array) -> int:
-    return int(np.frombuffer(array.buffers()[1], np.int64, 1, array.offset * 8)[0])
 
 
 def leaf_bytes(leaf: Leaf) -> int:

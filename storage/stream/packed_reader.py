@@ -86,6 +86,8 @@ class PackedReader:
 def _numbers(leaf: Any, column: Column) -> tuple[npt.NDArray[Any], I64]:
     """(all values of a list column end to end, (rows + 1,) where rows begin)."""
     assert column.dtype is not None
+    if isinstance(leaf, np.ndarray):  # equally long rows
+        return leaf.reshape(-1).view(column.dtype), np.arange(len(leaf) + 1) * (leaf.shape[1] // column.dtype.itemsize)
     _, places, content = leaf.buffers()
     ends = np.frombuffer(places, np.int64, len(leaf) + 1, leaf.offset * 8) // column.dtype.itemsize
     values = np.frombuffer(content, column.dtype) if content is not None and content.size else np.zeros(0, column.dtype)

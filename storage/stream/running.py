@@ -27,7 +27,7 @@ from gristmill.storage.stream.tensors import Batch, emit, pad_ragged
 from gristmill.storage.stream.trace import UID
 from gristmill.storage.stream.transforms import RowJobs, RowWork
 
-BLOCK_BYTES = 8 << 20  # the rows of several steps are gathered at once, up to this
+BLOCK_BYTES = 16 << 20  # the rows of several steps are gathered at once, up to this
 BLOCK_ROWS = 16_384
 QUEUE_BYTES = 32 << 20  # finished batches that wait
 LOOK_AHEAD = 1 / 8  # of shuffle_bytes: for row groups that are not yet needed
@@ -153,14 +153,14 @@ class Running:
     def _blocks(self) -> Iterator[Block]:
         """The rows of this rank in the coming steps, several steps at a time."""
         steps: list[tuple[Batch, I64]] = []
-        rows, start = 0, self._from[0]
-        most = max(1, min(BLOCK_ROWS, int(BLOCK_BYTES / max(1.0, self._feed.layout.row_bytes))))
+        rows, start, most = 0, self._from[0], 1  # the first block is one step, so that it is soon there
+        limit = max(1, min(BLOCK_ROWS, int(BLOCK_BYTES / max(1.0, self._feed.layout.row_bytes))))
         for batch, positions in self._steps():
             steps.append((batch, positions))
             rows += len(positions)
             if rows >= most:
                 yield self._block(steps, start)
-                steps, rows, start = [], 0, batch.next_position
+                steps, start, most, rows = [], batch.next_position, min(limit, max(1, rows * 2)), 0
         if steps:
             yield self._block(steps, start)
 

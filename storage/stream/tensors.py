@@ -82,6 +82,8 @@ def _value(column: Column, leaves: Sequence[Leaf]) -> Any:
     if column.kind == "number":
         return torch.from_numpy(leaves[0])
     leaf = leaves[0]
+    if isinstance(leaf, np.ndarray):
+        return _equal_rows(column, leaf)
     assert isinstance(leaf, pa.Array)
     return _ragged(column, leaf) if column.kind == "numbers" else leaf.to_pylist()
 
@@ -90,10 +92,16 @@ def _valid(column: Column, leaves: Sequence[Leaf]) -> torch.Tensor | None:
     if column.kind == "number":
         valid = leaves[1]
         return None if valid is None or valid.all() else torch.from_numpy(valid)
-    if column.kind == "numbers":
-        rows: Any = leaves[0]
+    rows: Any = leaves[0]
+    if column.kind == "numbers" and isinstance(rows, pa.Array):
         return torch.from_numpy(rows.is_valid().to_numpy(zero_copy_only=False)) if rows.null_count else None
     return None
+
+
+def _equal_rows(column: Column, rows: Any) -> Ragged:
+    assert column.dtype is not None
+    values = torch.from_numpy(rows.reshape(-1).view(column.dtype))
+    return Ragged(values, torch.arange(len(rows) + 1) * (rows.shape[1] // column.dtype.itemsize))
 
 
 def _ragged(column: Column, rows: pa.Array) -> Ragged:
