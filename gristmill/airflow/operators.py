@@ -318,12 +318,13 @@ class GristmillPublishOperator(GristmillOperator):
         dataset, _, name = self.target.rpartition("@")
         if name.isdecimal() and len(name) < 16:
             raise AirflowSkipException(f"nothing new: version {name} of {dataset} holds this already")
-        finished = self.run(["publish", self.target], accept=(2,))
-        shown_version = summaries.of_version(self.run(["show", dataset]).result or {}, self.cwd)
-        if finished.status == 2 and not shown_version["fingerprint"].startswith(
+        finished = self.run(["publish", self.target], accept=(2, 3))
+        shown_version = self._newest(dataset)
+        if finished.status and not (shown_version or {}).get("fingerprint", "").startswith(
             name
-        ):  # else an earlier try of this task has published it
-            raise AirflowFailException(f"{shown(['publish', self.target])} ended with 2: {finished.error}")
+        ):  # else an earlier try of this task published it
+            raise self._refused(finished, name, shown_version)
+        assert shown_version is not None
         outcome = self.verdict or {}
         found = {
             **(self.extra or {}),
@@ -340,6 +341,22 @@ class GristmillPublishOperator(GristmillOperator):
         )
         emit(context, DATASETS, self.asset or str(found["dataset"]), self.cwd, found)
         return found
+
+    def _newest(self, dataset: str) -> dict[str, Any] | None:
+        found = self.run(["show", dataset], accept=(2,)).result
+        return summaries.of_version(found, self.cwd) if found else None
+
+    def _refused(self, finished: Finished, name: str, newest: Mapping[str, Any] | None) -> AirflowException:
+        """The error: without a retry where trying again can't help, as when another run published since the candidate was made."""
+        text = f"{shown(['publish', self.target])} ended with {finished.status}: {finished.error}"
+        if finished.status == 2:
+            return AirflowFailException(text)
+        parent = (self.run(["show", self.target], accept=(2,)).result or {}).get("parent")
+        if newest is not None and parent != newest["version"]:
+            return AirflowFailException(
+                f"{text} The candidate {name} was made before version {newest['version']}: clear the task that made it."
+            )
+        return AirflowException(text)
 
 
 def emit(

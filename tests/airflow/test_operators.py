@@ -210,3 +210,38 @@ def test_spark_without_java(tmp_path: Path) -> None:
     with pytest.raises(AirflowFailException, match="(?i)java"):
         execute(GristmillRunOperator(task_id="t", pipeline="p.yaml", engine="spark", address="spark://127.0.0.1:7077", cwd=str(tmp_path), env=env))
     assert not (tmp_path / "out" / "manifests").exists()
+
+
+def test_a_candidate_that_came_too_late_is_not_published(tmp_path: Path) -> None:
+    """Two runs at once on one dataset: the second finds another version than it was made on."""
+    import pyarrow as pa
+
+    import gristmill
+
+    def propose(value: int) -> str:
+        model = {"name": "t", "sources": [{"kind": "frame", "name": "rows"}], "output": {"path": str(tmp_path / "d")}}
+        return f"{tmp_path}/d@{gristmill.run(model, inputs={'rows': pa.table({'a': [value]})}, candidate=True, progress='quiet').candidate}"
+
+    first, second = propose(1), propose(2)
+    operators.GristmillOperator(task_id="t", arguments=["x"]).run(["publish", first])
+    with pytest.raises(AirflowFailException, match="was made before version 1: clear the task that made it"):
+        execute(GristmillPublishOperator(task_id="t", target=second))
+    assert gristmill.open_dataset(str(tmp_path / "d")).version == 1
+
+
+def test_publishing_again_after_it_was_done_finds_it_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that dies between publishing and saying so: the retry says it."""
+    import pyarrow as pa
+
+    import gristmill
+
+    model = {"name": "t", "sources": [{"kind": "frame", "name": "rows"}], "output": {"path": str(tmp_path / "d")}}
+    candidate = gristmill.run(model, inputs={"rows": pa.table({"a": [1]})}, candidate=True, progress="quiet").candidate
+    events: list[Any] = []
+    monkeypatch.setattr(operators, "emit", lambda *arguments: events.append(arguments))
+    for _ in range(2):
+        found = execute(GristmillPublishOperator(task_id="t", target=f"{tmp_path}/d@{candidate}", verdict={"verdict": "passed"}))
+        assert (found["version"], found["rows"], found["verdict"]) == (1, 1, "passed")
+    assert len(events) == 2
+    with pytest.raises(AirflowFailException, match="no candidate"):
+        execute(GristmillPublishOperator(task_id="t", target=f"{tmp_path}/d@0123456789abcdef"))
