@@ -172,7 +172,7 @@ def gather(parts: Sequence[Leaf], rows: Sequence[I64], places: Sequence[I64]) ->
         return None
     if all(isinstance(part, np.ndarray) and part.shape[1:] == first.shape[1:] for part in parts if part is not None):
         return _scatter(parts, rows, places, first.shape[1:], first.dtype)
-    arrays = [binary_rows(part) if isinstance(part, np.ndarray) else part for part in parts]
+    arrays: list[Any] = [binary_rows(part) if isinstance(part, np.ndarray) else part for part in parts]
     together = pa.concat_arrays([array.take(pa.array(chosen)) for array, chosen in zip(arrays, rows, strict=True)])
     return together.take(pa.array(np.argsort(np.concatenate(places))))
 
