@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 
 from benchmarks.common import header
-from benchmarks.stream import local
+from benchmarks.stream import data, elastic, images, local, remote, resume
 
-CASES = {case: local.compare for case in local.PEERS}
+CASES = {**dict.fromkeys(local.PEERS, local.compare), **dict.fromkeys(data.SIZES, images.compare), "remote": remote.compare, "resume": resume.compare, "elastic": elastic.resumes, "mixing": elastic.mixing}
 
 
 def main() -> None:

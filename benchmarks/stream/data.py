@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from gristmill.storage.parquet import ParquetSettings
 FILES = 4
 TOKENS = 2048
 COLUMNS = 64
+SIZES = {"images": (500, 375, 94), "photos": (1024, 768, 66)}  # width, height, quality: about 110 kB each
 GROUP_BYTES = ParquetSettings().row_group_bytes
 
 
@@ -82,29 +84,30 @@ def table(rows: int, group: int) -> Iterator[pa.Table]:
         yield pa.table({"id": np.arange(start, start + count), **{f"x{i:02d}": rng.standard_normal(count, np.float32) for i in range(COLUMNS)}})
 
 
-def images(rows: int, group: int) -> Iterator[pa.Table]:
-    """id, a JPEG of about 110 kB (500 x 375: shapes, shades and noise) and a label."""
+def images(rows: int, group: int, size: tuple[int, int, int] = SIZES["images"]) -> Iterator[pa.Table]:
+    """id, a JPEG of about 110 kB and a label."""
     for start in range(0, rows, group):
         ids = range(start, min(start + group, rows))
         with ThreadPoolExecutor() as threads:
-            yield pa.table({"id": np.array(ids), "image": pa.array(threads.map(picture, ids), pa.binary()), "label": np.array([i % 10 for i in ids])})
+            contents = pa.array(threads.map(lambda i: picture(i, *size), ids), pa.binary())
+        yield pa.table({"id": np.array(ids), "image": contents, "label": np.array([i % 10 for i in ids])})
 
 
-def picture(number: int) -> bytes:
+def picture(number: int, width: int, height: int, quality: int) -> bytes:
     """A JPEG that compresses as a photograph does: blurred noise of several scales, some shapes, grain."""
     import cv2
 
     rng = np.random.default_rng(number)
-    height, width = 375, 500
     image = np.zeros((height, width, 3), np.float32)
     for scale, strength in ((4, 90), (16, 60), (64, 45), (200, 25)):
-        image += strength * cv2.resize(rng.standard_normal((max(2, height * scale // 800), max(2, width * scale // 800), 3), np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+        small = rng.standard_normal((max(2, 375 * scale // 800), max(2, 500 * scale // 800), 3), np.float32)
+        image += strength * cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
     image = np.ascontiguousarray(np.clip(image + 128, 0, 255).astype(np.uint8))
     for _ in range(12):
         centre = (int(rng.integers(width)), int(rng.integers(height)))
-        cv2.circle(image, centre, int(rng.integers(5, 80)), rng.integers(0, 255, 3).tolist(), -1 if rng.random() < 0.5 else 2)
+        cv2.circle(image, centre, int(rng.integers(5, width // 6)), rng.integers(0, 255, 3).tolist(), -1 if rng.random() < 0.5 else 2)
     noisy = np.clip(image + rng.normal(0, 9, image.shape), 0, 255).astype(np.uint8)
-    return bytes(cv2.imencode(".jpg", noisy, [cv2.IMWRITE_JPEG_QUALITY, 94])[1])
+    return bytes(cv2.imencode(".jpg", noisy, [cv2.IMWRITE_JPEG_QUALITY, quality])[1])
 
 
 Maker = Callable[[int, int], Iterator[pa.Table]]
@@ -113,4 +116,5 @@ CASES: dict[str, tuple[Maker, int, int]] = {  # rows in all, rows in a row group
     "text": (text, 400_000, 8192),
     "table": (table, 400_000, 8192),
     "images": (images, 4_000, GROUP_BYTES // 110_000),
+    "photos": (functools.partial(images, size=SIZES["photos"]), 2_000, GROUP_BYTES // 110_000),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ from benchmarks.stream import data
 from benchmarks.stream.measure import OURS, Measured, call, distinct_groups, ideal_groups, run
 
 BATCH = 512
-LIMIT = 15.0  # seconds an epoch
-PROBE = 3.0  # seconds in which each number of workers is tried
+LIMIT = 10.0  # seconds an epoch
+PROBE = 2.0  # seconds in which each number of workers is tried
 WORKERS = (0, 2)
 CONVERT_SECONDS = 400.0
 HEAD = ("loader", "rows/s", "2nd epoch", "first batch s", "CPU s/100k", "peak MB", "row groups/batch", "copy: s", "MB")
@@ -30,7 +31,7 @@ def compare(case: str, peers: str | None, scale: float, only: Sequence[str] = ()
     groups = data.row_groups(folder)
     size = sum(file.stat().st_size for file in folder.iterdir())
     print(f"{case}: {groups.sum():,} rows in {len(groups)} row groups, {size / 1e6:.0f} MB of Parquet; batches of {BATCH}; a shuffle of all rows draws on {ideal_groups(groups, BATCH):.1f} row groups a batch")
-    rows: list[list[Any]] = []
+    rows = Rows()
     for name, arguments in (("pyarrow, plain loop", ["pyarrow"]), *((f"gristmill, {kept} MB", ["gristmill", "--shuffle-bytes", str(kept << 20)]) for kept in (1024, 256, 64))):
         if not only or arguments[0] in only:
             rows.append(line(name, lambda arguments=arguments: run(OURS, "ours.py", [*arguments, *settings(folder, LIMIT)]), groups))
@@ -40,21 +41,29 @@ def compare(case: str, peers: str | None, scale: float, only: Sequence[str] = ()
     table(rows, HEAD)
 
 
-def settings(folder: Path, limit: float) -> list[str]:
+class Rows(list[list[Any]]):
+    """The rows of a table; each is told on stderr as soon as it is there."""
+
+    def append(self, row: list[Any]) -> None:
+        super().append(row)
+        print("  ...", *row, file=sys.stderr, flush=True)
+
+
+def settings(folder: Path, limit: float, batch: int = BATCH) -> list[str]:
     """The arguments that all loaders share."""
-    return ["--data", str(folder), "--batch", str(BATCH), "--limit", str(limit)]
+    return ["--data", str(folder), "--batch", str(batch), "--limit", str(limit)]
 
 
-def line(name: str, measure: Any, groups: Any, copy: Sequence[Any] = ("", "")) -> list[Any]:
+def line(name: str, measure: Any, groups: Any, copy: Sequence[Any] = ("", ""), batch: int = BATCH) -> list[Any]:
     """A row of the table, or why there is none."""
     try:
         found: Measured = measure()
     except RuntimeError as error:
         return [name, f"failed: {error}"[:90], *[""] * 6, *copy][: len(HEAD)]
-    return [name, int(found.rate), int(found.again), found.first, found.cpu, found.peak // 1_000_000, distinct_groups(found.batches, groups, BATCH), *copy]
+    return [name, int(found.rate), int(found.again), found.first, found.cpu, found.peak // 1_000_000, distinct_groups(found.batches, groups, batch), *copy]
 
 
-def of_peer(python: str, peer: str, folder: Path, groups: Any) -> list[Any]:
+def of_peer(python: str, peer: str, folder: Path, groups: Any, *, batch: int = BATCH, limit: float = LIMIT) -> list[Any]:
     """The row of a peer with the number of workers that was fastest in a short trial."""
     try:
         copy, seconds = converted(python, peer, folder)
@@ -62,9 +71,9 @@ def of_peer(python: str, peer: str, folder: Path, groups: Any) -> list[Any]:
         return [peer, f"failed: {error}"[:90], *[""] * 7]
     where = ["read", peer, "--copy", str(copy)]
     size = sum(file.stat().st_size for file in copy.rglob("*") if file.is_file())
-    workers, _ = max(((number, trial(python, [*where, "--workers", str(number), *settings(folder, PROBE)])) for number in WORKERS), key=lambda pair: pair[1])
-    measure = lambda: run(python, "peers.py", [*where, "--workers", str(workers), *settings(folder, LIMIT)])
-    return line(f"{peer}, {workers} workers", measure, groups, ("" if seconds is None else round(seconds, 1), size // 1_000_000))
+    workers, _ = max(((number, trial(python, [*where, "--workers", str(number), *settings(folder, PROBE, batch)])) for number in WORKERS), key=lambda pair: pair[1])
+    measure = lambda: run(python, "peers.py", [*where, "--workers", str(workers), *settings(folder, limit, batch)])
+    return line(f"{peer}, {workers} workers", measure, groups, (round(seconds, 1), size // 1_000_000), batch)
 
 
 def trial(python: str, arguments: Sequence[str]) -> float:
@@ -75,8 +84,8 @@ def trial(python: str, arguments: Sequence[str]) -> float:
         return 0.0
 
 
-def converted(python: str, peer: str, folder: Path) -> tuple[Path, float | None]:
-    """(the peer's copy of the rows, how long it took to write; None if it was there)."""
+def converted(python: str, peer: str, folder: Path) -> tuple[Path, float]:
+    """(the peer's copy of the rows, how many seconds it took to write)."""
     copy = folder.parent / f"{folder.name}-{peer}"
     done = copy.with_suffix(".done")
     if not done.exists():

@@ -23,8 +23,8 @@ EVERY = 0.2  # seconds between looks at the memory
 
 @dataclass(frozen=True)
 class Measured:
-    """rate: rows a second in the first epoch, from before the loader was made; again: in the second; first: seconds to the first batch; cpu: CPU seconds per 100,000 rows
-    of the first epoch (worker processes that still run are not in it); peak: bytes of all processes above those before the loader was made; batches: ids of each batch.
+    """rate: rows a second in the first epoch, from before the loader was made; again: in the second; first: seconds to the first batch; cpu: CPU seconds of all processes
+    per 100,000 rows of both epochs; peak: bytes of all processes above those before the loader was made; batches: ids of each batch of the first epoch.
     """
 
     rate: float
@@ -43,15 +43,16 @@ def run(python: str, script: str, arguments: Sequence[str], seconds: float = 240
     """
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "batches.npz"
-        found, peak = call(python, script, [*arguments, "--result", str(result)], seconds)
+        found, watch = call(python, script, [*arguments, "--result", str(result)], seconds)
         with np.load(result) as arrays:
             batches = [arrays[name] for name in arrays.files]
     one, two = found["epochs"]
-    return Measured(one["rows"] / one["seconds"], two["rows"] / two["seconds"], one["first"], one["cpu"] * 1e5 / one["rows"], max(0, peak - found["base"]), batches)
+    cpu = (watch.cpu - found["base_cpu"]) * 1e5 / (one["rows"] + two["rows"])
+    return Measured(one["rows"] / one["seconds"], two["rows"] / two["seconds"], one["first"], cpu, max(0, watch.peak - found["base"]), batches)
 
 
-def call(python: str, script: str, arguments: Sequence[str], seconds: float) -> tuple[dict[str, Any], int]:
-    """(what a script of this folder reported, the peak of the memory of all its processes)."""
+def call(python: str, script: str, arguments: Sequence[str], seconds: float) -> tuple[dict[str, Any], Watch]:
+    """(what a script of this folder reported, what was seen of its processes)."""
     process = subprocess.Popen([python, str(HERE / script), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     watch = Watch(process.pid)
     try:
@@ -59,36 +60,46 @@ def call(python: str, script: str, arguments: Sequence[str], seconds: float) -> 
     except subprocess.TimeoutExpired:
         raise RuntimeError(f"did not end within {seconds:.0f} s") from None
     finally:
-        peak = watch.stop()
+        watch.stop()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, 9)  # workers that outlive it
         process.wait()
     line = next((line for line in out.splitlines() if line.startswith("RESULT ")), None)
     if line is None:
         raise RuntimeError((error.strip().splitlines() or ["no result"])[-1])
-    return json.loads(line.removeprefix("RESULT ")), peak
+    return json.loads(line.removeprefix("RESULT ")), watch
 
 
 class Watch:
-    """The largest sum of the memory (proportional share) of a process and those that it started."""
+    """Looks at a process and those that it started. peak: the largest sum of their memory (proportional shares), bytes; cpu: their CPU seconds."""
 
     def __init__(self, pid: int) -> None:
+        self.peak = 0
         self._process = psutil.Process(pid)
-        self._peak = 0
+        self._seconds: dict[int, float] = {}
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
         self._thread.start()
 
-    def stop(self) -> int:
-        """The peak, bytes."""
+    @property
+    def cpu(self) -> float:
+        """CPU seconds of all processes as last seen."""
+        return sum(self._seconds.values())
+
+    def stop(self) -> None:
+        """Ends looking."""
         self._end.set()
         self._thread.join()
-        return self._peak
 
     def _look(self) -> None:
         while not self._end.wait(EVERY):
             with contextlib.suppress(psutil.Error):
-                self._peak = max(self._peak, sum(map(_pss, [self._process, *self._process.children(recursive=True)])))
+                processes = [self._process, *self._process.children(recursive=True)]
+                self.peak = max(self.peak, sum(map(_pss, processes)))
+                for process in processes:
+                    with contextlib.suppress(psutil.Error):
+                        used = process.cpu_times()
+                        self._seconds[process.pid] = used.user + used.system
 
 
 def _pss(process: psutil.Process) -> int:

@@ -13,6 +13,7 @@ import torch
 from consume import consume
 
 from gristmill.storage.stream import Ragged, stream
+from gristmill.storage.stream.images import RandomResizedCrop
 
 
 class PlainLoop:
@@ -68,12 +69,15 @@ def main() -> None:
     parser.add_argument("--batch", type=int)
     parser.add_argument("--limit", type=float)
     parser.add_argument("--shuffle-bytes", type=int, default=2**30)
+    parser.add_argument("--decode", choices=["rgb", "crop"])
     parser.add_argument("--result")
     given = parser.parse_args()
     if given.subject == "pyarrow":
         consume(lambda: PlainLoop(given.data, given.batch), lambda batch: batch["id"].numpy(), given.limit, lambda loop, number: loop.epoch(number))
     else:
-        make = lambda: stream(given.data, global_batch_size=given.batch, epochs=2, tail="drop", shuffle_bytes=given.shuffle_bytes)
+        kind = RandomResizedCrop(224) if given.decode == "crop" else "rgb"
+        decode = {"image": kind} if given.decode else None
+        make = lambda: stream(given.data, global_batch_size=given.batch, epochs=2, tail="drop", shuffle_bytes=given.shuffle_bytes, decode=decode)
         consume(lambda: run_of(make), ids_of, given.limit, epochs_of)
 
 
