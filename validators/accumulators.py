@@ -31,8 +31,8 @@ class Accumulator(ABC):
     def merge(self, later: Self) -> None:
         """Takes in the state of rows that follow its own."""
 
-    def save(self) -> Fields | None:
-        """The state as fields, None if it can't be kept. Row numbers as they are."""
+    def save(self, first: int) -> Fields | None:
+        """The state as fields, None if it can't be kept; `first` is taken from row numbers."""
         return None
 
     def load(self, fields: Fields, first: int) -> None:
@@ -58,7 +58,7 @@ class Rows(Accumulator):
         self.count += later.count
         self.nonnull += later.nonnull
 
-    def save(self) -> Fields:
+    def save(self, first: int) -> Fields:
         return {"count": self.count, "nonnull": self.nonnull}
 
     def load(self, fields: Fields, first: int) -> None:
@@ -89,8 +89,8 @@ class Failing(Accumulator):
         self.considered += later.considered
         self.rows = self.rows.union(later.rows)
 
-    def save(self) -> Fields:
-        return {"count": self.count, "considered": self.considered, "rows": self.rows}
+    def save(self, first: int) -> Fields:
+        return {"count": self.count, "considered": self.considered, "rows": self.rows.moved(-first)}
 
     def load(self, fields: Fields, first: int) -> None:
         self.count, self.considered = fields["count"], fields["considered"]
@@ -148,14 +148,14 @@ class Steps(Accumulator):
             self.rows.add([later.first_row])
         self.last = later.last
 
-    def save(self) -> Fields | None:
+    def save(self, first: int) -> Fields | None:
         if isinstance(self.last, np.generic) or self.last is None:
             ends = np.array([] if self.last is None else [self.first, self.last])
             return {
                 "count": self.count,
                 "considered": self.considered,
-                "rows": self.rows,
-                "at": self.first_row,
+                "rows": self.rows.moved(-first),
+                "at": self.first_row - first,
                 "ends": ends,
             }
         return None
@@ -183,7 +183,7 @@ class Present(Accumulator):
     def merge(self, later: Self) -> None:
         self.found |= later.found
 
-    def save(self) -> Fields:
+    def save(self, first: int) -> Fields:
         return {"found": self.found}
 
     def load(self, fields: Fields, first: int) -> None:
@@ -237,7 +237,7 @@ class Histogram(Accumulator):
         self.above += later.above
         self.nonnull += later.nonnull
 
-    def save(self) -> Fields:
+    def save(self, first: int) -> Fields:
         return {"counts": self.counts, "below": self.below, "above": self.above, "nonnull": self.nonnull}
 
     def load(self, fields: Fields, first: int) -> None:

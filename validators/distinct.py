@@ -148,7 +148,7 @@ class Distinct(Accumulator):
         if len(small) == MANY and all(len(chunk.rows) < FEW_ROWS and chunk.held() for chunk in small):
             self._chunks[-MANY:] = [_joined(small)]
 
-    def save(self) -> Fields:
+    def save(self, first: int) -> Fields:
         fields: Fields = {
             "count": self.count,
             "considered": self.considered,
@@ -157,7 +157,7 @@ class Distinct(Accumulator):
         if self._chunks:
             fields["hashes"] = np.concatenate([each.hashes for each in self._chunks])
             fields["rows"] = np.concatenate([each.rows for each in self._chunks])
-            fields["firsts"] = [each.first for each in self._chunks]
+            fields["firsts"] = [each.first - first for each in self._chunks]
             if not self._every_row:
                 fields["counts"] = np.concatenate([each.counts for each in self._chunks if each.counts is not None])
         return fields

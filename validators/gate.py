@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from gristmill.errors import DatasetError, InputError
 from gristmill.storage.dataset import Dataset
 from gristmill.storage.versions import now
 from gristmill.validators import history, report
 from gristmill.validators.api import validate
 from gristmill.validators.drift import compare
 from gristmill.validators.inputs import Data, open_data
-from gristmill.validators.profile import profile
+from gristmill.validators.profile import Profile, profile
 from gristmill.validators.quarantine import write_bad_rows
 from gristmill.validators.reference import version_before
 from gristmill.validators.suites import Suite, load_suite
@@ -89,18 +90,29 @@ def judge_data(data: Any, suite: Any, *, split: str | None = None, **options: An
         )
     found = history.kept_profile(dataset)
     facts = report.Facts(verdict.to_json_dict(), verdict.shards, now(), found)
+    return Judged(verdict, opened, _with_past(facts, found, dataset), dataset)
+
+
+def _with_past(facts: report.Facts, found: Profile, dataset: Dataset) -> report.Facts:
+    """The facts with drift against the version before, and the trend of those whose profiles are kept.
+
+    An old version that can't be read is told in the report; it says nothing about this one.
+    """
     before = version_before(dataset)
-    if before is not None:
+    if before is None:
+        return facts
+    try:
         old = history.kept_profile(before)
-        facts = replace(
-            facts,
-            before=old,
-            before_name=before.name,
-            drift=compare(old, found),
-            trend=history.trend(dataset, TREND),
-            unusual=history.unusual_metrics(dataset, TREND),
-        )
-    return Judged(verdict, opened, facts, dataset)
+    except (DatasetError, InputError) as error:
+        facts = replace(facts, before_problem=str(error))
+    else:
+        facts = replace(facts, before=old, drift=compare(old, found))
+    return replace(
+        facts,
+        before_name=before.name,
+        trend=history.trend(dataset, TREND, known=True),
+        unusual=history.unusual_metrics(dataset, TREND, known=True),
+    )
 
 
 def keep(judged: Judged, consequence: str = "") -> Kept:

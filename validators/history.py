@@ -51,6 +51,12 @@ def kept_profile(dataset: Dataset) -> Profile:
     return keep_profile(dataset, found)
 
 
+def known_profile(dataset: Dataset) -> Profile | None:
+    """The version's profile if one is kept; nothing is read for it otherwise."""
+    path = profile_path(dataset.fingerprint)
+    return _read(dataset, path) if dataset.folder.exists(path) else None
+
+
 def keep_profile(dataset: Dataset, found: Profile) -> Profile:
     """Keeps the profile of the version's content beside its verdicts, unless there is one; gives it as it will be read."""
     path = profile_path(dataset.fingerprint)
@@ -114,21 +120,23 @@ def _column_metrics(column: ColumnProfile) -> dict[str, float]:
     return values
 
 
-def trend(dataset: Dataset, versions: int = 10, names: Sequence[str] | None = None) -> pa.Table:
+def trend(dataset: Dataset, versions: int = 10, names: Sequence[str] | None = None, *, known: bool = False) -> pa.Table:
     """metric, then a column for each of the last versions up to this one (v3, v4, ...), oldest first; null where a version lacks the metric.
 
-    Profiles that aren't kept yet are made and kept: one pass over each such version.
+    Profiles that aren't kept yet are made and kept: one pass over each such version. known: those versions are left out instead.
 
     Raises:
         UsageError: none of the versions has a metric of that name.
     """
     every = [*versions_before(dataset, versions - 1), dataset]
-    found = [metrics(kept_profile(each)) for each in every]
-    known = list(dict.fromkeys(name for values in reversed(found) for name in values))
+    profiles = [known_profile(each) if known and each is not dataset else kept_profile(each) for each in every]
+    every = [each for each, profile in zip(every, profiles, strict=True) if profile is not None]
+    found = [metrics(profile) for profile in profiles if profile is not None]
+    there = list(dict.fromkeys(name for values in reversed(found) for name in values))
     for name in names or ():
-        if name not in known:
-            raise UsageError(f"{dataset.name} has no metric '{name}'.{did_you_mean(name, known)}")
-    chosen = known if names is None else list(names)
+        if name not in there:
+            raise UsageError(f"{dataset.name} has no metric '{name}'.{did_you_mean(name, there)}")
+    chosen = there if names is None else list(names)
     columns = {
         f"v{each.version}" if each.version else "candidate": [values.get(name) for name in chosen]
         for each, values in zip(every, found, strict=True)
@@ -186,10 +194,14 @@ def compare_with_history(
 
 
 def unusual_metrics(
-    dataset: Dataset, versions: int = 10, method: Method = "z_score", least: int = 3
+    dataset: Dataset, versions: int = 10, method: Method = "z_score", least: int = 3, *, known: bool = False
 ) -> dict[str, Unusual]:
-    """The metrics of this version that are unusual among the last `versions` before it; none with fewer than `least` of them."""
-    before = [metrics(kept_profile(each)) for each in versions_before(dataset, versions)]
+    """The metrics of this version that are unusual among the last `versions` before it; none with fewer than `least` of them.
+
+    known: as for `trend`.
+    """
+    profiles = [known_profile(each) if known else kept_profile(each) for each in versions_before(dataset, versions)]
+    before = [metrics(profile) for profile in profiles if profile is not None]
     found = {}
     for name, value in metrics(kept_profile(dataset)).items():
         history = [values[name] for values in before if name in values]

@@ -54,8 +54,8 @@ class Piece(NamedTuple):
 class Reader(Protocol):
     """How the rows of one shard are read, from several threads at once."""
 
-    def pieces(self) -> list[tuple[int, tuple[int, ...]]]:
-        """(rows, groups) of each part that can be read by itself, in order; `groups` is the reader's own affair."""
+    def pieces(self, *, small: bool = False) -> list[tuple[int, tuple[int, ...]]]:
+        """(rows, groups) of each part that can be read by itself, in order; `groups` is the reader's own affair. small: the smallest parts."""
 
     def read(self, groups: tuple[int, ...], columns: Sequence[str]) -> Iterator[tuple[pa.Table, Objects]]:
         """The rows of a part, in order, in tables of about BATCH_ROWS rows at most."""
@@ -110,13 +110,13 @@ class Data:
         if name not in self.columns:
             raise missing_column(name, self.columns, where)
 
-    def pieces(self, shards: Sequence[int] | None = None) -> list[Piece]:
-        """The parts of the shards (all for None) that can be read by themselves, in order."""
+    def pieces(self, shards: Sequence[int] | None = None, *, small: bool = False) -> list[Piece]:
+        """The parts of the shards (all for None) that can be read by themselves, in order. small: the smallest, to look a few rows up."""
         found, first = [], 0
         for number, shard in enumerate(self.shards):
             if shards is None or number in shards:
                 offset = 0
-                for rows, groups in shard.reader.pieces():
+                for rows, groups in shard.reader.pieces(small=small):
                     found.append(Piece(number, offset, first + offset, rows, groups))
                     offset += rows
             first += shard.rows
@@ -149,7 +149,7 @@ class Data:
     def take(self, rows: npt.NDArray[np.int64], columns: Sequence[str]) -> Batch:
         """These rows (ascending numbers), reading only the pieces that they lie in. `first` and `offset` mean nothing here."""
         tables, objects = [], []
-        for piece in self.pieces():
+        for piece in self.pieces(small=True) if len(rows) else ():
             low, high = np.searchsorted(rows, [piece.first, piece.first + piece.rows])
             if low == high:
                 continue
@@ -241,7 +241,7 @@ class _TableReader:
     def __init__(self, table: pa.Table, objects: Objects) -> None:
         self._table, self._objects = table, objects
 
-    def pieces(self) -> list[tuple[int, tuple[int, ...]]]:
+    def pieces(self, *, small: bool = False) -> list[tuple[int, tuple[int, ...]]]:
         return self._pieces
 
     @functools.cached_property
@@ -269,13 +269,13 @@ class _ParquetReader:
     ) -> None:
         self._open, self._footer, self._schema = opener, footer, schema
 
-    def pieces(self) -> list[tuple[int, tuple[int, ...]]]:
+    def pieces(self, *, small: bool = False) -> list[tuple[int, tuple[int, ...]]]:
         found: list[tuple[int, tuple[int, ...]]] = []
         rows, size = 0, 0
         groups: list[int] = []
         for number in range(self._footer.num_row_groups):
             group = self._footer.row_group(number)
-            if groups and (rows + group.num_rows > BATCH_ROWS or size + group.total_byte_size > BATCH_BYTES):
+            if groups and (small or rows + group.num_rows > BATCH_ROWS or size + group.total_byte_size > BATCH_BYTES):
                 found.append((rows, tuple(groups)))
                 rows, size, groups = 0, 0, []
             rows, size = rows + group.num_rows, size + group.total_byte_size

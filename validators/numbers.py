@@ -65,7 +65,7 @@ class Sums(Accumulator):
             self._squares += later._squares
         self._big = [mine + other for mine, other in zip(self._big, later._big, strict=True)]
 
-    def save(self) -> Fields:
+    def save(self, first: int) -> Fields:
         facts = (self.nonnull, self.infinite, self.minus_infinite, int(self.integers))
         squares = np.zeros(0, np.int64) if self._squares is None else self._squares
         return {"facts": list(facts), "sum": self._sum, "squares": squares, "big": [str(value) for value in self._big]}
@@ -141,7 +141,7 @@ class Extremes(Accumulator):
         if later.least is not None:
             self.take(later.least, later.greatest)
 
-    def save(self) -> Fields:
+    def save(self, first: int) -> Fields:
         return {"ends": pa.array([] if self.least is None else [self.least, self.greatest])}
 
     def load(self, fields: Fields, first: int) -> None:
@@ -174,7 +174,7 @@ class Ordered(Accumulator):
             self._chunks = [each if isinstance(each, np.memmap) else self._spill.store(each) for each in self._chunks]
             self._held = 0
 
-    def save(self) -> Fields:
+    def save(self, first: int) -> Fields:
         return {"values": np.concatenate(self._chunks) if self._chunks else np.zeros(0)}
 
     def load(self, fields: Fields, first: int) -> None:

@@ -38,6 +38,7 @@ class Facts:
     profile: Profile | None = None
     before: Profile | None = None
     before_name: str = ""
+    before_problem: str = ""
     drift: Sequence[ColumnDrift] = ()
     trend: pa.Table | None = None
     unusual: Mapping[str, Unusual] = field(default_factory=dict)
@@ -204,6 +205,8 @@ def _tail(name: str) -> str:
 
 
 def _drift(facts: Facts) -> str:
+    if facts.before_problem:
+        return f"<h2>Against {escape(facts.before_name)}</h2><p class=error>Could not be compared: {escape(facts.before_problem)}</p>"
     if facts.before is None:
         return ""
     rows: list[list[str]] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import zipfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,7 +47,7 @@ class StateStore:
                 state = task.make()
                 try:
                     state.load(_decode(self._folder.read_bytes(path)), first)
-                except (ValueError, KeyError, TypeError, OSError, EOFError, pa.ArrowException):
+                except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile, pa.ArrowException):
                     continue  # written by another version, or torn: worked out anew
                 found[task.key] = state
         return found
@@ -56,9 +57,9 @@ class StateStore:
         if shard.key is None:
             return
         for key, state in states.items():
-            fields = state.save() if isinstance(state, Accumulator) else None
+            fields = state.save(first) if isinstance(state, Accumulator) else None
             if fields is not None:
-                self._folder.write_atomic(_path(shard, key), _encode(fields, first))
+                self._folder.write_atomic(_path(shard, key), _encode(fields))
 
 
 def _path(shard: Shard, key: Key) -> str:
@@ -67,13 +68,13 @@ def _path(shard: Shard, key: Key) -> str:
     return f"{FOLDER}/{shard.key[:20]}/{digest}.npz"
 
 
-def _encode(fields: Fields, first: int) -> bytes:
-    """Plain values as JSON, arrays as they are, sets of rows as row numbers in the shard."""
+def _encode(fields: Fields) -> bytes:
+    """Plain values as JSON, arrays as they are, sets of rows as their numbers."""
     plain: dict[str, Any] = {}
     arrays: dict[str, Any] = {}
     for name, value in fields.items():
         if isinstance(value, RowSet):
-            arrays[f"rows.{name}"] = value.moved(-first).to_numpy()
+            arrays[f"rows.{name}"] = value.to_numpy()
         elif isinstance(value, pa.Array):
             sink = io.BytesIO()
             batch = pa.record_batch([value], names=["value"])
@@ -85,13 +86,13 @@ def _encode(fields: Fields, first: int) -> bytes:
         else:
             plain[name] = value
     out = io.BytesIO()
-    np.savez(out, allow_pickle=False, plain=np.frombuffer(json.dumps([first, plain]).encode(), np.uint8), **arrays)
+    np.savez(out, allow_pickle=False, plain=np.frombuffer(json.dumps(plain).encode(), np.uint8), **arrays)
     return out.getvalue()
 
 
 def _decode(content: bytes) -> Fields:
     with np.load(io.BytesIO(content), allow_pickle=False) as file:
-        first, fields = json.loads(file["plain"].tobytes())
+        fields = json.loads(file["plain"].tobytes())
         for key in file.files:
             kind, _, name = key.partition(".")
             if kind == "rows":
@@ -102,5 +103,4 @@ def _decode(content: bytes) -> Fields:
                     fields[name] = reader.read_all().column(0).combine_chunks()
             elif kind == "array":
                 fields[name] = file[key]
-    fields["first"] = first
     return fields

@@ -126,9 +126,9 @@ def duckdb(path):
       list(distinct state), mode(state),
       count(*) filter (not regexp_matches(email, '{EMAIL}')), count(*) filter (length(email) < 5 or length(email) > 60),
       count(*) filter (created < timestamp '2024-01-01' or created > timestamp '2025-01-01')
-    from '{path}'
+    from '{path}/*.parquet'
     """
-    increasing = f"select count(*) filter (id < before) from (select id, lag(id) over (order by file_row_number) as before from read_parquet('{path}', file_row_number = true))"
+    increasing = f"select count(*) filter (id < before) from (select id, lag(id) over (order by filename, file_row_number) as before from read_parquet('{path}/*.parquet', file_row_number = true, filename = true))"
 
     def run():
         row = base.execute(sql).fetchone()

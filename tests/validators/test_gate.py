@@ -141,6 +141,29 @@ def test_gc_keeps_verdicts_and_the_reports_of_versions_that_stay(folder):
     assert len(dataset.verdicts) == 1 and not folder.exists(kept.verdict["report"])
 
 
+def test_an_old_version_that_can_t_be_read_is_told_and_doesn_t_stop_the_new_one(tmp_path):
+    folder = open_folder(tmp_path / "data")
+    old = publish_version(folder, table())
+    new = publish_version(folder, table(150))
+    for entry in old.files():
+        if entry.path not in {other.path for other in new.files()}:
+            folder.delete(entry.path)
+    kept = judge(new, LAX)
+    assert kept.success and b"Could not be compared" in folder.read_bytes(kept.verdict["report"])
+
+
+def test_old_versions_are_not_read_for_the_trend(tmp_path, monkeypatch):
+    from gristmill.validators import history
+
+    folder = open_folder(tmp_path / "data")
+    datasets = [publish_version(folder, table(100 + i)) for i in range(4)]
+    read = []
+    real = history.profile
+    monkeypatch.setattr(history, "profile", lambda dataset: read.append(dataset.version) or real(dataset))
+    judge(datasets[3], LAX)
+    assert read == [4, 3], "its own, and that of the version before"
+
+
 def test_a_split_alone_is_judged_but_says_nothing_about_the_version(folder):
     dataset = publish_version(folder, {"train": table(80), "test": table(10)})
     judged = gate.judge_data(dataset, STRICT, split="test")

@@ -136,7 +136,7 @@ def test_errors_are_shown_as_failures():
 def test_drift_and_trends_against_the_versions_before(tmp_path):
     folder = open_folder(tmp_path / "data")
     for seed in range(4):
-        publish_version(folder, table(seed))
+        judge_data(publish_version(folder, table(seed)), [ROWS])  # which keeps its profile
     moved = table(9)
     dataset = publish_version(folder, moved.set_column(1, "age", pa.array(np.asarray(moved["age"]) + 40)))
     text, page = page_of(dataset, [ROWS])

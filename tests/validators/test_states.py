@@ -1,0 +1,147 @@
+"""States are kept beside a dataset, so that a new shard is read alone; footers answer what they can."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import gristmill
+from gristmill.storage.folder import open_folder
+from gristmill.storage.parquet import ParquetSettings, ShardWriter
+from gristmill.storage.versions import publish
+from gristmill.validators.api import validate
+from gristmill.validators.states import FOLDER
+from tests.validators.helpers import one, result
+from tests.validators.test_inputs import SUITE, TABLE, stripped
+
+EVERY = [
+    *SUITE["expectations"],
+    one("column_values_to_be_decreasing", column="x"),
+    one("column_distinct_values_to_contain_set", column="s", value_set=["ok", "none"]),
+    one("column_stdev_to_be_between", column="x", max_value=80),
+    one("column_unique_value_count_to_be_between", column="s", max_value=2),
+    one("column_max_to_be_between", column="s", min_value="2024-01-01"),
+    one(
+        "column_kl_divergence_to_be_less_than",
+        column="x",
+        threshold=1,
+        partition_object={"bins": [0, 100, 250], "weights": [0.5, 0.5]},
+    ),
+    one("column_values_to_not_be_outliers", column="x", method="iqr", multiplier=0.2),
+    one(
+        "between",
+        column="x",
+        min_value=5,
+        row_condition={"type": "comparison", "column": {"name": "s"}, "operator": "==", "parameter": "ok"},
+    ),
+]
+
+
+def shards(folder, *tables):
+    files = []
+    for table in tables:
+        with ShardWriter(folder, ParquetSettings(row_group_rows=100), table.schema) as writer:
+            writer.write(table)
+        files += writer.files
+    return files
+
+
+@pytest.fixture
+def dataset(tmp_path: Path):
+    folder = open_folder(str(tmp_path / "d"))
+    publish(folder, shards(folder, TABLE.slice(0, 400), TABLE.slice(400, 300)), TABLE.schema, expected_parent=None)
+    return folder
+
+
+def read_rows(monkeypatch):
+    """Counts the rows of the pieces that are read."""
+    from gristmill.validators.inputs import Data
+
+    read, whole = [], Data.read
+    monkeypatch.setattr(
+        Data, "read", lambda self, piece, columns: read.append(piece.rows) or whole(self, piece, columns)
+    )
+    return read
+
+
+def test_a_new_shard_is_read_alone_and_the_result_is_the_same(dataset, monkeypatch):
+    form = {"result_format": "BOOLEAN_ONLY"}  # results that show values read their rows
+    suite = [
+        each
+        for each in EVERY
+        if not any(name in each["type"] for name in ("z_scores", "outliers", "most_common", "distinct_values_to_be_in"))
+    ]
+    read = read_rows(monkeypatch)
+    first = validate(gristmill.open_dataset(dataset), suite, result_format=form)
+    assert sum(read) == 700 and {each["evaluated"] for each in first.results} == {"one pass"}
+    read.clear()
+    again = validate(gristmill.open_dataset(dataset), suite, result_format=form)
+    assert not read and {each["evaluated"] for each in again.results} == {"state"}
+    assert stripped(again) == stripped(first)
+    new = shards(dataset, TABLE.slice(700))
+    publish(dataset, [*gristmill.open_dataset(dataset).files(), *new], TABLE.schema, expected_parent=1)
+    whole = gristmill.open_dataset(dataset)
+    read.clear()
+    more = validate(whole, suite, result_format=form)
+    assert sum(read) == 300
+    assert stripped(more) == stripped(validate(TABLE, suite, result_format=form))
+    assert len(more.bad_row_numbers()) == len(validate(TABLE, suite).bad_row_numbers())
+
+
+def test_results_from_states_are_those_of_a_scan(dataset):
+    version = gristmill.open_dataset(dataset)
+    without = validate(version, EVERY, result_format="COMPLETE", states=False)
+    assert not dataset.list(FOLDER)
+    validate(version, EVERY)
+    kept = validate(version, EVERY, result_format="COMPLETE")
+    assert stripped(kept) == stripped(without)
+
+
+def test_a_torn_state_is_worked_out_anew(dataset):
+    version = gristmill.open_dataset(dataset)
+    expected = stripped(validate(version, EVERY))
+    paths = [path for path, *_ in dataset.list(FOLDER)]
+    assert len(paths) > 20
+    for i, path in enumerate(paths):
+        content = dataset.read_bytes(path)
+        dataset.write_atomic(path, b"" if i % 2 else content[: len(content) // 2])
+    assert stripped(validate(version, EVERY)) == expected
+
+
+def test_states_of_one_version_serve_another_with_the_shards_in_another_order(dataset):
+    version = gristmill.open_dataset(dataset)
+    validate(version, EVERY)
+    publish(dataset, list(reversed(version.files())), TABLE.schema, expected_parent=1)
+    turned = gristmill.open_dataset(dataset)
+    assert stripped(validate(turned, EVERY)) == stripped(validate(turned, EVERY, states=False))
+
+
+def test_footers_answer_without_reading(tmp_path: Path, monkeypatch):
+    table = pa.table(
+        {
+            "i": [3, None, 5],
+            "t": pa.array([1, 2, 3], pa.timestamp("us")),
+            "f": [1.0, float("nan"), 2.0],
+            "s": ["b", "a", "c"],
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=2)
+    read = read_rows(monkeypatch)
+    suite = [
+        one("table_row_count_to_equal", value=3),
+        one("table_columns_to_match_set", column_set=["i", "t", "f", "s"]),
+        one("column_max_to_be_between", column="i", min_value=5, max_value=5),
+        one("column_min_to_be_between", column="t", min_value="1970-01-01T00:00:00.000001"),
+        one("column_proportion_of_non_null_values_to_be_between", column="i", min_value=0.6, max_value=0.7),
+        one("column_type_to_be", column="s", type_="str"),
+    ]
+    verdict = validate(tmp_path, suite)
+    assert verdict.success and not read
+    assert {each["evaluated"] for each in verdict.results} == {"footer"}
+    of_floats = result(tmp_path, "column_proportion_of_non_null_values_to_be_between", column="f", max_value=0.7)
+    assert of_floats["success"] and of_floats["evaluated"] == "one pass"  # a footer doesn't count NaN
+    twice = result(tmp_path, "column_value_z_scores_to_be_less_than", column="i", threshold=3, double_sided=True)
+    assert twice["evaluated"] == "two passes"
