@@ -162,7 +162,7 @@ class Order:
             if not self.shuffle or self.shuffle.window == 1
             else self._window_cuts(edges, self.shuffle.window, epoch)
         )
-        windows = np.append(np.unique(np.concatenate([self._start[self._length > 0], cuts])), self.num_rows)
+        windows = np.append(_distinct(np.concatenate([self._start[self._length > 0], cuts])), self.num_rows)
         return _Epoch(groups, starts, ranks, windows.astype(np.int64))
 
     def _window_cuts(self, edges: I64, window: int, epoch: int) -> I64:
@@ -204,6 +204,12 @@ class _Epoch:
     starts: I64  # their first virtual rows, and the end
     ranks: I64  # row group -> its place in virtual order
     windows: I64  # first virtual rows of windows, and the end
+
+
+def _distinct(values: I64) -> I64:
+    """The distinct values, sorted. numpy's `unique` hashes first, which is ten times slower on two sorted runs."""
+    ordered = np.sort(values, kind="stable")
+    return ordered[np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)]]
 
 
 def _spread(lanes: int) -> I64:
