@@ -268,3 +268,16 @@ def test_a_version_published_meanwhile_is_told_and_the_candidate_stays(gated, mo
         gated(people(), [AGE])
     monkeypatch.undo()
     assert gated(people(), [AGE]).version == 2
+
+
+@pytest.mark.slow
+def test_workers_quarantine_the_same_rows_as_one_process(gated):
+    rows = people(60)
+    for row in rows[::7]:
+        row["age"] = 900
+    results = [
+        gated(rows, [AGE, LABEL], "quarantine_rows", in_process=True),
+        gated(rows, [AGE, LABEL], "quarantine_rows", in_process=False, workers=2, fresh=True),
+    ]
+    assert results[1].counts["quarantined"] == 9 and not results[1].published
+    assert (results[0].fingerprint, results[0].layout) == (results[1].fingerprint, results[1].layout)
