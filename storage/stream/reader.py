@@ -9,6 +9,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from gristmill.errors import CorruptDatasetError, DataChangedError, InputError, UsageError, missing_column
@@ -92,7 +93,8 @@ class Reader:
     def empty(self) -> list[Leaf]:
         """The leaves of no rows."""
         arrays = [pa.array([], self.layout.schema.field(column.name).type) for column in self.columns]
-        return [leaf for column, array in zip(self.columns, arrays, strict=True) for leaf in column.leaves(array)]
+        leaves = [leaf for column, array in zip(self.columns, arrays, strict=True) for leaf in column.leaves(array)]
+        return [leaf.copy() if isinstance(leaf, np.ndarray) else leaf for leaf in leaves]  # Arrow's memory is read-only
 
     def read_table(self, group: int, names: Sequence[str]) -> pa.Table:
         """Columns of one row group, as Arrow."""
