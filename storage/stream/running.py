@@ -25,7 +25,7 @@ from gristmill.storage.stream.ranks import Ranks
 from gristmill.storage.stream.reader import Reader
 from gristmill.storage.stream.tensors import Batch, emit, pad_ragged
 from gristmill.storage.stream.trace import UID
-from gristmill.storage.stream.transforms import RowJobs, RowWork
+from gristmill.storage.stream.transforms import RowJobs, RowWork, end_with_parent
 
 BLOCK_BYTES = 16 << 20  # the rows of several steps are gathered at once, up to this
 BLOCK_ROWS = 16_384
@@ -90,7 +90,8 @@ class Running:
         if feed.work is None or not (feed.workers or feed.threads):
             return None
         if feed.workers:
-            return ProcessPoolExecutor(feed.workers, multiprocessing.get_context("spawn"))
+            spawn = multiprocessing.get_context("spawn")
+            return ProcessPoolExecutor(feed.workers, spawn, initializer=end_with_parent)
         return ThreadPoolExecutor(feed.threads, "gristmill-work")
 
     def _row_jobs(self) -> RowJobs | None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from typing import Any
 
 import numpy as np
@@ -147,3 +151,15 @@ def _join_values(values: list[Any]) -> Any:
     if all(isinstance(value, bool | int | float) for value in values):
         return torch.tensor(values)
     return values
+
+
+def end_with_parent() -> None:
+    """Makes a worker process end when its parent does, also by SIGKILL: by itself it would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, name="gristmill-parent", daemon=True).start()

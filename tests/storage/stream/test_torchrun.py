@@ -77,3 +77,11 @@ def test_another_batch_size_after_the_kill_neither_repeats_nor_loses_a_row(folde
     assert status == 0, errors
     flat = [uid for uids in uids_of(tmp_path) for uid in uids]
     assert sorted(flat[:1003]) == sorted(flat[1003:]) == sorted(f"u{i}" for i in range(1003))
+
+
+@pytest.mark.slow
+def test_tensor_parallel_peers_of_a_device_mesh_get_equal_rows(folder, tmp_path):
+    assert torchrun(4, folder, tmp_path, 60, 6, 2)[0] != 0
+    status, errors = torchrun(2, folder, tmp_path, 60, -1, 2)
+    assert status == 0, errors
+    assert uids_of(tmp_path) == uninterrupted(folder, 60)

@@ -1,6 +1,12 @@
 """Work on single rows: the same for a row on any rank and after any resume; images; what happens when it fails."""
 
 import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -51,6 +57,42 @@ def test_augmentation_belongs_to_the_row_and_epoch(folder):
 def test_transform_in_processes(folder):
     options = {"global_batch_size": 64, "transform": noisy, "epochs": 1}
     assert collect(gs.stream(folder, workers=1, **options)) == collect(gs.stream(folder, threads=0, **options))
+
+
+def report_process(row, rng):
+    return {"id": row["id"], "pid": os.getpid()}
+
+
+PROGRAM = """
+import os, signal, sys
+import gristmill.storage.stream as gs
+from tests.storage.stream.test_transforms import report_process
+if __name__ == "__main__":
+    batch = next(iter(gs.stream(sys.argv[1], transform=report_process, workers=1, global_batch_size=10)))
+    print(int(batch["pid"][0]), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_worker_processes_end_when_the_training_is_killed(folder, tmp_path):
+    (tmp_path / "train.py").write_text(PROGRAM)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
+    with subprocess.Popen([sys.executable, tmp_path / "train.py", folder], stdout=subprocess.PIPE, text=True, env=environment) as training:
+        worker = int(training.stdout.readline())
+        assert training.wait(timeout=60) == -signal.SIGKILL
+    assert worker != training.pid
+    for _ in range(300):
+        if not is_running(worker):
+            break
+        time.sleep(0.1)
+    assert not is_running(worker)
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 @pytest.mark.parametrize("threads", [0, 2])
