@@ -1,4 +1,4 @@
-"""`validate` and `profile`: the commands around expectation suites."""
+"""`validate`, `profile` and `labels`: the commands that judge and describe data."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ def register(app: typer.Typer) -> None:
     """Adds the commands of this module."""
     app.command()(validate)
     app.command()(profile)
+    app.command()(labels)
 
 
 def validate(
@@ -121,6 +122,43 @@ def profile(
         print(
             f"wrote {suite}: {counted(len(made['expectations']), 'expectation')}, each with its reason; all hold on this data"
         )
+
+
+def labels(
+    data: Data,
+    probabilities: Annotated[str, typer.Option(help="The column of out-of-sample class probabilities: lists.")],
+    label: Annotated[str, typer.Option(help="The column of given labels: class numbers or names.")] = "label",
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            help="The names of the classes in the order of the probabilities, with commas; sorted by default."
+        ),
+    ] = None,
+    out: Annotated[str | None, typer.Option(metavar="FILE.parquet", help="Write the suspects here.")] = None,
+    split: Split = None,
+    as_json: AsJson = False,
+) -> None:
+    """List suspected wrong labels, the least likely first."""
+    from gristmill.storage.folder import open_folder
+    from gristmill.storage.parquet import write_table
+    from gristmill.validators.inputs import open_data
+    from gristmill.validators.labels import suspected_labels
+
+    found = suspected_labels(
+        open_data(data, split=split), probabilities, label, classes.split(",") if classes else None
+    )
+    if out is not None:
+        target = Path(out)
+        write_table(open_folder(str(target.parent)), target.name, found.suspects)
+    if as_json:
+        print(json.dumps({"rows": found.rows, "classes": found.classes, "suspects": found.suspects.to_pylist()}))
+        return
+    print(f"{counted(found.rows, 'labelled row')}, {counted(found.suspects.num_rows, 'suspect')}")
+    for row in found.suspects.slice(0, 20).to_pylist():
+        given, better = (f"{row[name]} ({row[f'{name}_probability']:.2f})" for name in ("given", "suggested"))
+        print(f"  {row['uid'] or 'row ' + str(row['row'])}: {given}, probably {better}")
+    if out is not None:
+        print(f"wrote {out}")
 
 
 def _parameters(given: list[str]) -> dict[str, Any]:
