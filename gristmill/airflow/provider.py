@@ -6,7 +6,7 @@ from typing import Any
 
 
 def get_provider_info() -> dict[str, Any]:
-    """The operators, decorator, link and plugin that come with gristmill."""
+    """The operators, decorator and link that come with gristmill; its plugin has an entry point of its own."""
     return {
         "package-name": "gristmill",
         "name": "gristmill",
@@ -23,5 +23,4 @@ def get_provider_info() -> dict[str, Any]:
         "triggers": [{"integration-name": "gristmill", "python-modules": ["gristmill.airflow.triggers"]}],
         "extra-links": ["gristmill.airflow.links.ReportLink"],
         "task-decorators": [{"name": "gristmill", "class-name": "gristmill.airflow.decorators.gristmill_task"}],
-        "plugins": [{"name": "gristmill", "plugin-class": "gristmill.airflow.reports.GristmillPlugin"}],
     }

@@ -43,12 +43,15 @@ def make_app() -> Any:
     return app
 
 
+class _Apps:
+    """The plugin's web applications, made when they are asked for, which only the server does: every other process of Airflow loads plugins too."""
+
+    def __get__(self, plugin: object, kind: type | None = None) -> list[dict[str, Any]]:
+        return [{"app": make_app(), "url_prefix": PREFIX, "name": "gristmill"}]
+
+
 class GristmillPlugin(AirflowPlugin):
     """Shows reports under `/gristmill/report`."""
 
     name = "gristmill"
-
-    @property
-    def fastapi_apps(self) -> list[Any]:
-        """Made when it is asked for, which only the server does: every other process of Airflow loads plugins too."""
-        return [{"app": make_app(), "url_prefix": PREFIX, "name": "gristmill"}]
+    fastapi_apps = _Apps()
