@@ -61,7 +61,7 @@ def bench_stream(
         str | None, typer.Option(help="The columns to read, separated by commas; all by default.")
     ] = None,
     threads: Annotated[int | None, typer.Option(help="Threads that read and decode.")] = None,
-    seconds: Annotated[float, typer.Option(help="How long to iterate.")] = 10.0,
+    seconds: Annotated[float, typer.Option(help="How long to iterate after the first batch.")] = 10.0,
     as_json: AsJson = False,
 ) -> None:
     """Stream for some seconds: rows/s, MB/s, time to first batch, and how well the batches are mixed."""
@@ -82,15 +82,7 @@ def bench_stream(
     )
     found = measure(loader, seconds)
     if as_json:
-        print(
-            json.dumps(
-                {
-                    **dataclasses.asdict(found),
-                    "rows_per_second": found.rows_per_second,
-                    "bytes_per_second": found.bytes_per_second,
-                }
-            )
-        )
+        print(json.dumps(dataclasses.asdict(found)))
         return
     print(
         f"{found.rows_per_second:,.0f} rows/s, {found.bytes_per_second / 1e6:,.0f} MB/s ({found.rows:,} rows in {found.seconds:.1f} s)"

@@ -16,7 +16,7 @@ SAMPLED_BATCHES = 64
 
 @dataclass(frozen=True)
 class Measured:
-    """rows, bytes: of the batches that came; bytes as tensors and text. first_batch: seconds from the start of iterating.
+    """What was measured. rows, bytes, steps: of the batches that came; bytes as tensors and text. first_batch: seconds from the start of iterating; seconds: in all.
 
     groups: row groups that a global batch draws on, on average; ideal: if its rows were drawn from the whole dataset at random.
     """
@@ -26,37 +26,33 @@ class Measured:
     steps: int
     seconds: float
     first_batch: float
+    rows_per_second: float
+    bytes_per_second: float
     groups: float
     ideal: float
 
-    @property
-    def rows_per_second(self) -> float:
-        """Rows a second, the first batch included."""
-        return self.rows / self.seconds
-
-    @property
-    def bytes_per_second(self) -> float:
-        """Bytes a second, the first batch included."""
-        return self.bytes / self.seconds
-
 
 def measure(loader: Stream, seconds: float) -> Measured:
-    """Iterates for so many seconds, or to the end, doing nothing with the batches."""
+    """Iterates for so many seconds after the first batch, or to the end, doing nothing with the batches.
+
+    The rates are those after the first batch, whose own time is told apart; of a single batch they are over all.
+    """
     groups, ideal = shuffle_quality(loader)
-    rows = size = steps = 0
-    first = 0.0
+    counts: list[tuple[int, int]] = []
+    now = first = 0.0
     started = time.perf_counter()
     for batch in loader:
         now = time.perf_counter() - started
         first = first or now
-        rows += _rows(batch)
-        size += _size(batch)
-        steps += 1
-        if now > seconds:
+        counts.append((_rows(batch), _size(batch)))
+        if now - first > seconds:
             break
-    took = time.perf_counter() - started
+    now = max(now, time.perf_counter() - started)
     loader.close()
-    return Measured(rows, size, steps, took, first, groups, ideal)
+    rows, size = (sum(each) for each in zip(*counts, strict=True)) if counts else (0, 0)
+    timed, took = (counts[1:], now - first) if len(counts) > 1 else (counts, now)
+    rates = [sum(each) / took for each in zip(*timed, strict=True)] or [0.0, 0.0]
+    return Measured(rows, size, len(counts), now, first, *rates, groups, ideal)
 
 
 def shuffle_quality(loader: Stream) -> tuple[float, float]:
