@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ import pyarrow.compute as pc
 from gristmill.errors import ColumnError, DataCheckError, UsageError, capped
 from gristmill.validators.inputs import Data
 
+I64 = npt.NDArray[np.int64]
+F64 = npt.NDArray[np.float64]
 SLACK = 1e-6  # as in the reference implementation, so that rounding hides no confident row
 FOUND = pa.schema(
     [
@@ -57,9 +59,8 @@ def suspected_labels(
     for name in (probabilities, label):
         data.check_column(name, data.name)
     names = _classes(data, label, classes)
-    batches = lambda: _batches(data, probabilities, label, names)  # noqa: E731  both passes read anew
     sums, counts = np.zeros(0), np.zeros(0, np.int64)
-    for _, given, shares in batches():
+    for _, given, shares in _batches(data, probabilities, label, names):
         if not len(sums):
             sums, counts = np.zeros(shares.shape[1]), np.zeros(shares.shape[1], np.int64)
         if shares.shape[1] != len(sums):
@@ -70,7 +71,7 @@ def suspected_labels(
         counts += np.bincount(given, minlength=len(sums))
     thresholds = np.divide(sums, counts, out=np.full(len(sums), np.inf), where=counts > 0)
     scores, rows, confident = [np.zeros(0)], [np.zeros(0, np.int64)], 0
-    for numbers, given, shares in batches():
+    for numbers, given, shares in _batches(data, probabilities, label, names):
         best = shares.argmax(axis=1)
         confident += int(((best != given) & (shares[np.arange(len(best)), best] >= thresholds[best] - SLACK)).sum())
         scores.append(shares[np.arange(len(given)), given])
@@ -97,7 +98,7 @@ def _classes(data: Data, label: str, classes: Sequence[str] | None) -> list[str]
     return sorted(str(value) for value in found if value is not None)
 
 
-def _batches(data: Data, probabilities: str, label: str, names: list[str] | None) -> Any:
+def _batches(data: Data, probabilities: str, label: str, names: list[str] | None) -> Iterator[tuple[I64, I64, F64]]:
     """(row numbers, class numbers, (rows, classes) probabilities) of the rows that have both."""
     for batch in data.batches(list(dict.fromkeys([probabilities, label]))):
         numbers, given, shares = _read(batch.table, probabilities, label, names, data.name)
@@ -105,9 +106,7 @@ def _batches(data: Data, probabilities: str, label: str, names: list[str] | None
             yield numbers + batch.first, given, shares
 
 
-def _read(
-    table: pa.Table, probabilities: str, label: str, names: list[str] | None, where: str
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+def _read(table: pa.Table, probabilities: str, label: str, names: list[str] | None, where: str) -> tuple[I64, I64, F64]:
     lists, labels = table[probabilities].combine_chunks(), table[label].combine_chunks()
     kind = lists.type
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
@@ -140,7 +139,7 @@ def _read(
 
 def _described(
     data: Data,
-    rows: npt.NDArray[np.int64],
+    rows: I64,
     probabilities: str,
     label: str,
     names: list[str] | None,
