@@ -282,7 +282,7 @@ def test_disk_full_says_so_and_the_same_command_finishes(run, tmp_path, monkeypa
     assert run(tmp_path / "in.jsonl", steps=[]).counts["kept"] == 30
 
 
-@pytest.mark.parametrize("megabytes", [1, 3, 4, 5, 6, 7, 9, 12])
+@pytest.mark.parametrize("megabytes", [1, 4, 6, 12])
 def test_a_disk_that_is_really_full(tmp_path, megabytes):
     """Work files and shards on a small file system, in a mount namespace of the run's own: wherever it fills up, the run says so or finishes."""
     unshare, disk = shutil.which("unshare"), tmp_path / "disk"
