@@ -17,6 +17,7 @@ FLOOR = 1e-4  # the least share that a bin counts as, so that PSI stays finite w
 BINS = 10
 EXPECTED = 5  # of a cell; rarer values are taken together, as Cochran advises for chi-squared
 CATEGORIES = 200
+FEW = 20  # different values that are categories even if none comes twice
 DRIFTED = 0.1  # effect size from which a column is called drifted
 
 Counts = dict[Any, int]
@@ -252,13 +253,14 @@ def _union(before: Counts, after: Counts) -> list[Any]:
 
 
 def _categories(column: ColumnProfile) -> Counts | None:
-    """Every value with its count, where there are few; None else."""
-    exact = column.distinct is not None and not column.distinct_error and column.distinct <= CATEGORIES
+    """Every value with its count, where there are few and they come again; None else."""
     if (
-        not exact
-        or column.kind not in ("text", "boolean", "number")
-        or (column.kind == "number" and "int" not in column.type)
+        column.distinct is None
+        or column.distinct_error
+        or column.distinct > min(CATEGORIES, max(FEW, column.present // 2))
     ):
+        return None
+    if column.kind not in ("text", "boolean", "number") or (column.kind == "number" and "int" not in column.type):
         return None
     return dict(column.top)
 

@@ -160,3 +160,8 @@ def test_nothing_is_compared_with_nothing():
     assert drift.compare(profiled(x=[1]), profiled(x=["a"])) == [], (
         "other kinds of values are no drift, but a change of schema"
     )
+
+
+def test_names_of_rows_are_no_categories():
+    found = one([f"note-{i}" for i in range(10, 60)], [f"note-{i}" for i in range(20, 80)])
+    assert found.of == "length" and found.new == [] and found.effect == 0.0
