@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from airflow.plugins_manager import AirflowPlugin
 
@@ -26,8 +26,8 @@ def make_app() -> Any:
 
     app = FastAPI(title="gristmill", docs_url=None, redoc_url=None, openapi_url=None)
 
-    @app.get("/report")
-    def report(path: str, _user: Annotated[Any, Depends(get_user)]) -> FileResponse:
+    @app.get("/report", dependencies=[Depends(get_user)], response_class=FileResponse)
+    def report(path: str) -> Any:
         found = report_path(path)
         if found is None:
             raise HTTPException(404, "no report of a dataset on this machine")

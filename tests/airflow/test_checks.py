@@ -90,3 +90,29 @@ def test_only_reports_of_datasets_are_shown(tmp_path: Path) -> None:
     link.symlink_to(outside)
     for path in ("/etc/passwd", str(outside), str(link), f"{tmp_path}/d/reports/../../secret.html", str(tmp_path / "d/reports/absent.html"), run.report_path.replace(".html", ".json")):
         assert report_path(path) is None
+
+
+def test_the_report_page_asks_for_a_login(tmp_path: Path) -> None:
+    """The page alone; tests of the scheduler ask the real server with a real token."""
+    from airflow.api_fastapi.core_api.security import get_user
+    from fastapi.testclient import TestClient
+
+    from gristmill.airflow.reports import GristmillPlugin
+
+    report = tmp_path / "d/reports/x/validation.html"
+    report.parent.mkdir(parents=True)
+    (tmp_path / "d/manifests").mkdir()
+    report.write_text("<p>rows read</p>")
+    (found,) = GristmillPlugin().fastapi_apps
+    assert found["url_prefix"] == "/gristmill"
+    client = TestClient(found["app"])
+    assert client.get("/report", params={"path": str(report)}).status_code == 401
+    found["app"].dependency_overrides[get_user] = lambda: object()
+    answer = client.get("/report", params={"path": str(report)})
+    assert (answer.status_code, answer.text) == (200, "<p>rows read</p>") and answer.headers["content-security-policy"].startswith("sandbox;")
+    assert client.get("/report", params={"path": "/etc/passwd"}).status_code == 404
+
+
+def test_airflow_finds_the_page() -> None:
+    done = subprocess.run([sys.executable, "-m", "airflow", "plugins", "-o", "json"], capture_output=True, text=True, check=False)
+    assert "EntryPoint(name='gristmill'" in done.stdout, done.stderr[-1000:]
