@@ -60,7 +60,9 @@ def _scan(data, first, delimiter, quote, last, starts, stops, fields):  # type: 
     return count, start, inside
 
 
-def csv_records(data: bytes, first: int = 0, *, delimiter: str = ",", quote: str = '"', last: bool = True) -> CsvRecords:
+def csv_records(
+    data: bytes, first: int = 0, *, delimiter: str = ",", quote: str = '"', last: bool = True
+) -> CsvRecords:
     """The records from byte `first` on. last: the data ends here, so that a record needs no line end.
 
     A quote counts at the start of a field only, and two of them inside quotes are one of the text. Records end at LF, CR LF or CR.

@@ -77,7 +77,9 @@ class _Reader:
             data, offset = data[rest:], offset + rest
             wanted = max(chunk_bytes, min(2 * len(data), self.source.max_record_bytes + chunk_bytes))
 
-    def _chunk(self, data: bytes, first: int, offset: int, *, ended: bool, torn: str | None) -> tuple[Chunk | None, int]:
+    def _chunk(
+        self, data: bytes, first: int, offset: int, *, ended: bool, torn: str | None
+    ) -> tuple[Chunk | None, int]:
         """(the records in the data, where the rest begins that waits for more)."""
         records, rest = self._records(data, first, offset, ended=ended and torn is None)
         if torn is not None:  # the lost record has no bytes where the tear lies at a line's end
@@ -104,7 +106,9 @@ class _Reader:
             filled = records.stops > records.starts
             numbers = np.arange(number, number + np.count_nonzero(filled))
             number += len(numbers) + 1
-            found.append(np.stack([records.starts[filled], records.stops[filled], records.fields[filled], numbers], axis=1))
+            found.append(
+                np.stack([records.starts[filled], records.stops[filled], records.fields[filled], numbers], axis=1)
+            )
             waiting = len(data) - records.rest
             if not waiting or not (ended or waiting > self.source.max_record_bytes):
                 return np.concatenate(found), records.rest
@@ -115,7 +119,9 @@ class _Reader:
                     return np.concatenate(found), records.rest  # the end of the long line is not there yet
                 self._too_long(data, records.rest, stop, offset)
             else:
-                self._quarantine("open_quote", "a quote that is not closed", data[records.rest : stop], offset + records.rest)
+                self._quarantine(
+                    "open_quote", "a quote that is not closed", data[records.rest : stop], offset + records.rest
+                )
             first = min(stop + 1, len(data))
 
     def _header(self, data: bytes, start: int, stop: int, fields: int) -> list[str]:
@@ -123,9 +129,15 @@ class _Reader:
         names = [str(column[0].as_py() or "") for column in table.columns]
         for i, name in enumerate(names):
             if not name:
-                raise InputError(f"'{self.piece.file}': column {i + 1} of the first line has no name; name it, or give `columns`", path=self.piece.file)
+                raise InputError(
+                    f"'{self.piece.file}': column {i + 1} of the first line has no name; name it, or give `columns`",
+                    path=self.piece.file,
+                )
             if name in names[:i]:
-                raise InputError(f"'{self.piece.file}' has two columns named '{name}'; give names of their own with `columns`", path=self.piece.file)
+                raise InputError(
+                    f"'{self.piece.file}' has two columns named '{name}'; give names of their own with `columns`",
+                    path=self.piece.file,
+                )
         return names
 
     def _that_fit(self, data: bytes, records: I64, offset: int) -> I64:
@@ -156,9 +168,15 @@ class _Reader:
     def _parsed(self, data: bytes, records: I64, offset: int) -> tuple[pa.Table, npt.NDArray[np.bool_]]:
         """(the rows, which of the records they are); values that don't fit their declared type are quarantined."""
         names = self.names or []
-        table = self._arrow(_joined(data, records), names) if len(records) else pa.schema([(name, pa.string()) for name in names]).empty_table()
+        table = (
+            self._arrow(_joined(data, records), names)
+            if len(records)
+            else pa.schema([(name, pa.string()) for name in names]).empty_table()
+        )
         if table.num_rows != len(records):
-            raise RunError(f"'{self.piece.file}': {len(records)} records were found from byte {offset} on, but {table.num_rows} parsed")
+            raise RunError(
+                f"'{self.piece.file}': {len(records)} records were found from byte {offset} on, but {table.num_rows} parsed"
+            )
         keep = np.ones(len(records), bool)
         declared = [each for each in self.source.declared() or () if each.name in names]
         for each in declared:
@@ -166,7 +184,9 @@ class _Reader:
             for row in np.flatnonzero(keep & ~fits).tolist():
                 start, stop = records[row, :2].tolist()
                 value = str(table[each.name][row].as_py())[:200]
-                self._quarantine("wrong_type", f"column '{each.name}': {value!r} is no {each.type}", data[start:stop], offset + start)
+                self._quarantine(
+                    "wrong_type", f"column '{each.name}': {value!r} is no {each.type}", data[start:stop], offset + start
+                )
             keep &= fits
         table = table if keep.all() else table.filter(pa.array(keep))
         for each in declared:
@@ -176,11 +196,18 @@ class _Reader:
 
     def _arrow(self, content: bytes, names: list[str]) -> pa.Table:
         return csv.read_csv(
-            pa.BufferReader(content + b"\n"),  # without an end of the last line Arrow takes an empty last field for a quoted one
+            pa.BufferReader(
+                content + b"\n"
+            ),  # without an end of the last line Arrow takes an empty last field for a quoted one
             read_options=csv.ReadOptions(column_names=names, block_size=len(content) + 3, use_threads=False),
-            parse_options=csv.ParseOptions(delimiter=self.source.delimiter, quote_char=self.source.quote or False, newlines_in_values=True),
+            parse_options=csv.ParseOptions(
+                delimiter=self.source.delimiter, quote_char=self.source.quote or False, newlines_in_values=True
+            ),
             convert_options=csv.ConvertOptions(
-                column_types=dict.fromkeys(names, pa.string()), null_values=[""], strings_can_be_null=True, quoted_strings_can_be_null=False
+                column_types=dict.fromkeys(names, pa.string()),
+                null_values=[""],
+                strings_can_be_null=True,
+                quoted_strings_can_be_null=False,
             ),
         )
 
