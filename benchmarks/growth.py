@@ -22,7 +22,7 @@ def growth(sizes: list[int]) -> None:
         rows.append([f"{variants} x 336 MB", counts["read"], counts["kept"], *took, took.cpu / variants, *sizes_of])
         stages[variants] = result["seconds"]
         shutil.rmtree(output)
-    print(f"gristmill run --workers 2 --memory {MEMORY}; peak of the sum of PSS over all processes, sampled every 0.1 s")
+    print(f"gristmill run --workers 2 --memory {MEMORY}; peak of the sum of PSS over all processes, sampled every 0.2 s")
     common.table(rows, ["text", "rows", "kept", "seconds", "CPU s", "CPU s / 336 MB", "peak MB", "anonymous MB"])
     names = list(stages[sizes[0]])
     common.table([[name, *[stages[v].get(name, 0.0) for v in sizes]] for name in names], ["seconds of stage", *[f"{v} x" for v in sizes]])

@@ -106,7 +106,8 @@ def agreement(sources: list[str], theirs: dict[str, Any], rules: list[list[str]]
 def near_duplicates(rows: int | None) -> None:
     source = common.corpus(rows=rows)
     work = common.fresh(common.SCRATCH / "datatrove")
-    theirs = peer("minhash", str(source), str(work))
+    with common.Clock() as clock:
+        theirs = peer("minhash", str(source), str(work))
     model = common.pipeline(source, common.SCRATCH / "near")
     model["steps"] = [{"step": "drop_near_duplicates", "column": "text", "threshold": 0.8}]
     del model["split"]
@@ -115,13 +116,12 @@ def near_duplicates(rows: int | None) -> None:
     texts = pa.array([row["text"] for row in ids], pa.large_string())
     names = {row["id"]: i for i, row in enumerate(ids)}
     kept = np.array([names[i] for i in theirs["kept"]])
-    total = sum(theirs["seconds"].values())
     print(f"near-duplicates: {len(ids)} documents, {texts.nbytes / 1e6:.0f} MB of text, 2 workers each, from JSONL.gz to written result")
     table = [
-        ["datatrove, 14 bands of 8", total, len(kept), *judged(texts, kept)],
-        ["gristmill run, threshold .8", took.seconds, result["counts"]["kept"], *judged(texts, np.array([names[i] for i in kept_ids(result)]))],
+        ["datatrove, 14 bands of 8", *clock.took, len(kept), *judged(texts, kept)],
+        ["gristmill run, threshold .8", *took, result["counts"]["kept"], *judged(texts, np.array([names[i] for i in kept_ids(result)]))],
     ]
-    common.table(table, ["", "seconds", "kept", "removed without a kept relative", "pairs >= .8 both kept"])
+    common.table(table, ["", "seconds", "CPU s", "kept", "removed without a kept relative", "pairs >= .8 both kept"])
     print(f"  datatrove's stages: { {name: round(value, 1) for name, value in theirs['seconds'].items()} }")
     print(f"  gristmill's stages: { {name: round(value, 2) for name, value in result['seconds'].items()} }\n")
 
