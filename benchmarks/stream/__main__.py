@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
 
 from benchmarks.common import header
 from benchmarks.stream import data, elastic, images, local, remote, resume
@@ -17,6 +19,7 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="of the number of rows")
     parser.add_argument("--only", nargs="*", default=(), help="only these loaders")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the table so far is printed
     header("pyarrow", "numpy", "torch")
     for case in given.cases or CASES:
         CASES[case](case, given.peers, given.scale, given.only)

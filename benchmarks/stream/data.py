@@ -23,10 +23,12 @@ GROUP_BYTES = ParquetSettings().row_group_bytes
 
 
 def dataset(case: str, scale: float = 1.0) -> Path:
-    """The folder of a case's Parquet files, made unless it is there."""
+    """The folder of a case's Parquet files, made unless it is there. CASE-uncompressed: the same rows without compression."""
+    case, _, uncompressed = case.partition("-")
     make, rows, group = CASES[case]
     rows = int(rows * scale)
-    folder = SCRATCH / "stream" / f"{case}-{rows}"
+    folder = SCRATCH / "stream" / f"{case}-{rows}{'-uncompressed' if uncompressed else ''}"
+    settings = ParquetSettings(compression="none", compression_level=None) if uncompressed else ParquetSettings()
     if not folder.is_dir():
         shutil.rmtree(partial := folder.with_suffix(".partial"), ignore_errors=True)
         partial.mkdir(parents=True)
@@ -35,7 +37,7 @@ def dataset(case: str, scale: float = 1.0) -> Path:
             if start % per_file < group:
                 if writer is not None:
                     writer.close()
-                writer = ParquetSettings().writer(partial / f"{start // per_file}.parquet", table.schema)
+                writer = settings.writer(partial / f"{start // per_file}.parquet", table.schema)
             assert writer is not None
             writer.write_table(table, row_group_size=group)
         assert writer is not None

@@ -20,6 +20,7 @@ CONVERT_SECONDS = 400.0
 HEAD = ("loader", "rows/s", "2nd epoch", "first batch s", "CPU s/100k", "peak MB", "row groups/batch", "copy: s", "MB")
 PEERS = {
     "tokens": ("litdata-tokens", "litdata", "litdata-parquet", "mosaic", "webdataset", "hf-map", "hf-streaming"),
+    "tokens-uncompressed": ("litdata-tokens",),
     "text": ("litdata", "litdata-parquet", "mosaic", "webdataset", "hf-map", "hf-streaming"),
     "table": ("litdata", "litdata-parquet", "mosaic", "webdataset", "hf-map", "hf-streaming"),
 }
@@ -32,13 +33,15 @@ def compare(case: str, peers: str | None, scale: float, only: Sequence[str] = ()
     size = sum(file.stat().st_size for file in folder.iterdir())
     print(f"{case}: {groups.sum():,} rows in {len(groups)} row groups, {size / 1e6:.0f} MB of Parquet; batches of {BATCH}; a shuffle of all rows draws on {ideal_groups(groups, BATCH):.1f} row groups a batch")
     rows = Rows()
-    for name, arguments in (("pyarrow, plain loop", ["pyarrow"]), *((f"gristmill, {kept} MB", ["gristmill", "--shuffle-bytes", str(kept << 20)]) for kept in (1024, 256, 64))):
-        if not only or arguments[0] in only:
-            rows.append(line(name, lambda arguments=arguments: run(OURS, "ours.py", [*arguments, *settings(folder, LIMIT)]), groups))
-    for peer in PEERS[case] if peers else ():
-        if not only or peer in only:
-            rows.append(of_peer(peers, peer, folder, groups))
-    table(rows, HEAD)
+    try:
+        for name, arguments in (("pyarrow, plain loop", ["pyarrow"]), *((f"gristmill, {kept} MB", ["gristmill", "--shuffle-bytes", str(kept << 20)]) for kept in (1024, 256, 64))):
+            if not only or arguments[0] in only:
+                rows.append(line(name, lambda arguments=arguments: run(OURS, "ours.py", [*arguments, *settings(folder, LIMIT)]), groups))
+        for peer in PEERS[case] if peers else ():
+            if not only or peer in only:
+                rows.append(of_peer(peers, peer, folder, groups))
+    finally:  # what is known, also if the rest is stopped
+        table(rows, HEAD)
 
 
 class Rows(list[list[Any]]):
@@ -86,7 +89,7 @@ def trial(python: str, arguments: Sequence[str]) -> float:
 
 def converted(python: str, peer: str, folder: Path) -> tuple[Path, float]:
     """(the peer's copy of the rows, how many seconds it took to write)."""
-    copy = folder.parent / f"{folder.name}-{peer}"
+    copy = folder.parent / f"{folder.name.removesuffix('-uncompressed')}-{peer}"
     done = copy.with_suffix(".done")
     if not done.exists():
         shutil.rmtree(copy, ignore_errors=True)
