@@ -20,6 +20,7 @@ from gristmill.validators.handover import evaluate_with_gx
 from gristmill.validators.inputs import Data
 from gristmill.validators.passes import States, merge, scan
 from gristmill.validators.plan import Key, Planned, Task, exception_info, plan_suite, tasks_of
+from gristmill.validators.remote import scan_remotely
 from gristmill.validators.rows import RowSet
 from gristmill.validators.states import StateStore, store_of
 from gristmill.validators.suites import Suite
@@ -47,7 +48,11 @@ def evaluate(
     setting = Setting(data, form, memory, threads, _again(data))
     planned = plan_suite(suite, data)
     first = tasks_of(planned, setting, lambda one: one.model.needs(setting) if one.model else {})
-    known, sources = _first_pass(data, first, threads, store_of(data) if states else None)
+    if data.partitions is not None:
+        known: States = scan_remotely(data, suite, setting, first)
+        sources = {task.key: {ONE} for task in first}
+    else:
+        known, sources = _first_pass(data, first, threads, store_of(data) if states else None)
     for one in planned:
         _take_errors(one, one.keys.values(), known)
     second = tasks_of(

@@ -68,21 +68,6 @@ def _of_objects(values: npt.NDArray[Any]) -> pa.Array | None:
     return None
 
 
-def open_dask(frame: Any) -> Data:
-    """A Dask frame, one shard a partition."""
-    return _partitions([part.compute() for part in frame.partitions])
-
-
-def open_spark(frame: Any) -> Data:
-    """A Spark frame."""
-    return of_tables([frame.toArrow()], "frame")
-
-
-def _partitions(frames: Sequence[pd.DataFrame]) -> Data:
-    tables = [pa.Table.from_pandas(part, preserve_index=False).replace_schema_metadata(None) for part in frames]
-    return of_tables(tables, "frame", dtypes={str(name): str(dtype) for name, dtype in frames[0].dtypes.items()})
-
-
 def dtype_name(data: Data, column: str) -> str:
     """The column's pandas dtype: of the frame it comes from, else what Arrow makes of its type."""
     return str(_dtype(data, column))

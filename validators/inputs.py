@@ -88,7 +88,7 @@ class Data:
 
     name: as texts have it. schema: of the columns with an Arrow type; `columns` names all, in order. fingerprint: that of a dataset version.
     dtypes: {column: its pandas dtype} where the rows come from a pandas frame. index: (rows,) the labels of its rows, unless they count from 0.
-    dataset: the version, where it is one.
+    dataset: the version, where it is one. partitions: those of a Dask or Spark frame (`remote`).
     """
 
     name: str
@@ -99,6 +99,7 @@ class Data:
     dtypes: Mapping[str, str] = field(default_factory=dict)
     index: Any = None
     dataset: Dataset | None = None
+    partitions: Any = None
 
     @property
     def num_rows(self) -> int:
@@ -166,7 +167,7 @@ class Data:
             )
         names = objects[0]
         return Batch(
-            pa.concat_tables(tables),
+            pa.concat_tables(tables, promote_options="permissive"),
             {name: np.concatenate([each[name] for each in objects]) for name in names},
             0,
             0,
@@ -207,12 +208,12 @@ def open_data(data: Any, *, split: str | None = None) -> Data:
         frame = data.collect() if hasattr(data, "collect") else data
         return of_tables([frame.to_arrow()], "frame")
     if kind in ("pandas", "dask", "pyspark"):
-        from gristmill.validators import frames
+        from gristmill.validators import frames, remote
 
         openers: dict[str, Callable[[Any], Data]] = {
             "pandas": frames.open_pandas,
-            "dask": frames.open_dask,
-            "pyspark": frames.open_spark,
+            "dask": remote.open_dask,
+            "pyspark": remote.open_spark,
         }
         return openers[kind](data)
     raise UsageError(

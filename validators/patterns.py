@@ -129,6 +129,9 @@ class Automaton:
             self._class_of[point] = self._class(point)
         self._last_newline = self._signature(self._members("\n"), LAST_NEWLINE)
         self._state(frozenset(), EDGE)
+        self._ends[automaton.START] = int(
+            re.search(pattern, "") is not None
+        )  # where `re` has its own mind: \\B is nowhere in ""
         self._grow()
         self._ascii = self._byte_table()
 

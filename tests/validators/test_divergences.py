@@ -125,6 +125,12 @@ def test_a_regex_means_what_re_says():
     )  # U+212A is a K
 
 
+def test_a_text_column_is_in_a_list_with_its_type():
+    frame = pd.DataFrame({"s": ["a"]})
+    assert result(frame, "column_values_to_be_of_type", column="s", type_="str")["success"]
+    assert result(frame, "column_values_to_be_in_type_list", column="s", type_list=["int", "str"])["success"]
+
+
 def test_severity_decides_and_is_reported():
     table = pa.table({"x": [1]})
     failing = one("between", column="x", min_value=2)

@@ -113,7 +113,7 @@ def column_map(draw: Any, kind: str) -> tuple[str, dict[str, Any]]:
         "strftime": ("expect_column_values_to_match_strftime_format", {"strftime_format": "%Y-%m-%d"}),
         "dateutil": ("expect_column_values_to_be_dateutil_parseable", {}),
         "be_of_type": ("expect_column_values_to_be_of_type", {"type_": draw(st.sampled_from(["int", "str", "float64", "object", "int64"]))}),
-        "be_in_type_list": ("expect_column_values_to_be_in_type_list", {"type_list": draw(st.sampled_from([["int", "str"], ["float64"], ["int64", "bool"]]))}),
+        "be_in_type_list": ("expect_column_values_to_be_in_type_list", {"type_list": draw(st.sampled_from([["int", "str"] if kind != "str" else ["int"], ["float64"], ["int64", "bool"]]))}),
     }  # fmt: skip
     kinds, kwargs = extra.get(name, (f"expect_column_values_to_{name}", {}))
     if draw(st.booleans()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -168,3 +169,29 @@ def test_batches_are_for_other_uses_too(tmp_path: Path):
     assert sum(batch.table.num_rows for batch in batches) == ROWS
     assert [(batch.shard, batch.offset, batch.first) for batch in batches][-1][2] >= 301
     assert all(batch.table.column("id")[0].as_py() in (batch.first, 3) for batch in batches)
+
+
+@pytest.mark.slow
+def test_a_spark_frame(monkeypatch):
+    pytest.importorskip("pyspark")
+    import shutil
+
+    if not shutil.which("java"):
+        pytest.skip("Spark needs Java")
+    from pyspark.sql import SparkSession
+
+    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
+    spark = (
+        SparkSession.builder.master("local[2]")
+        .config("spark.ui.enabled", "false")
+        .config("spark.driver.host", "127.0.0.1")
+        .getOrCreate()
+    )
+    try:
+        frame = spark.createDataFrame(TABLE).repartitionByRange(3, "id").sortWithinPartitions("id", "x")
+        verdict = validate(frame, SUITE, result_format="COMPLETE")
+        again = validate(frame.toArrow(), SUITE, result_format="COMPLETE")
+        assert stripped(verdict) == stripped(again)
+        assert len(verdict.shards) == 3
+    finally:
+        spark.stop()
