@@ -50,7 +50,7 @@ def checked_suite(block: Validate) -> Suite:
     from gristmill.validators.plan import plan_suite
     from gristmill.validators.suites import load_suite
 
-    suite = load_suite(block.suite)
+    suite = load_suite(block.suite, block.parameters)
     plan_suite(suite, of_tables([pa.table({})], "nothing"))
     return suite
 

@@ -67,9 +67,10 @@ class Split(BaseModel):
 
 
 class Validate(Block):
-    """The suite that a version must pass, and what happens when it doesn't."""
+    """The suite that a version must pass, and what happens when it doesn't. parameters: values for the suite's {"$PARAMETER": name}."""
 
     suite: str
+    parameters: dict[str, Any] = Field(default_factory=dict)
     on_failure: Literal["reject", "quarantine_rows", "publish_unverified"] = "reject"
 
 

@@ -75,7 +75,7 @@ def _with_quarantine(pipeline: Pipeline, named: list[tuple[str, Step]]) -> list[
     if block is None or block.on_failure != "quarantine_rows":
         return named
     at = next((i for i, (_, step) in enumerate(named) if isinstance(step, WideStep)), len(named))
-    return [*named[:at], ("validate", quarantine_step(block.suite)), *named[at:]]
+    return [*named[:at], ("validate", quarantine_step(block.suite, block.parameters)), *named[at:]]
 
 
 def name_steps(steps: Sequence[Step]) -> list[tuple[str, Step]]:

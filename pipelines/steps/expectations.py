@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -58,8 +59,8 @@ class QuarantineRows(RowStep):
         return table.filter(pa.array(~leaves)), pa.concat_tables(found) if found else decisions.none()
 
 
-def quarantine_step(suite: str) -> QuarantineRows:
-    """The step of a suite's file.
+def quarantine_step(suite: str, parameters: Mapping[str, Any]) -> QuarantineRows:
+    """The step of a suite's file. parameters: of the suite.
 
     Raises:
         InputNotFoundError, SuiteError: no such file, or no suite.
@@ -69,7 +70,7 @@ def quarantine_step(suite: str) -> QuarantineRows:
     from gristmill.validators.suites import load_suite
 
     chosen = []
-    for entry in load_suite(suite).entries:
+    for entry in load_suite(suite, parameters).entries:
         kind = EXPECTATIONS.get(entry.type)
         if kind is not None and issubclass(kind, MapExpectation) and entry.type not in WHOLE:
             chosen.append(entry)

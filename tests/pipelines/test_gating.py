@@ -270,6 +270,23 @@ def test_a_version_published_meanwhile_is_told_and_the_candidate_stays(gated, mo
     assert gated(people(), [AGE]).version == 2
 
 
+def test_a_suite_may_have_parameters(tmp_path):
+    write_jsonl(tmp_path / "raw", people(30), files=1)
+    oldest = {**AGE, "kwargs": {"column": "age", "max_value": {"$PARAMETER": "oldest"}}}
+    (tmp_path / "people.json").write_text(json.dumps({"name": "people", "expectations": [oldest]}))
+    model = {
+        "name": "people",
+        "sources": [{"kind": "jsonl", "path": str(tmp_path / "raw"), "name": "web"}],
+        "validate": {"suite": str(tmp_path / "people.json"), "parameters": {"oldest": 100}},
+        "output": {"path": str(tmp_path / "out")},
+    }
+    assert gristmill.run(model, progress="quiet").published
+    model["validate"] |= {"parameters": {"oldest": 9}, "on_failure": "quarantine_rows"}
+    assert gristmill.run(model, progress="quiet").counts["quarantined"] == 20
+    with pytest.raises(SuiteError, match="oldest"):
+        gristmill.run({**model, "validate": {"suite": model["validate"]["suite"]}}, progress="quiet")
+
+
 @pytest.mark.slow
 def test_workers_quarantine_the_same_rows_as_one_process(gated):
     rows = people(60)
