@@ -32,14 +32,15 @@ def s3_endpoint() -> Iterator[str]:
 
 
 @pytest.fixture
-def s3_folder(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Folder:
-    """A new bucket, reached by the usual environment variables."""
-    for name, value in (("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test"), ("AWS_DEFAULT_REGION", "us-east-1")):
-        monkeypatch.setenv(name, value)
-    bucket = f"bucket-{uuid.uuid4().hex[:12]}"
-    folder = open_folder(f"s3://{bucket}/some/dataset", {"endpoint_url": s3_endpoint})
-    folder._client.call_s3("create_bucket", Bucket=bucket)
-    return folder
+def s3_folder(s3_endpoint: str) -> Iterator[Folder]:
+    """A new bucket, reached by the usual environment variables; they stay when a test undoes its own patches."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test"), ("AWS_DEFAULT_REGION", "us-east-1")):
+            patch.setenv(name, value)
+        bucket = f"bucket-{uuid.uuid4().hex[:12]}"
+        folder = open_folder(f"s3://{bucket}/some/dataset", {"endpoint_url": s3_endpoint})
+        folder._client.call_s3("create_bucket", Bucket=bucket)
+        yield folder
 
 
 @pytest.fixture(params=["local", "s3"])
