@@ -258,7 +258,7 @@ def test_warnings_wait_for_somebody(local: Seen) -> None:
     (local.project / "suites/careful.json").write_text(json.dumps(suite))
     day = str(TODAY - timedelta(days=1))
     run = local.trigger("gristmill_validate", dataset=f"shards/daily/{day}", suite="suites/careful.json", approve_warnings=True)
-    wait_for(lambda: local.tasks("gristmill_validate", run).get("each.approve[0]", {}).get("state") in ("awaiting_input", "deferred"), 180, every=1)
+    wait_for(lambda: local.tasks("gristmill_validate", run).get("each.approve[0]", {}).get("state") in ("awaiting_input", "deferred"), 300, every=2)
     path = f"dags/gristmill_validate/dagRuns/{quote(run)}/taskInstances/each.approve/0/hitlDetails"
     local.request("PATCH", path, {"chosen_options": ["Approve"], "params_input": {}})
     assert local.finished("gristmill_validate", run, 120) == "success"
