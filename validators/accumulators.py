@@ -187,7 +187,7 @@ class Present(Accumulator):
         return {"found": self.found}
 
     def load(self, fields: Fields, first: int) -> None:
-        self.found = fields["found"]
+        self.found = fields["found"].copy()
 
 
 class Counts(Accumulator):
@@ -241,5 +241,5 @@ class Histogram(Accumulator):
         return {"counts": self.counts, "below": self.below, "above": self.above, "nonnull": self.nonnull}
 
     def load(self, fields: Fields, first: int) -> None:
-        self.counts, self.below, self.above = fields["counts"], fields["below"], fields["above"]
+        self.counts, self.below, self.above = fields["counts"].copy(), fields["below"], fields["above"]
         self.nonnull = fields["nonnull"]

@@ -72,8 +72,8 @@ class Sums(Accumulator):
 
     def load(self, fields: Fields, first: int) -> None:
         self.nonnull, self.infinite, self.minus_infinite, integers = fields["facts"]
-        self.integers, self._sum = bool(integers), fields["sum"]
-        self._squares = fields["squares"] if self._squares is not None else None
+        self.integers, self._sum = bool(integers), fields["sum"].copy()
+        self._squares = fields["squares"].copy() if self._squares is not None else None
         self._big = [int(value) for value in fields["big"]]
 
     @property

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import zipfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +21,7 @@ from gristmill.validators.rows import RowSet
 VERSION = 1
 """To be raised whenever what an accumulator works out changes."""
 FOLDER = "_work/validation"
+ALIGNED = 64
 
 
 def store_of(data: Data) -> StateStore | None:
@@ -30,7 +30,7 @@ def store_of(data: Data) -> StateStore | None:
 
 
 class StateStore:
-    """One file a shard and accumulator: `_work/validation/<shard>/<accumulator>.npz`. Nothing in it is code; it may be deleted at any time."""
+    """One file a shard and accumulator: `_work/validation/<shard>/<accumulator>.state`. Nothing in it is code; it may be deleted at any time."""
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
@@ -47,7 +47,7 @@ class StateStore:
                 state = task.make()
                 try:
                     state.load(_decode(self._folder.read_bytes(path)), first)
-                except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile, pa.ArrowException):
+                except (ValueError, KeyError, TypeError, OSError, pa.ArrowException):
                     continue  # written by another version, or torn: worked out anew
                 found[task.key] = state
         return found
@@ -65,42 +65,59 @@ class StateStore:
 def _path(shard: Shard, key: Key) -> str:
     assert shard.key is not None
     digest = hashlib.sha256(json.dumps([VERSION, *key]).encode()).hexdigest()[:20]
-    return f"{FOLDER}/{shard.key[:20]}/{digest}.npz"
+    return f"{FOLDER}/{shard.key[:20]}/{digest}.state"
 
 
 def _encode(fields: Fields) -> bytes:
-    """Plain values as JSON, arrays as they are, sets of rows as their numbers."""
+    """The length of a JSON header, the header with plain values and the places of arrays, and the arrays as they are, each at a multiple of 64."""
     plain: dict[str, Any] = {}
-    arrays: dict[str, Any] = {}
+    arrays: dict[str, tuple[str, Any]] = {}
     for name, value in fields.items():
         if isinstance(value, RowSet):
-            arrays[f"rows.{name}"] = value.to_numpy()
+            arrays[name] = "rows", value.to_numpy()
         elif isinstance(value, pa.Array):
             sink = io.BytesIO()
             batch = pa.record_batch([value], names=["value"])
             with pa.ipc.new_stream(sink, batch.schema) as writer:
                 writer.write_batch(batch)
-            arrays[f"arrow.{name}"] = np.frombuffer(sink.getvalue(), np.uint8)
+            arrays[name] = "arrow", np.frombuffer(sink.getvalue(), np.uint8)
         elif isinstance(value, np.ndarray):
-            arrays[f"array.{name}"] = value
+            arrays[name] = "array", np.ascontiguousarray(value)
         else:
             plain[name] = value
+    places, end = {}, 0
+    for name, (kind, array) in arrays.items():
+        places[name] = [kind, array.dtype.str, array.shape, end]
+        end += -(-array.nbytes // ALIGNED) * ALIGNED
+    header = json.dumps({"plain": plain, "arrays": places, "bytes": end}).encode()
+    header = header.ljust(-(-(len(header) + 8) // ALIGNED) * ALIGNED - 8)
     out = io.BytesIO()
-    np.savez(out, allow_pickle=False, plain=np.frombuffer(json.dumps(plain).encode(), np.uint8), **arrays)
+    out.write(len(header).to_bytes(8, "little") + header)
+    for _, array in arrays.values():
+        out.write(memoryview(array.reshape(-1)).cast("B") if array.size else b"")
+        out.write(bytes(-array.nbytes % ALIGNED))
     return out.getvalue()
 
 
 def _decode(content: bytes) -> Fields:
-    with np.load(io.BytesIO(content), allow_pickle=False) as file:
-        fields = json.loads(file["plain"].tobytes())
-        for key in file.files:
-            kind, _, name = key.partition(".")
-            if kind == "rows":
-                fields[name] = RowSet()
-                fields[name].add(file[key])
-            elif kind == "arrow":
-                with pa.ipc.open_stream(pa.BufferReader(file[key].tobytes())) as reader:
-                    fields[name] = reader.read_all().column(0).combine_chunks()
-            elif kind == "array":
-                fields[name] = file[key]
+    """The inverse; arrays are views of the content.
+
+    Raises:
+        ValueError, KeyError, TypeError: not such a state, or a part of one.
+    """
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    if len(content) != start + header["bytes"]:
+        raise ValueError("a part of a state")
+    fields: Fields = header["plain"]
+    for name, (kind, dtype, shape, place) in header["arrays"].items():
+        array = np.frombuffer(content, np.dtype(dtype), int(np.prod(shape)), start + place).reshape(shape)
+        if kind == "rows":
+            fields[name] = RowSet()
+            fields[name].add(array)
+        elif kind == "arrow":
+            with pa.ipc.open_stream(pa.py_buffer(array)) as reader:
+                fields[name] = reader.read_all().column(0).combine_chunks()
+        else:
+            fields[name] = array
     return fields
