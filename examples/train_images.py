@@ -36,7 +36,11 @@ def pack(folder: Path, target: Path) -> Path:
     with pq.ParquetWriter(temporary, schema, compression="none") as writer:
         for i in range(0, len(files), ROWS):
             part = files[i : i + ROWS]
-            columns = [[str(path.relative_to(folder)) for path in part], [path.read_bytes() for path in part], [classes.index(path.parent.name) for path in part]]
+            columns = [
+                [str(path.relative_to(folder)) for path in part],
+                [path.read_bytes() for path in part],
+                [classes.index(path.parent.name) for path in part],
+            ]
             writer.write_table(pa.table(columns, schema=schema), row_group_size=ROWS)
     os.replace(temporary, target)
     return target
@@ -54,7 +58,11 @@ class Network(nn.Module):
     def __init__(self, classes: int) -> None:
         super().__init__()
         widths = (3, 16, 32, 64, 64)
-        blocks = [part for a, b in itertools.pairwise(widths) for part in (nn.Conv2d(a, b, 3, 2, 1), nn.GroupNorm(4, b), nn.ReLU())]
+        blocks = [
+            part
+            for a, b in itertools.pairwise(widths)
+            for part in (nn.Conv2d(a, b, 3, 2, 1), nn.GroupNorm(4, b), nn.ReLU())
+        ]
         self.layers = nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], classes))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

@@ -55,7 +55,10 @@ def loss_of(model: nn.Module, batch: Batch) -> torch.Tensor:
     """Cross entropy of the next tokens, over all places: divided by those without padding, ranks with much of it would weigh their tokens more."""
     tokens, wanted = batch["tokens"][:, :-1], batch["tokens"][:, 1:]
     logits = model(tokens.clamp(min=0))
-    return functional.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=PADDING, reduction="sum") / wanted.numel()
+    return (
+        functional.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=PADDING, reduction="sum")
+        / wanted.numel()
+    )
 
 
 def main() -> None:

@@ -26,7 +26,12 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("data", help="a dataset (PATH or PATH@VERSION), or plain Parquet")
     parser.add_argument("--split")
-    parser.add_argument("--output", type=Path, default=Path("runs/training"), help="checkpoint, scalars and logs; an interrupted run goes on from here")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("runs/training"),
+        help="checkpoint, scalars and logs; an interrupted run goes on from here",
+    )
     parser.add_argument("--batch-size", type=int, default=64, help="of all processes together")
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--steps", type=int, help="end after this many steps")
@@ -47,13 +52,17 @@ def start() -> torch.device:
     return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
 
 
-def train(given: argparse.Namespace, loader: gristmill.Stream, model: torch.nn.Module, loss_of: Loss, device: torch.device) -> float:
+def train(
+    given: argparse.Namespace, loader: gristmill.Stream, model: torch.nn.Module, loss_of: Loss, device: torch.device
+) -> float:
     """Trains to the end, from the checkpoint if there is one; the last loss.
 
     The checkpoint holds the model, the optimizer and the loader's state, which is the same on every rank and fits any number of them.
     """
     if given.batch_size % dist.get_world_size():
-        raise SystemExit(f"--batch-size {given.batch_size} is no multiple of {dist.get_world_size()} processes: their gradients would weigh rows unequally")
+        raise SystemExit(
+            f"--batch-size {given.batch_size} is no multiple of {dist.get_world_size()} processes: their gradients would weigh rows unequally"
+        )
     model = model.to(device)
     parallel = DistributedDataParallel(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=given.learning_rate)
@@ -89,7 +98,9 @@ def save(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, l
     if dist.get_rank() == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".partial")
-        torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "loader": loader.state_dict()}, temporary)
+        torch.save(
+            {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "loader": loader.state_dict()}, temporary
+        )
         temporary.replace(path)
     dist.barrier()
 
@@ -127,13 +138,19 @@ class Log:
     def step(self, batch: Batch, loss: torch.Tensor) -> None:
         """Writes what is known of a finished step."""
         if self._rows is not None:
-            self._rows.write(json.dumps({"step": batch.step, "world_size": dist.get_world_size(), "uids": batch["_uid"]}) + "\n")
+            self._rows.write(
+                json.dumps({"step": batch.step, "world_size": dist.get_world_size(), "uids": batch["_uid"]}) + "\n"
+            )
             self._rows.flush()
         now = time.perf_counter()
         seconds, self._begun = now - self._begun, now
         if self._board is not None:
             rows = len(next(iter(batch.values()))) * dist.get_world_size()
-            for name, value in (("loss", loss.item()), ("rows_per_second", rows / seconds), ("wait_ratio", self._waited / seconds)):
+            for name, value in (
+                ("loss", loss.item()),
+                ("rows_per_second", rows / seconds),
+                ("wait_ratio", self._waited / seconds),
+            ):
                 self._board.add_scalar(name, value, batch.step)
         self._waited = 0.0
 
