@@ -51,8 +51,17 @@ def measure(loader: Stream, seconds: float) -> Measured:
     loader.close()
     rows, size = (sum(each) for each in zip(*counts, strict=True)) if counts else (0, 0)
     timed, took = (counts[1:], now - first) if len(counts) > 1 else (counts, now)
-    rates = [sum(each) / took for each in zip(*timed, strict=True)] or [0.0, 0.0]
-    return Measured(rows, size, len(counts), now, first, *rates, groups, ideal)
+    return Measured(
+        rows=rows,
+        bytes=size,
+        steps=len(counts),
+        seconds=now,
+        first_batch=first,
+        rows_per_second=sum(each for each, _ in timed) / took if timed else 0.0,
+        bytes_per_second=sum(each for _, each in timed) / took if timed else 0.0,
+        groups=groups,
+        ideal=ideal,
+    )
 
 
 def shuffle_quality(loader: Stream) -> tuple[float, float]:
