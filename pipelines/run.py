@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from gristmill.errors import NotADatasetError, PipelineError, RunError, UsageError
 from gristmill.pipelines.engines.base import Engine
-from gristmill.pipelines.engines.choose import IN_PROCESS_BYTES, choose_engine
+from gristmill.pipelines.engines.choose import choose_engine, threads_for
 from gristmill.pipelines.gating import checked_suite, publish_gated
 from gristmill.pipelines.loading import load_pipeline, naming_lines
 from gristmill.pipelines.model import Pipeline
@@ -21,6 +21,7 @@ from gristmill.pipelines.progress import Progress
 from gristmill.pipelines.report import write_report
 from gristmill.pipelines.runner import Outcome, Runner
 from gristmill.pipelines.sizes import parse_size
+from gristmill.pipelines.steps.functions import Python
 from gristmill.pipelines.work import Lock, WorkStore, scratch_of
 from gristmill.storage.candidates import candidate_name, propose_version
 from gristmill.storage.folder import Folder, open_folder
@@ -84,11 +85,12 @@ def run(
     """The result of running the pipeline to a published version.
 
     engine: "dask" or "spark", or a running dask.distributed Client or SparkSession; small inputs run in this process. address: of an existing
-    cluster's scheduler or master. conf: settings of Spark. workers: processes or threads of Spark, as many as cores if None.
+    cluster's scheduler or master. conf: settings of Spark. workers: how many items are worked on at a time, as many as cores if None: threads of
+    this process up to 4 GB of input and 4 workers, unless steps are Python functions, else Dask's worker processes or Spark's threads.
     memory: bytes that all workers together may hold (`1.5GB`); the chunks that they work on are made to fit. scratch: the folder of work
     files, `OUTPUT/_work` if None. fresh: ignores finished work. candidate: publishes nothing, the result waits as a candidate (unless the
     newest version holds it already) for `gristmill validate`, `publish` or `reject`. settings: `key.path=value` texts laid over the file. inputs: the tables of
-    `frame` sources by name. in_process: work in this process rather than on workers; None decides by the size of the input. progress: bar,
+    `frame` sources by name. in_process: True works in one thread of this process, False on worker processes or a cluster; None decides. progress: bar,
     lines or quiet.
 
     The version is a function of the pipeline and the inputs: the same again publishes nothing. After a crash the same call resumes.
@@ -108,12 +110,12 @@ def run(
     with naming_lines(pipeline):
         check_columns(model, planned)
     suite = checked_suite(model.validate_) if model.validate_ else None
-    small = _is_small(planned) if in_process is None else in_process
+    threads = _threads(model, planned, engine, workers) if in_process is None else int(in_process)
     with store.held() as lock:
         _sweep(store, folder)
         if fresh:
             _forget_all(store, lock)
-        with choose_engine(engine, address=address, workers=workers, conf=conf, small=small, note=shown.note) as chosen:
+        with choose_engine(engine, address=address, workers=workers, conf=conf, threads=threads, note=shown.note) as chosen:
             runner = Runner(model, planned, chosen, store, folder, shown, chunk_bytes(memory, chosen.workers))
             outcome = runner.run()
             runner.seconds["total"] = time.monotonic() - start
@@ -188,9 +190,11 @@ def chunk_bytes(memory: str | int | None, workers: int) -> int:
 BASE_BYTES = 200 << 20  # what a worker process holds before it has read anything
 
 
-def _is_small(planned: Sequence[Planned]) -> bool:
-    weights = [(5 if str(item).endswith((".gz", ".zst")) else 1) * item.bytes for plan in planned for item in plan.items]
-    return sum(weights) <= IN_PROCESS_BYTES
+def _threads(model: Pipeline, planned: Sequence[Planned], engine: Any, workers: int | None) -> int:
+    """How many threads of this process a run uses; 0: worker processes or a cluster."""
+    size = sum((5 if str(item).endswith((".gz", ".zst")) else 1) * item.bytes for plan in planned for item in plan.items)
+    threads = threads_for(size, workers, functions=any(isinstance(step, Python) for step in model.steps))
+    return threads if threads == 1 or engine == "dask" else 0  # Spark is asked for by name: it gets all but the smallest
 
 
 def plan(pipeline: str | Path | Mapping[str, Any] | Pipeline, *, scratch: str | Path | None = None, settings: Sequence[str] = ()) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -35,26 +36,37 @@ class Engine(Protocol):
 
 
 class InProcess:
-    """Runs work items one after the other in this process: for small inputs, where starting anything else would take longer."""
+    """Runs work items in this process, `workers` at a time: no process to start, and kernels, Arrow and compression release the GIL."""
 
-    workers = 1
-
-    def __init__(self, name: str = "dask") -> None:
+    def __init__(self, name: str = "dask", workers: int = 1) -> None:
         self.name = name
+        self.workers = workers
 
     def map(self, function: Callable[[Task], dict[str, Any]], tasks: Sequence[Task], done: Callable[[dict[str, Any]], None]) -> list[dict[str, Any]]:
         """See `Engine.map`."""
-        results: list[dict[str, Any]] = []
+        results: list[dict[str, Any]] = [{} for _ in tasks]
         failed: list[tuple[Task, BaseException]] = []
-        for task in tasks:
-            outcome = guarded(function, task)
+        for number, outcome in self._outcomes(function, tasks):
             if isinstance(outcome, BaseException):
-                failed.append((task, outcome))
+                failed.append((tasks[number], outcome))
             else:
-                results.append(outcome)
+                results[number] = outcome
                 done(outcome)
         raise_failed(failed)
         return results
+
+    def _outcomes(self, function: Callable[[Task], dict[str, Any]], tasks: Sequence[Task]) -> Iterator[tuple[int, Any]]:
+        """(number of the task, its outcome) as they come."""
+        if self.workers == 1 or len(tasks) == 1:
+            yield from ((number, guarded(function, task)) for number, task in enumerate(tasks))
+            return
+        with ThreadPoolExecutor(self.workers) as threads:
+            numbers = {threads.submit(guarded, function, task): number for number, task in enumerate(tasks)}
+            try:
+                for future in as_completed(numbers):
+                    yield numbers[future], future.result()
+            finally:
+                threads.shutdown(wait=False, cancel_futures=True)  # after Ctrl-C no further item is begun
 
     def __enter__(self) -> Self:
         return self

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from gristmill.errors import UsageError, did_you_mean
 from gristmill.pipelines.engines.base import Engine, InProcess
 
-IN_PROCESS_BYTES = 48_000_000  # inputs up to this size (compressed ones count five-fold) are done before worker processes would have started
+SMALL_BYTES = 48_000_000  # inputs up to this size are done by one thread before others would have helped; compressed ones count five-fold
+THREADED_BYTES = 4_000_000_000  # up to this size starting worker processes costs more than it brings
+MOST_THREADS = 4  # beyond, what holds the GIL makes them wait
 ENGINES = ("dask", "spark")
 
 
@@ -20,12 +23,12 @@ def choose_engine(
     address: str | None = None,
     workers: int | None = None,
     conf: Mapping[str, str] | None = None,
-    small: bool = False,
+    threads: int = 0,
     note: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Engine]:
     """The engine, started: "dask" or "spark", or a running dask.distributed Client or SparkSession, which stays open.
 
-    small: the work is done in this process, unless a cluster was named or handed in. conf: settings of Spark. note: is told what was chosen.
+    threads: the work is done by so many threads of this process, unless it is 0 or a cluster was named or handed in. conf: settings of Spark. note: is told what was chosen.
 
     Raises:
         UsageError: no such engine, or options that it doesn't have. MissingDependencyError: what the engine needs is not installed.
@@ -39,8 +42,10 @@ def choose_engine(
         )
     if running is not None and address is not None:
         raise UsageError(f"give a running cluster or address={address!r}, not both")
-    if small and address is None and running is None:
-        with InProcess(name) as chosen:
+    if threads and address is None and running is None:
+        with InProcess(name, threads) as chosen:
+            if threads > 1:
+                note(f"{name}: {threads} threads of this process")
             yield chosen
         return
     with _start(name, workers, address, conf, running) as chosen:
@@ -53,6 +58,17 @@ def choose_engine(
         )
         note(f"{name}: {where}")
         yield chosen
+
+
+def threads_for(size: int, workers: int | None, *, functions: bool) -> int:
+    """How many threads of this process do the work for input of so many bytes; 0: worker processes, or Spark's.
+
+    functions: steps are the user's own, which hold the GIL and may not bear being called by several threads.
+    """
+    if size <= SMALL_BYTES:
+        return 1
+    workers = workers or os.cpu_count() or 1
+    return 0 if size > THREADED_BYTES or workers > MOST_THREADS or functions else workers
 
 
 def _kind(running: Any) -> str:

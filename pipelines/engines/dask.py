@@ -15,7 +15,6 @@ from gristmill.errors import RunError
 from gristmill.pipelines.engines.base import Task, guarded, raise_failed
 from gristmill.pipelines.work import is_alive
 
-
 CONNECT = "20s"  # to wait for a scheduler that doesn't answer
 
 

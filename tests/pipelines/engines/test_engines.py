@@ -10,6 +10,7 @@ import pytest
 
 from gristmill.errors import ColumnError, WorkItemError
 from gristmill.pipelines.engines.base import TRIES, InProcess
+from gristmill.pipelines.engines.choose import MOST_THREADS, SMALL_BYTES, THREADED_BYTES, threads_for
 from gristmill.pipelines.engines.dask import DaskEngine
 
 
@@ -43,9 +44,10 @@ def dask_engine():
         yield engine
 
 
-@pytest.fixture(params=["in process", "dask"])
+@pytest.fixture(params=["in process", "threads", "dask"])
 def engine(request):
-    return InProcess() if request.param == "in process" else request.getfixturevalue("dask_engine")
+    here = {"in process": InProcess(), "threads": InProcess(workers=3)}
+    return here.get(request.param) or request.getfixturevalue("dask_engine")
 
 
 def tries(folder: Path) -> list[int]:
@@ -80,3 +82,23 @@ def test_wrong_use_is_not_tried_again_and_keeps_its_facts(engine, tmp_path):
     with pytest.raises(ColumnError, match="no column 'txt'") as caught:
         engine.map(work, [Item(str(tmp_path), 0), Item(str(tmp_path), 1, kind="usage")], lambda _: None)
     assert tries(tmp_path) == [1, 1] and caught.value.context == {"column": "txt"}
+
+
+def test_where_the_work_is_done():
+    """One thread for small inputs, threads up to some GB, worker processes beyond, for many workers and for Python functions."""
+    assert threads_for(SMALL_BYTES, 8, functions=True) == 1
+    assert threads_for(SMALL_BYTES + 1, 3, functions=False) == 3
+    assert threads_for(SMALL_BYTES + 1, 3, functions=True) == 0
+    assert threads_for(SMALL_BYTES + 1, MOST_THREADS + 1, functions=False) == 0
+    assert threads_for(THREADED_BYTES + 1, 2, functions=False) == 0
+
+
+def test_threads_begin_no_further_item_after_an_interrupt(tmp_path):
+    engine = InProcess(workers=2)
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        engine.map(work, [Item(str(tmp_path), i) for i in range(500)], interrupted)
+    assert len(tries(tmp_path)) < 500

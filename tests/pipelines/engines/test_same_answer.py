@@ -101,6 +101,10 @@ def check_same(engines: dict[str, dict[str, Any]], sources: list[list[dict[str, 
         for name, options in engines.items():
             found = gristmill.run(pipeline(Path(base) / "in", steps, name), in_process=False, progress="quiet", **options)
             assert (found.fingerprint, found.layout, found.counts) == (one.fingerprint, one.layout, one.counts), name
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("gristmill.pipelines.run.threads_for", lambda *_, **__: 3)
+            found = gristmill.run(pipeline(Path(base) / "in", steps, "3 threads"), progress="quiet")
+        assert (found.fingerprint, found.layout, found.counts) == (one.fingerprint, one.layout, one.counts)
         recut = gristmill.run(pipeline(Path(base) / "again", steps, "recut"), in_process=True, progress="quiet")
         assert (recut.fingerprint, recut.counts) == (one.fingerprint, one.counts)
 

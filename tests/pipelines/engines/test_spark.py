@@ -157,7 +157,7 @@ def test_what_cant_be_meant_is_refused():
         pass
     with pytest.raises(UsageError, match="conf holds settings of a Spark session"), choose_engine("dask", conf={"a": "b"}):
         pass
-    with choose_engine("spark", small=True) as engine:
+    with choose_engine("spark", threads=1) as engine:
         assert type(engine).__name__ == "InProcess"
 
 
