@@ -1,10 +1,12 @@
-"""The one user of pandas: frames as shards, types by pandas' names, and conditions in pandas' own language."""
+"""The one user of pandas, Dask and Spark: frames as shards, types by pandas' names, and conditions in pandas' own language."""
 
 from __future__ import annotations
 
 import datetime
 import importlib
-from collections.abc import Sequence
+import pickle
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from pandas.api.types import pandas_dtype
 from gristmill.errors import SchemaMismatchError
 from gristmill.validators.columns import Mask, View, _is_missing
 from gristmill.validators.inputs import Data, of_tables
+from gristmill.validators.remote import Partitions
 
 SINGLE = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64(), datetime.date: pa.date32()}
 
@@ -66,6 +69,60 @@ def _of_objects(values: npt.NDArray[Any]) -> pa.Array | None:
     except (pa.ArrowException, OverflowError):
         return None
     return None
+
+
+def open_dask(frame: Any) -> Data:
+    """A Dask frame, evaluated by its scheduler."""
+    import dask
+
+    parts = frame.to_delayed()
+
+    def each(function: Callable[[Any], Any]) -> list[Any]:
+        return list(dask.compute(*[dask.delayed(function)(part) for part in parts]))
+
+    return Partitions(each, lambda i: parts[i].compute(), "frame").open()
+
+
+def open_spark(frame: Any) -> Data:
+    """A Spark frame, evaluated by its executors, in the order of its partitions. It is persisted meanwhile: computed anew, rows could lie elsewhere."""
+    frame = frame.persist()
+
+    def each(function: Callable[[Any], Any]) -> list[Any]:
+        rows = frame.mapInArrow(_in_spark(function), "place int, found binary").collect()
+        found = {row.place: pickle.loads(row.found) for row in rows}  # noqa: S301  from our own executors
+        places[:] = sorted(found)
+        return [found[place] for place in places]
+
+    places: list[int] = []  # of partitions that have rows
+
+    def fetch(number: int) -> pa.Table:
+        return frame.mapInArrow(_only(places[number]), frame.schema).toArrow()
+
+    partitions = Partitions(each, fetch, "frame")
+    weakref.finalize(partitions, frame.unpersist)
+    return partitions.open()
+
+
+def _in_spark(function: Callable[[Any], Any]) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        from pyspark import TaskContext
+
+        some = list(batches)
+        if some:
+            place, found = TaskContext.get().partitionId(), pickle.dumps(function(pa.Table.from_batches(some)))
+            yield pa.record_batch([pa.array([place], pa.int32()), pa.array([found], pa.binary())], ["place", "found"])
+
+    return run
+
+
+def _only(number: int) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        from pyspark import TaskContext
+
+        if TaskContext.get().partitionId() == number:
+            yield from batches
+
+    return run
 
 
 def dtype_name(data: Data, column: str) -> str:

@@ -208,12 +208,12 @@ def open_data(data: Any, *, split: str | None = None) -> Data:
         frame = data.collect() if hasattr(data, "collect") else data
         return of_tables([frame.to_arrow()], "frame")
     if kind in ("pandas", "dask", "pyspark"):
-        from gristmill.validators import frames, remote
+        from gristmill.validators import frames
 
         openers: dict[str, Callable[[Any], Data]] = {
             "pandas": frames.open_pandas,
-            "dask": remote.open_dask,
-            "pyspark": remote.open_spark,
+            "dask": frames.open_dask,
+            "pyspark": frames.open_spark,
         }
         return openers[kind](data)
     raise UsageError(

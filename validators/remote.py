@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import pickle
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from gristmill.validators.accumulators import Accumulator, Fields
+from gristmill.validators.columns import View
 from gristmill.validators.expectations.base import Setting
 from gristmill.validators.formats import ResultFormat
 from gristmill.validators.inputs import Data, Objects, Shard, of_tables, open_data
@@ -107,7 +107,7 @@ def _states(
 ) -> Saved:
     """The states of a partition, as fields. Runs where the partition is."""
     data = replace(_local(partition), columns=list(columns))
-    setting = Setting(data, form, memory, 1, lambda *_: None)  # type: ignore[arg-type, return-value]  nothing is looked up here
+    setting = Setting(data, form, memory, 1, lambda rows, columns: View.of(data.take(rows, columns)))
     planned = plan_suite(suite, data)
     tasks = [
         task
@@ -132,57 +132,3 @@ def _saved(key: Key, state: Any) -> Fields | BaseException:
         return error
     fields = state.save(0)
     return TypeError(f"{key.need}: its state can't be sent") if fields is None else fields
-
-
-def open_dask(frame: Any) -> Data:
-    """A Dask frame, evaluated by its scheduler."""
-    import dask
-
-    parts = frame.to_delayed()
-
-    def each(function: Callable[[Any], Any]) -> list[Any]:
-        return list(dask.compute(*[dask.delayed(function)(part) for part in parts]))
-
-    return Partitions(each, lambda i: parts[i].compute(), "frame").open()
-
-
-def open_spark(frame: Any) -> Data:
-    """A Spark frame, evaluated by its executors, in the order of its partitions. It is persisted meanwhile: computed anew, rows could lie elsewhere."""
-    frame = frame.persist()
-
-    def each(function: Callable[[Any], Any]) -> list[Any]:
-        rows = frame.mapInArrow(_in_spark(function), "place int, found binary").collect()
-        found = {row.place: pickle.loads(row.found) for row in rows}  # noqa: S301  from our own executors
-        places[:] = sorted(found)
-        return [found[place] for place in places]
-
-    places: list[int] = []  # of partitions that have rows
-
-    def fetch(number: int) -> pa.Table:
-        return frame.mapInArrow(_only(places[number]), frame.schema).toArrow()
-
-    partitions = Partitions(each, fetch, "frame")
-    weakref.finalize(partitions, frame.unpersist)
-    return partitions.open()
-
-
-def _in_spark(function: Callable[[Any], Any]) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        from pyspark import TaskContext
-
-        some = list(batches)
-        if some:
-            place, found = TaskContext.get().partitionId(), pickle.dumps(function(pa.Table.from_batches(some)))
-            yield pa.record_batch([pa.array([place], pa.int32()), pa.array([found], pa.binary())], ["place", "found"])
-
-    return run
-
-
-def _only(number: int) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        from pyspark import TaskContext
-
-        if TaskContext.get().partitionId() == number:
-            yield from batches
-
-    return run

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from gristmill.kernels.buffers import slices
+from gristmill.kernels import automaton, exact_sum
+from gristmill.kernels.buffers import Slices, slices
 from gristmill.kernels.csv import csv_records
 from gristmill.kernels.digests import row_digests
+from gristmill.kernels.groups import group, partition
 from gristmill.kernels.jaccard import copy_sets, pairs
 from gristmill.kernels.minhash import band_keys, sketches
 from gristmill.kernels.normalize import clean, scan
@@ -31,6 +33,17 @@ def warm() -> None:
     copy_sets(found.values, found.offsets, np.array([0]), np.empty(8, np.uint32), np.array([0]))
     pairs(found.values, found.offsets, np.array([0]), np.array([1]))
     components(np.array([0]), np.array([1]), 2)
+    _warm_validation(rows)
+
+
+def _warm_validation(rows: Slices) -> None:
+    for squares in (False, True):
+        exact_sum.add(np.array([0.5, 2.0]), exact_sum.new_sum(squares=squares), squares=squares)
+    for width in (1, 2):
+        group(partition(np.ones((4, width), np.uint64))[0])
+    states = automaton.run(rows, np.full((4, 256), automaton.REJECT, np.uint32))
+    classes = np.zeros(0x110000, np.uint8)
+    automaton.run_wide(rows, np.array([0]), classes, 0, np.zeros((4, 1), np.uint16), states)
     one = np.array([1])
     best_fit(one, 2)
     copy_pieces(np.array([7], np.int32), one - 1, one, one - 1, np.empty(1, np.int32))
