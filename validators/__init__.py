@@ -15,9 +15,10 @@ How the parts fit, from the outside in:
 | `accumulators`, `distinct`, `numbers` | mergeable states: counts, failing rows, exact sums, hashes, order statistics |
 | `columns`, `conditions`, `patterns` | what is worked out once per column and batch: null mask, numbers, text, hashes; row conditions; regexes |
 | `evaluate` | the passes: pieces of shards in parallel, states merged in the order of rows |
+| `remote` | Dask and Spark frames: partitions are evaluated where they are, their states merged |
 | `states` | states kept beside a dataset, by (shard sha256, accumulator): a new shard is read alone |
 | `formats` | BOOLEAN_ONLY, BASIC, SUMMARY, COMPLETE, and JSON as Great Expectations writes it |
-| `frames`, `handover` | the only users of pandas and of Great Expectations itself |
+| `frames`, `handover` | the only users of pandas, Dask and Spark, and of Great Expectations itself |
 | `verdict`, `quarantine` | the result; good and bad rows |
 
 An error while evaluating is a failure with its `exception_info`, never a pass. A result doesn't depend on how rows are cut into shards or batches.
