@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gristmill.errors import PipelineError
 from gristmill.kernels.digests import row_digests
 from gristmill.kernels.hashing import hash_text, hex_digests
 from gristmill.pipelines import decisions, parts
@@ -47,7 +48,7 @@ def identify(table: pa.Table, id_column: str | None, source: Source) -> tuple[pa
     if ids is None:
         uids = hex_digests(digests)
     else:
-        uids = pc.cast(ids, pa.string())
+        uids = id_texts(str(id_column), ids)
         named = pc.is_valid(uids).combine_chunks()
         table, uids, digests = table.filter(named), uids.filter(named), digests[named.to_numpy(zero_copy_only=False)]
     uids = uids.combine_chunks() if isinstance(uids, pa.ChunkedArray) else uids
@@ -55,6 +56,20 @@ def identify(table: pa.Table, id_column: str | None, source: Source) -> tuple[pa
     slim = pa.table({"uid": uids, "high": digests[:, 0], "low": digests[:, 1], "key": key})
     table = table.append_column("_uid", uids.cast(pa.string()))
     return table.append_column("_source", pa.repeat(pa.scalar(source.name), table.num_rows)), slim, named
+
+
+def id_texts(name: str, ids: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """The values of the id column as text.
+
+    Raises:
+        PipelineError: they have no text form: objects, lists, bytes that are no text.
+    """
+    try:
+        return pc.cast(ids, pa.string())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        raise PipelineError(
+            f"id: column '{name}' is {ids.type}, expected text or numbers; name another column, or leave `id` out to name rows by their content"
+        ) from None
 
 
 def view(store: WorkStore, source: IdentityOf) -> pa.Table:

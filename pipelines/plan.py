@@ -9,8 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from gristmill.errors import GristmillError, PipelineError, missing_column
+from gristmill.errors import GristmillError, PipelineError, did_you_mean, missing_column
 from gristmill.pipelines.extracts import ExactHash, Extract, GroupKey, Sketch
+from gristmill.pipelines.identity import id_texts
 from gristmill.pipelines.model import Pipeline, Split
 from gristmill.pipelines.sources import FrameSource, Source, WorkItem, plan_items, read_item, store_frame, unify_schemas
 from gristmill.pipelines.stages import identified
@@ -167,14 +168,24 @@ def _output_apart(pipeline: Pipeline, planned: list[Planned]) -> None:
 
 
 def check_columns(pipeline: Pipeline, planned: list[Planned]) -> None:
-    """Refuses a column that no input has, before any work: the start of every item (of the first 64 of a source) is read for its columns.
+    """Refuses a column that no input has, or a source that isn't there, before any work: the start of every item (of the first 64 of a source) is read for its columns.
 
     Raises:
-        ColumnError, PipelineError: naming the step, with its `location` in the pipeline.
+        ColumnError, PipelineError: naming the step, with its `location` in the pipeline; also a `priority` that names no source.
     """
+    _check_priorities(pipeline)
     schema = _sampled_schema(planned)
     if schema is not None:
         walk_columns(pipeline, schema)
+
+
+def _check_priorities(pipeline: Pipeline) -> None:
+    names = [source.name for source in pipeline.sources]
+    for i, (step_name, step) in enumerate(name_steps(pipeline.steps)):
+        for name in step.priority if isinstance(step, WideStep) else ():
+            if name not in names:
+                error = PipelineError(f"step {i + 1} ({step_name}): priority names no source '{name}'.{did_you_mean(name, names)}")
+                raise _located(error, "steps", i)
 
 
 def walk_columns(pipeline: Pipeline, schema: pa.Schema) -> None:
@@ -187,6 +198,11 @@ def walk_columns(pipeline: Pipeline, schema: pa.Schema) -> None:
     columns: list[str] | None = schema.names
     if pipeline.id is not None and pipeline.id not in schema.names:
         raise _located(missing_column(pipeline.id, schema.names, "id"), "id")
+    if pipeline.id is not None:
+        try:
+            id_texts(pipeline.id, pa.array([], schema.field(pipeline.id).type))
+        except PipelineError as error:
+            raise _located(error, "id") from None
     table: pa.Table | None = schema.empty_table()
     for i, (name, step) in enumerate(name_steps(pipeline.steps)):
         where = f"step {i + 1} ({name})"

@@ -21,6 +21,20 @@ def to_pandas(table: pa.Table) -> Any:
     return table.to_pandas()
 
 
+def to_nullable_pandas(table: pa.Table) -> Any:
+    """A pandas DataFrame whose integers and bools are of the nullable types: a null makes no float of a column, which would round its integers."""
+    pandas = _need("pandas")
+    return table.to_pandas(types_mapper=lambda kind: _nullable(pandas, kind))
+
+
+def _nullable(pandas: Any, kind: pa.DataType) -> Any:
+    if pa.types.is_boolean(kind):
+        return pandas.BooleanDtype()
+    if not pa.types.is_integer(kind):
+        return None
+    return getattr(pandas, f"{'U' if pa.types.is_unsigned_integer(kind) else ''}Int{kind.bit_width}Dtype")()
+
+
 def to_polars(table: pa.Table) -> Any:
     """A Polars DataFrame."""
     polars = _need("polars", "polars")

@@ -20,6 +20,14 @@ class SelectColumns(RowStep):
     step: Literal["select_columns"] = "select_columns"
     columns: list[str] = Field(min_length=1)
 
+    @field_validator("columns")
+    @classmethod
+    def _once_each(cls, value: list[str]) -> list[str]:
+        twice = next((name for name in value if value.count(name) > 1), None)
+        if twice is not None:
+            raise UsageError(f"column '{twice}' is selected twice; name it once")
+        return value
+
     def needs(self) -> list[str]:
         return self.columns
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import field_validator
 
+from gristmill.errors import PipelineError
 from gristmill.pipelines import decisions
 from gristmill.pipelines.steps import where
 from gristmill.pipelines.steps.base import RowStep
@@ -19,6 +20,8 @@ class Filter(RowStep):
     Each term of an outermost `and` that isn't true is a rule of its own in the ledger, with the measured value and the threshold where the
     term compares a number with a constant.
     """
+
+    VERSION: ClassVar[int] = 2
 
     step: Literal["filter"] = "filter"
     where: str
@@ -36,7 +39,7 @@ class Filter(RowStep):
         keep = pa.chunked_array([pa.repeat(pa.scalar(True), table.num_rows)])
         found = []
         for rule, term in where.conjuncts(self.where):
-            true = _mask(where.evaluate(term, table), table.num_rows)
+            true = _mask(where.evaluate(term, table), rule, table.num_rows)
             failed = pc.invert(true)
             keep = pc.and_(keep, true)
             uids = table["_uid"].filter(failed)
@@ -47,8 +50,11 @@ class Filter(RowStep):
         return table.filter(keep), pa.concat_tables(found) if found else decisions.none()
 
 
-def _mask(value: Any, rows: int) -> pa.ChunkedArray:
+def _mask(value: Any, term: str, rows: int) -> pa.ChunkedArray:
     """True where the value is true; false where it is false or null. A constant counts for every row."""
+    value = value.cast(pa.bool_()) if pa.types.is_null(value.type) else value
+    if not pa.types.is_boolean(value.type):
+        raise PipelineError(f"where: '{term}' is {value.type}, expected true or false; compare it with something, such as {term} > 0")
     if isinstance(value, pa.Scalar):
         return pa.chunked_array([pa.repeat(pa.scalar(bool(value.as_py())), rows)])
-    return pc.fill_null(value.cast(pa.bool_()) if pa.types.is_null(value.type) else value, False)
+    return pc.fill_null(value, False)

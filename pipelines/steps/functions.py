@@ -7,7 +7,7 @@ import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,9 @@ from pydantic import Field, field_validator
 from gristmill.errors import PipelineError, RunError, did_you_mean
 from gristmill.kernels.digests import row_digests
 from gristmill.pipelines import decisions
+from gristmill.pipelines.sources.schemas import common_type
 from gristmill.pipelines.steps.base import RowStep
+from gristmill.storage.interop import to_nullable_pandas
 
 
 class Python(RowStep):
@@ -63,20 +65,43 @@ class Python(RowStep):
 
 
 class Pandas(Python):
-    """What `module:function` makes of each table: a pandas frame in, a pandas frame out; the same rules as `python`."""
+    """What `module:function` makes of each table: a pandas frame in, a pandas frame out; the same rules as `python`.
+
+    Integers and bools come in pandas' nullable types, so that a null takes nothing from them. pandas has one sign for null and NaN: what comes
+    back as that is null, unless the cell was NaN before.
+    """
+
+    VERSION: ClassVar[int] = 2
 
     step: Literal["pandas"] = "pandas"  # type: ignore[assignment]
 
     def _call(self, table: pa.Table) -> Any:
-        frame = self._run(table.to_pandas())
+        frame = self._run(to_nullable_pandas(table))
         if not hasattr(frame, "columns"):
             raise RunError(f"step pandas: {self.function} returned {type(frame).__name__}, expected a pandas DataFrame")
-        result = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
-        # pandas loses Arrow's types where a column holds nulls: columns that existed keep theirs
-        for i, field in enumerate(result.schema):
-            if field.name in table.column_names and field.type != table.schema.field(field.name).type:
-                result = result.set_column(i, table.schema.field(field.name), result[field.name].cast(table.schema.field(field.name).type))
-        return result
+        return _like(pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None), table)
+
+
+def _like(result: pa.Table, before: pa.Table) -> pa.Table:
+    """The result with the types and NaNs that pandas has lost of the columns that existed before."""
+    for i, field in enumerate(result.schema):
+        if field.name not in before.column_names or "_uid" not in result.column_names:
+            continue
+        old = before.schema.field(field.name)
+        if field.type != old.type and _is_pandas_form(field.type, old.type):
+            result = result.set_column(i, old, result[field.name].cast(old.type))
+        if pa.types.is_floating(old.type) and result.schema.field(i).type == old.type:
+            was_nan = pc.is_nan(before[field.name]).take(pc.index_in(result["_uid"], value_set=before["_uid"].combine_chunks()))
+            again = pc.and_(pc.is_null(result[field.name]), pc.fill_null(was_nan, False))
+            result = result.set_column(i, old, pc.if_else(again, pa.scalar(float("nan"), old.type), result[field.name]))
+    return result
+
+
+def _is_pandas_form(kind: pa.DataType, old: pa.DataType) -> bool:
+    """Whether the type is what pandas makes of the old one, and not one that the function has chosen."""
+    if pa.types.is_integer(old) and pa.types.is_floating(kind):
+        return False
+    return common_type(kind, old) is not None or (pa.types.is_decimal(kind) and pa.types.is_decimal(old))
 
 
 @functools.lru_cache(maxsize=64)

@@ -19,8 +19,8 @@ _COMPARE = {
     ast.Gt: pc.greater,
     ast.GtE: pc.greater_equal,
 }
-_ARITHMETIC = {ast.Add: pc.add, ast.Sub: pc.subtract, ast.Mult: pc.multiply, ast.Div: pc.divide}
-_FUNCTIONS = {"length": pc.utf8_length, "lower": pc.utf8_lower, "upper": pc.utf8_upper, "abs": pc.abs}
+_ARITHMETIC = {ast.Add: pc.add_checked, ast.Sub: pc.subtract_checked, ast.Mult: pc.multiply_checked, ast.Div: pc.divide}
+_FUNCTIONS = {"length": pc.utf8_length, "lower": pc.utf8_lower, "upper": pc.utf8_upper, "abs": pc.abs_checked}
 
 
 @functools.lru_cache(maxsize=256)
@@ -28,7 +28,7 @@ def parse(text: str) -> ast.expr:
     """The checked syntax tree of a `where` text.
 
     Allowed: column names, numbers, strings, True, False, None, comparisons (chained too), `in` and `not in` a list, `is None`, `and`, `or`,
-    `not`, + - * /, and the functions length, lower, upper, abs of one argument.
+    `not`, + - * (a result beyond 64 bits is an error) and / (of floats), and the functions length, lower, upper, abs of one argument.
 
     Raises:
         PipelineError: anything else, with the part that isn't allowed.
@@ -36,7 +36,8 @@ def parse(text: str) -> ast.expr:
     try:
         tree = ast.parse(text.strip(), mode="eval").body
     except SyntaxError as error:
-        raise PipelineError(f"where: '{text}' is not an expression: {error.msg} at character {error.offset}") from None
+        at = f" at character {error.offset}" if error.offset else ""
+        raise PipelineError(f"where: '{text}' is not an expression: {error.msg}{at}") from None
     _check(tree, text)
     return tree
 
@@ -138,12 +139,19 @@ def _value(node: ast.expr, table: pa.Table) -> Any:
             return functools.reduce(join, [_typed(_value(value, table), pa.bool_()) for value in values])
         case ast.UnaryOp(op=operator, operand=operand):
             value = _value(operand, table)
-            return pc.invert(_typed(value, pa.bool_())) if isinstance(operator, ast.Not) else pc.negate(value)
+            return pc.invert(_typed(value, pa.bool_())) if isinstance(operator, ast.Not) else pc.negate_checked(value)
         case ast.BinOp(left=left, op=operator, right=right):
-            return _ARITHMETIC[type(operator)](_value(left, table), _value(right, table))
+            operands = [_value(side, table) for side in (left, right)]
+            if isinstance(operator, ast.Div):  # 7 / 2 is 3.5, as in Python
+                operands = [_as_float(operand) for operand in operands]
+            return _ARITHMETIC[type(operator)](*operands)
         case ast.Call(func=ast.Name(id=name), args=[argument]):
             return _FUNCTIONS[name](_typed(_value(argument, table), pa.float64() if name == "abs" else pa.string()))
     raise PipelineError(f"where: '{ast.unparse(node)}' is not allowed")
+
+
+def _as_float(value: Any) -> Any:
+    return value.cast(pa.float64(), safe=False) if pa.types.is_integer(value.type) or pa.types.is_null(value.type) else value
 
 
 def _typed(value: Any, kind: pa.DataType) -> Any:

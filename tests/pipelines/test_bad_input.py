@@ -207,6 +207,25 @@ def test_ids_that_are_no_column(run, tmp_path):
     (tmp_path / "in.jsonl").write_bytes(lines(*GOOD))
     with pytest.raises(ColumnError, match=r"id: no column 'txt'\. Did you mean 'text'"):
         run(tmp_path / "in.jsonl", id="txt")
+    (tmp_path / "nested.jsonl").write_bytes(lines({"id": {"n": 1}, "text": "a"}, {"id": {"n": 2}, "text": "b"}))
+    with pytest.raises(PipelineError, match=r"id: column 'id' is struct<n: int64>, expected text or numbers"):
+        run(tmp_path / "nested.jsonl", id="id")
+    pq.write_table(pa.table({"id": [b"\xff", b"\xfe"], "text": ["a", "b"]}), tmp_path / "bytes.parquet")
+    with pytest.raises(PipelineError, match=r"id: column 'id' is binary, expected text or numbers"):
+        run(sources=[{"kind": "parquet", "path": str(tmp_path / "bytes.parquet")}], id="id")
+
+
+def test_integers_that_a_filter_cannot_hold_are_no_rows_that_leave(run, tmp_path):
+    (tmp_path / "in.jsonl").write_bytes(lines({"n": 2**63 - 1}, {"n": 1}))
+    with pytest.raises(PipelineError, match=r"where: 'n \+ 1 > 0' can't be evaluated: overflow"):
+        run(tmp_path / "in.jsonl", steps=[{"step": "filter", "where": "n + 1 > 0"}])
+
+
+def test_rows_without_any_column(run, tmp_path):
+    (tmp_path / "in.jsonl").write_bytes(b"{}\n" * 3)
+    result = run(tmp_path / "in.jsonl", steps=[])
+    uids = [row["_uid"] for row in rows_of(result)]
+    assert result.counts["kept"] == 3 and uids == [uids[0], f"{uids[0]}~2", f"{uids[0]}~3"]
 
 
 def test_null_text_passes_edits_fails_quality_and_matches_nothing(run, tmp_path):
@@ -341,6 +360,14 @@ def test_file_that_changes_under_the_run(run, tmp_path, monkeypatch):
         ([{"step": "python", "function": "nowhere:f"}], PipelineError, "can't import module 'nowhere'"),
         ([{"step": "quality_rules", "column": "text", "preset": "gophr"}], PipelineError, "unknown preset 'gophr'. Did you mean 'gopher'"),
         ([{"step": "cast", "columns": {"n": "int65"}}], PipelineError, "no type 'int65'. Did you mean 'int64'"),
+        ([{"step": "filter", "where": "n"}], PipelineError, r"step 1 \(filter\): where: 'n' is int64, expected true or false"),
+        ([{"step": "filter", "where": "n > 1 and 'a'"}], PipelineError, "''a'' is string, expected true or false"),
+        ([{"step": "select_columns", "columns": ["n", "text", "n"]}], PipelineError, "column 'n' is selected twice"),
+        (
+            [{"step": "drop_exact_duplicates", "column": "text", "priority": ["web", "boks"]}],
+            PipelineError,
+            r"step 1 \(drop_exact_duplicates\): priority names no source 'boks'. Valid: web",
+        ),
     ],
 )
 def test_steps_that_cannot_work_are_refused_before_any_work(run, tmp_path, steps, error, text):

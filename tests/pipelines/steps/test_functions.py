@@ -88,6 +88,40 @@ def test_options_are_passed():
     assert applied("pandas", "doubled", times=10)[0]["n"].to_pylist() == [10, None, 30]
 
 
+def same(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame
+
+
+def halved(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.assign(n=frame["n"] / 2, flag=frame["flag"].astype(str))
+
+
+def test_pandas_loses_nothing_of_what_it_is_given():
+    """Integers beyond 2^53 beside nulls, NaN beside null, and types whose pandas form is another one."""
+    columns = {
+        "_uid": pa.array(["a", "b", "c"]),
+        "n": pa.array([2**53 + 1, None, 3], pa.int64()),
+        "u": pa.array([2**64 - 1, None, 0], pa.uint64()),
+        "x": [float("nan"), None, 1.5],
+        "single": pa.array([None, float("nan"), 1.5], pa.float32()),
+        "flag": [True, None, False],
+        "price": pa.array(["1.10", None, "2.00"]).cast(pa.decimal128(10, 2)),
+        "day": pa.array([1, None, 2], pa.date32()),
+        "tags": [["p"], None, []],
+        "nothing": pa.nulls(3),
+    }
+    table = pa.table(columns)
+    after, found = check_step({"step": "pandas", "function": f"{HERE}:same"}).apply(table)
+    assert after.schema == table.schema and found.num_rows == 0
+    assert repr(after.to_pylist()) == repr(table.to_pylist())
+
+
+def test_pandas_may_change_a_columns_type():
+    table = pa.table({"_uid": ["a", "b"], "n": [1, 2], "flag": [True, None]})
+    after, _ = check_step({"step": "pandas", "function": f"{HERE}:halved"}).apply(table)
+    assert after["n"].to_pylist() == [0.5, 1.0] and pa.types.is_large_string(after["flag"].type)
+
+
 def test_pandas_keeps_arrows_types_where_there_are_nulls():
     after, _ = applied("pandas", "doubled")
     assert after.schema == TABLE.schema and after["n"].to_pylist() == [2, None, 6]

@@ -50,6 +50,9 @@ def kept(where: str, table: pa.Table = TABLE) -> list[str]:
         ("abs(n) >= 4", ["u3", "u4"]),
         ("n * 2 - 1 == 3", ["u1"]),
         ("-n == 4", ["u3"]),
+        ("n / 2 == 2.5", ["u4"]),  # as in Python, not cut to an integer
+        ("1 / n > 9", ["u5"]),  # infinity
+        ("nothing / 2 == 1", []),
         ("n + x > 1", ["u0", "u4"]),
         ("x == x", ["u0", "u3", "u4", "u5"]),  # NaN is not null, and equals nothing
         ("x is None", ["u1"]),
