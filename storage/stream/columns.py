@@ -2,11 +2,13 @@
 
 A leaf is a numpy array (rows, ...) for values of fixed size, or an Arrow array for text, bytes, lists and what has no tensor form. Lists of
 numbers are held as bytes: as a numpy array (rows, bytes) where all rows of a row group are equally long, as token rows mostly are, else as an Arrow
-array, for Arrow gathers bytes by copying each row at once, lists element by element. A missing leaf (None) means "no nulls".
+array, for Arrow gathers bytes by copying each row at once, lists element by element. Long bytes, such as images, are a numpy array (rows,) of
+memoryviews (None for null): they are never copied until they are decoded or handed out. A missing leaf (None) means "no nulls".
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -21,6 +23,9 @@ from gristmill.errors import UsageError
 from gristmill.storage.stream.permute import I64
 
 Leaf: TypeAlias = npt.NDArray[Any] | pa.Array | None
+
+LONG = 8192  # mean bytes of a row from which on bytes are held as views
+Take = Callable[[tuple[int, ...], Any], npt.NDArray[Any]]  # (shape, dtype) -> an array with any content
 
 WIDER = {"uint16": np.int32, "uint32": np.int64}  # torch has few operations on these
 
@@ -56,7 +61,9 @@ class Column:
             return [_as_bytes(array, self.name, self.dtype)]
         if self.kind == "object":
             return [array]
-        return [array.cast(pa.large_string() if self.kind == "text" else pa.large_binary())]
+        if self.kind == "text":
+            return [array.cast(pa.large_string())]
+        return [_views(array.cast(pa.large_binary()))]
 
     @property
     def width(self) -> int:
@@ -165,16 +172,33 @@ def _as_bytes(array: pa.Array, name: str, dtype: np.dtype[Any] | None) -> Leaf:
     return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(array), [valid, places, pa.py_buffer(values)])
 
 
-def gather(parts: Sequence[Leaf], rows: Sequence[I64], places: Sequence[I64]) -> Leaf:
+def _views(array: pa.Array) -> Leaf:
+    """Bytes as views of each row if they are long on average, else as they are."""
+    _, places, content = array.buffers()
+    if not len(array) or content is None or content.size < LONG * len(array):
+        return array
+    ends = np.frombuffer(places, np.int64, len(array) + 1, array.offset * 8).tolist()
+    whole, out = memoryview(content), np.empty(len(array), object)
+    out[:] = [whole[a:b] for a, b in itertools.pairwise(ends)]
+    if array.null_count:
+        out[array.is_null().to_numpy(zero_copy_only=False)] = None
+    return out
+
+
+def gather(parts: Sequence[Leaf], rows: Sequence[I64], places: Sequence[I64], take: Take = np.empty) -> Leaf:
     """One leaf of chosen rows of several row groups' leaves, each row at its place; None if all are None. `places` are a permutation of the places."""
     first = next((part for part in parts if part is not None), None)
     if first is None:
         return None
     if all(isinstance(part, np.ndarray) and part.shape[1:] == first.shape[1:] for part in parts if part is not None):
-        return _scatter(parts, rows, places, first.shape[1:], first.dtype)
-    arrays: list[Any] = [binary_rows(part) if isinstance(part, np.ndarray) else part for part in parts]
+        return _scatter(parts, rows, places, take((sum(map(len, rows)), *first.shape[1:]), first.dtype))
+    arrays: list[Any] = [_as_arrow(part) if isinstance(part, np.ndarray) else part for part in parts]
     together = pa.concat_arrays([array.take(pa.array(chosen)) for array, chosen in zip(arrays, rows, strict=True)])
     return together.take(pa.array(np.argsort(np.concatenate(places))))
+
+
+def _as_arrow(rows: npt.NDArray[Any]) -> pa.Array:
+    return pa.array(rows.tolist(), pa.large_binary()) if rows.dtype == object else binary_rows(rows)
 
 
 def binary_rows(rows: npt.NDArray[Any]) -> pa.Array:
@@ -185,9 +209,8 @@ def binary_rows(rows: npt.NDArray[Any]) -> pa.Array:
 
 
 def _scatter(
-    parts: Sequence[Leaf], rows: Sequence[I64], places: Sequence[I64], shape: tuple[int, ...], dtype: np.dtype[Any]
+    parts: Sequence[Leaf], rows: Sequence[I64], places: Sequence[I64], out: npt.NDArray[Any]
 ) -> npt.NDArray[Any]:
-    out = np.empty((sum(map(len, rows)), *shape), dtype)
     for part, chosen, place in zip(parts, rows, places, strict=True):
         out[place] = True if part is None else part[chosen]
     return out
@@ -195,4 +218,6 @@ def _scatter(
 
 def leaf_bytes(leaf: Leaf) -> int:
     """The memory that a leaf holds."""
+    if isinstance(leaf, np.ndarray) and leaf.dtype == object:
+        return sum(len(row) for row in leaf if row is not None)
     return 0 if leaf is None else int(leaf.nbytes)

@@ -184,20 +184,16 @@ class Stream(IterableDataset[Batch]):  # type: ignore[misc]
         mix = _continued(state.mix, getattr(self, "_mix", state.mix), state.position)
         self._mix = getattr(self, "_mix", state.mix)
         order = make_order(feed.layout, self._parts, state.seed, state.shuffles, mix)
-        rows, ranges = trace.resolve_skip(state, feed.layout, feed.batching, order, self._skip)
-        batching = replace(
-            feed.batching, skip=replace(state.skip, rows=rows, ranges=ranges), find=trace.finder(feed.layout, order)
-        )
+        state = trace.resolve_skip(state, feed.layout, feed.batching, order, self._skip)
+        batching = replace(feed.batching, skip=state.skip, find=trace.finder(feed.layout, order))
         self._feed = replace(
             feed, order=order, batching=batching, work=replace(feed.work, seed=state.seed) if feed.work else None
         )
-        cut = (batching.size, batching.tail)
         history = state.history
-        if not history or history[-1][2:] != cut:
-            history = (*(entry for entry in history if entry[0] < state.step), (state.step, state.position, *cut))
-        self._state = replace(
-            state, history=history, skip_rows=rows, skip_ranges=ranges, mix=mix, epochs=batching.epochs
-        )
+        if not trace.goes_on_evenly(state, batching):
+            here = (state.step, state.position, batching.size, batching.tail)
+            history = (*(entry for entry in history if entry[0] < state.step), here)
+        self._state = replace(state, history=history, mix=mix, epochs=batching.epochs)
 
     def __getstate__(self) -> dict[str, Any]:
         plain = replace(self._feed.batching, find=None)

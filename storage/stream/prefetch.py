@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gristmill.errors import CorruptDatasetError
-from gristmill.storage.stream.columns import Leaf, gather, leaf_bytes
+from gristmill.storage.stream.columns import Leaf, Take, gather, leaf_bytes
 from gristmill.storage.stream.permute import I64
 
 log = logging.getLogger("gristmill.stream")
@@ -116,8 +116,10 @@ def _done(read: Callable[[int], list[Leaf]], group: int) -> Future[list[Leaf]]:
     return future
 
 
-def read_ahead(blocks: Iterator[Block], groups: Groups, bad: BadRows) -> Iterator[tuple[Block, list[list[Leaf]]]]:
-    """Each block with the leaves of each of its steps. Memory: the budget of `groups`, and the rows of one block."""
+def read_ahead(
+    blocks: Iterator[Block], groups: Groups, bad: BadRows, take: Take = np.empty
+) -> Iterator[tuple[Block, list[list[Leaf]]]]:
+    """Each block with the leaves of each of its steps, in arrays from `take`. Memory: the budget of `groups`, and the rows of one block."""
     planned: deque[Block] = deque()
     waiting: Block | None = next(blocks, None)
     while waiting is not None or planned:
@@ -126,7 +128,7 @@ def read_ahead(blocks: Iterator[Block], groups: Groups, bad: BadRows) -> Iterato
             planned.append(waiting)
             waiting = next(blocks, None)
         block = planned.popleft()
-        yield block, _collect(bad.replace(block, groups), groups)
+        yield block, _collect(bad.replace(block, groups), groups, take)
         following = planned[0] if planned else waiting
         if following is not None:
             groups.release(following.start)
@@ -173,7 +175,7 @@ def substitutes(good: npt.NDArray[np.bool_]) -> I64:
     return places[np.searchsorted(places, np.arange(len(good))) % len(places)]
 
 
-def _collect(block: Block, groups: Groups) -> list[list[Leaf]]:
+def _collect(block: Block, groups: Groups, take: Take) -> list[list[Leaf]]:
     """The leaves of each step. Rows are taken group by group for the whole block, each to its place; the steps are parts of that."""
     if not len(block.group):
         return [[] for _ in block.steps]
@@ -182,7 +184,7 @@ def _collect(block: Block, groups: Groups) -> list[list[Leaf]]:
     cuts = np.flatnonzero(np.diff(sorted_groups)) + 1
     rows, places = np.split(block.row[by_group], cuts), np.split(by_group, cuts)
     found = [groups.leaves(int(sorted_groups[start])) for start in [0, *cuts.tolist()]]
-    together = [gather([leaves[i] for leaves in found], rows, places) for i in range(len(found[0]))]
+    together = [gather([leaves[i] for leaves in found], rows, places, take) for i in range(len(found[0]))]
     return [
         [None if leaf is None else leaf[a:b] for leaf in together]
         for a, b in zip([0, *block.ends[:-1]], block.ends, strict=True)

@@ -14,6 +14,7 @@ import torch
 
 from gristmill.storage.stream.background import Background
 from gristmill.storage.stream.batching import Batching, share
+from gristmill.storage.stream.buffers import Buffers
 from gristmill.storage.stream.columns import Leaf
 from gristmill.storage.stream.layout import Layout
 from gristmill.storage.stream.mixture import Mixture
@@ -30,6 +31,7 @@ from gristmill.storage.stream.transforms import RowJobs, RowWork, end_with_paren
 BLOCK_BYTES = 16 << 20  # the rows of several steps are gathered at once, up to this
 BLOCK_ROWS = 16_384
 QUEUE_BYTES = 32 << 20  # finished batches that wait
+FREE_BYTES = 64 << 20  # memory of batches that are done with, kept for new ones
 LOOK_AHEAD = 1 / 8  # of shuffle_bytes: for row groups that are not yet needed
 MIN_LOOK_AHEAD = 8 << 20
 BATCHES_AT_WORK = 3  # whose rows are decoded or transformed at the same time
@@ -63,6 +65,7 @@ class Running:
         self._from = position, step, first, stride
         remote = any(folder.remote for folder in feed.layout.folders)
         reads = max(feed.threads, REMOTE_READS) if remote else feed.threads
+        self._buffers = Buffers(FREE_BYTES)
         self._pool = ThreadPoolExecutor(reads, "gristmill-read") if feed.threads else None
         self._workers = self._make_workers()
         self._jobs = self._row_jobs()
@@ -98,7 +101,8 @@ class Running:
         feed = self._feed
         if feed.work is None:
             return None
-        return RowJobs(feed.work, self._workers, max(1, feed.workers or feed.threads) * 2, feed.bad)
+        chunks = max(1, feed.workers or feed.threads) * 2
+        return RowJobs(feed.work, self._workers, chunks, feed.bad, None if feed.workers else self._buffers)
 
     def _batches(self) -> Iterator[Batch]:
         feed = self._feed
@@ -111,7 +115,7 @@ class Running:
             feed.reader.read, self._pool, int(budget), lambda group: int(rows[group] * row_bytes), keep=fits
         )
         at_work: deque[Callable[[], Batch]] = deque()
-        for block, parts in read_ahead(self._blocks(), groups, feed.bad):
+        for block, parts in read_ahead(self._blocks(), groups, feed.bad, self._buffers.take):
             start = 0
             for batch, leaves, end in zip(block.steps, parts, block.ends, strict=True):
                 at_work.append(self._begin(batch, leaves, block, slice(start, end)))
@@ -124,7 +128,8 @@ class Running:
     def _begin(self, batch: Batch, leaves: Sequence[Leaf], block: Block, rows: slice) -> Callable[[], Batch]:
         """A function that gives the finished batch; work on single rows has begun."""
         feed = self._feed
-        batch.update(emit(feed.reader.columns, leaves or feed.reader.empty()))
+        views = feed.work.in_place if feed.work and not feed.workers else ()  # memoryviews don't go to other processes
+        batch.update(emit(feed.reader.columns, leaves or feed.reader.empty(), views))
         good = block.good[rows]
         if self._jobs is None or not len(good):
             return lambda: self._finish(batch, good)

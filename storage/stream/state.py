@@ -19,7 +19,7 @@ class State:
     """A place in a stream, and everything its order depends on but the data itself.
 
     position: of the next row. step: of the next batch. shuffle: (lanes, window) of each dataset, empty for none. history: (step, position, global batch size, tail) wherever
-    batches began to be cut in another way, oldest first. skip_rows, skip_ranges: as in `Skip`. mix: (position, quotas) wherever
+    batches began to be cut in another way, oldest first. skip_rows, skip_ranges: as in `Skip`; skip_steps: what the caller named. mix: (position, quotas) wherever
     weights change. layout, files, rows: of the data. epochs: the total when the state was taken; a loader's own counts.
     """
 
@@ -34,6 +34,7 @@ class State:
     rows: int
     skip_rows: tuple[tuple[int, int], ...] = ()
     skip_ranges: tuple[tuple[int, int], ...] = ()
+    skip_steps: tuple[int, ...] = ()
     mix: tuple[Any, ...] = ()
     epochs: int = 1
     pack: tuple[Any, ...] = ()  # (column, length, other columns, method) of packed sequences

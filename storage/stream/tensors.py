@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,14 +55,17 @@ def _rows(value: Any) -> int:
     return len(value.offsets) - 1 if isinstance(value, Ragged) else len(value)
 
 
-def emit(columns: Sequence[Column], leaves: Sequence[Leaf]) -> dict[str, Any]:
-    """The batch that gathered leaves make. A column with a null in these rows has `NAME_valid` beside it; its tensor holds 0 there."""
+def emit(columns: Sequence[Column], leaves: Sequence[Leaf], views: Collection[str] = ()) -> dict[str, Any]:
+    """The batch that gathered leaves make. A column with a null in these rows has `NAME_valid` beside it; its tensor holds 0 there.
+
+    views: columns whose bytes may be memoryviews.
+    """
     out: dict[str, Any] = {}
     start = 0
     for column in columns:
         here = leaves[start : start + column.width]
         start += column.width
-        out[column.name] = _value(column, here)
+        out[column.name] = _value(column, here, views)
         valid = _valid(column, here)
         if valid is not None:
             out[f"{column.name}_valid"] = valid
@@ -76,12 +79,15 @@ def pad_ragged(batch: dict[str, Any], values: Mapping[str, float]) -> None:
         batch[name], batch[f"{name}_lengths"] = ragged.padded(value), ragged.lengths()
 
 
-def _value(column: Column, leaves: Sequence[Leaf]) -> Any:
+def _value(column: Column, leaves: Sequence[Leaf], views: Collection[str]) -> Any:
     if column.kind == "struct":
-        return {name.rpartition(".")[2]: value for name, value in emit(column.fields, leaves).items()}
+        inside = [f"{column.name}.bytes"] if column.name in views else ()
+        return {name.rpartition(".")[2]: value for name, value in emit(column.fields, leaves, inside).items()}
     if column.kind == "number":
         return torch.from_numpy(leaves[0])
     leaf = leaves[0]
+    if isinstance(leaf, np.ndarray) and column.kind == "bytes":
+        return list(leaf) if column.name in views else [None if row is None else bytes(row) for row in leaf]
     if isinstance(leaf, np.ndarray):
         return _equal_rows(column, leaf)
     assert isinstance(leaf, pa.Array)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -34,22 +36,55 @@ class StepRows:
     row: I64
 
 
+class Segment(NamedTuple):
+    """Steps that are cut alike. step, position: of its first; stop: the position where the next segment begins."""
+
+    step: int
+    position: int
+    stop: int
+    cut: Batching
+
+
+def segments(state: State, batching: Batching) -> list[Segment]:
+    """The parts of the run, oldest first: what was done, as the state's history tells, and as the last what is to come, as the batching cuts it.
+
+    Where a run was ended by its epochs and gone on with, its last batch was short: `stop` says so.
+    """
+    starts = [*state.history, (state.step, state.position)]
+    past = replace(batching, epochs=max(1, -(-state.position // batching.num_rows)))
+    done = [
+        Segment(step, position, after[1], replace(past, size=size, tail=tail))
+        for (step, position, size, tail), after in itertools.pairwise(starts)
+    ]
+    return [*done, Segment(state.step, state.position, batching.end, batching)]
+
+
+def goes_on_evenly(state: State, batching: Batching) -> bool:
+    """Whether the state's place follows from the last entry of its history: not so after a short last batch that was not the last."""
+    if not state.history:
+        return False
+    step, position, size, tail = state.history[-1]
+    epochs = state.position // batching.num_rows + 2
+    cut = replace(batching, size=size, tail=tail, epochs=epochs)
+    return (size, tail) == (batching.size, batching.tail) and (
+        cut.position_after(position, state.step - step) == state.position
+    )
+
+
 def places_at(state: State, batching: Batching, order: Order | Mixture, step: int) -> StepRows:
     """Where the rows of a step are. Reads nothing.
 
     Raises:
         UsageError: no such step, or one from before the stream was extended.
     """
-    entry = next((each for each in reversed(state.history) if each[0] <= step), None)
-    total = state.step + batching.steps_from(state.position)
-    if entry is None or not 0 <= step < total:
-        first = state.history[0][0] if state.history else 0
+    part = next((each for each in reversed(segments(state, batching)) if each.step <= step), None)
+    taken = part.cut.take(part.cut.position_after(part.position, step - part.step)) if part else None
+    if part is None or taken is None:
+        first = state.history[0][0] if state.history else state.step
+        total = state.step + batching.steps_from(state.position)
         raise UsageError(f"step {step} is not in this run: its state knows steps {first} to {total - 1}")
-    first, position, size, tail = entry
-    cut = replace(batching, size=size, tail=tail)
-    taken = cut.take(cut.position_after(position, step - first))
-    assert taken is not None
-    positions = taken.positions[np.argsort(order.lane_of(taken.positions), kind="stable")]
+    positions = taken.positions[taken.positions < part.stop]
+    positions = positions[np.argsort(order.lane_of(positions), kind="stable")]
     places = order.locate(positions)
     return StepRows(step, positions, order.epoch_of(positions), places.group, places.row)
 
@@ -97,18 +132,19 @@ def find_units(layout: Layout, wanted: Iterable[str]) -> dict[str, list[int]]:
 def steps_of(state: State, batching: Batching, rows: Sequence[int]) -> list[int]:
     """The steps of the whole run that rows are in, given by their numbers in the layout; rows that were or will be left out have none."""
     assert batching.find is not None
-    _, positions = batching.find(np.array(rows, np.int64), 0, batching.end) if rows else ((), np.zeros(0, np.int64))
+    if not rows:
+        return []
+    parts = segments(state, batching)
+    _, positions = batching.find(np.array(rows, np.int64), 0, max(batching.end, state.position))
     found: list[int] = []
     for position in np.sort(positions).tolist():
-        entry = next((each for each in reversed(state.history) if each[1] <= position), None)
-        if entry is None:
+        part = next((each for each in reversed(parts) if each.position <= position), None)
+        if part is None:
             continue
-        first, start, size, tail = entry
-        cut = replace(batching, size=size, tail=tail)
-        step = first + _steps_before(cut, start, position)
-        taken = cut.take(cut.position_after(start, step - first))
-        if taken is not None and position in taken.positions and step not in found[-1:]:
-            found.append(step)
+        before = _steps_before(part.cut, part.position, position)
+        taken = part.cut.take(part.cut.position_after(part.position, before))
+        if taken is not None and position in taken.positions and part.step + before not in found[-1:]:
+            found.append(part.step + before)
     return found
 
 
@@ -137,33 +173,32 @@ def finder(layout: Layout, order: Order | Mixture) -> Finder:
 
 def resolve_skip(
     state: State, layout: Layout, batching: Batching, order: Order | Mixture, skip: Sequence[str | int]
-) -> tuple[tuple[tuple[int, int], ...], tuple[tuple[int, int], ...]]:
-    """The rows and positions to leave out from here on: those of the state, and what the caller names (uids, or steps by number) beside them."""
-    rows, ranges = dict(reversed(state.skip_rows)), set(state.skip_ranges)
+) -> State:
+    """The state with what to leave out from here on: its own rows and positions, and what the caller names (uids, or steps by number) beside them.
+
+    A step is what the state's run would have at that number. One that was named before is not named again: the same arguments at each start leave out the same rows.
+
+    Raises:
+        UsageError: no such step. InputError: no such row.
+    """
+    rows, ranges, steps = dict(state.skip_rows), set(state.skip_ranges), list(state.skip_steps)
     names = [each for each in skip if isinstance(each, str)]
     for row in (each for units in find_units(layout, names).values() for each in units) if names else ():
         rows.setdefault(row, state.position)
-    current = replace(batching, skip=state.skip, find=finder(layout, order))
-    for step in (each for each in skip if not isinstance(each, str)):
-        start = _step_start(state, current, step)
-        if start[1] > state.position:
-            ranges.add((max(start[0], state.position), start[1]))
-    return tuple(sorted(rows.items())), tuple(sorted(ranges))
-
-
-def _step_start(state: State, batching: Batching, step: int) -> tuple[int, int]:
-    """The positions (start, stop) of a step as the run would have it."""
-    history = state.history or ((state.step, state.position, batching.size, batching.tail),)
-    entry = next((each for each in reversed(history) if each[0] <= step), None)
-    if entry is None or step < 0:
-        raise UsageError(f"skip: step {step} is not in this run")
-    first, position, size, tail = entry
-    cut = replace(batching, size=size, tail=tail)
-    start = cut.position_after(position, step - first)
-    taken = cut.take(start)
-    if taken is None:
-        raise UsageError(f"skip: step {step} is not in this run")
-    return start, int(taken.positions[-1]) + 1
+    size, tail = state.history[-1][2:] if state.history else (batching.size, batching.tail)
+    current = replace(batching, size=size, tail=tail, skip=state.skip, find=finder(layout, order))
+    for step in (int(each) for each in skip if not isinstance(each, str)):
+        if step in steps or 0 <= step < state.step:  # already left out, or already done
+            continue
+        start = current.position_after(state.position, step - state.step)
+        taken = current.take(start) if step >= 0 else None
+        if taken is None:
+            raise UsageError(f"skip: step {step} is not in this run")
+        steps.append(step)
+        ranges.add((start, int(taken.positions[-1]) + 1))
+    return replace(
+        state, skip_rows=tuple(sorted(rows.items())), skip_ranges=tuple(sorted(ranges)), skip_steps=tuple(steps)
+    )
 
 
 def _find_by_path(layout: Layout, names: Sequence[str]) -> dict[str, int]:

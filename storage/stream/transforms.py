@@ -14,15 +14,18 @@ from multiprocessing.connection import wait
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from gristmill.errors import InputError, UsageError
-from gristmill.storage.stream.images import Decoder
+from gristmill.storage.stream.buffers import Buffers
+from gristmill.storage.stream.images import Decoder, InPlace
 from gristmill.storage.stream.prefetch import BadRows, substitutes
 from gristmill.storage.stream.tensors import Ragged
 
 Row = dict[str, Any]
 Transform = Callable[[Row, np.random.Generator], Row]
+Targets = Mapping[str, Sequence[Any]]  # column -> for each row the array that its decoded image is written to
 
 
 class RowError(InputError):
@@ -43,18 +46,33 @@ class RowWork:
     transform: Transform | None
     seed: int
 
-    def run(self, rows: Sequence[Row], uids: Sequence[str], epochs: Sequence[int]) -> list[Row | RowError]:
-        """Each row done, or why it can't be."""
-        return [self._one(row, uid, epoch) for row, uid, epoch in zip(rows, uids, epochs, strict=True)]
+    @property
+    def in_place(self) -> dict[str, InPlace]:
+        """The columns whose decoders write into the batch itself."""
+        return {name: decoder for name, decoder in self.decode.items() if isinstance(decoder, InPlace)}
 
-    def _one(self, row: Row, uid: str, epoch: int) -> Row | RowError:
+    def run(
+        self, rows: Sequence[Row], uids: Sequence[str], epochs: Sequence[int], targets: Targets
+    ) -> list[Row | RowError]:
+        """Each row done, or why it can't be."""
+        return [
+            self._one(row, uid, epoch, {name: places[i] for name, places in targets.items()})
+            for i, (row, uid, epoch) in enumerate(zip(rows, uids, epochs, strict=True))
+        ]
+
+    def _one(self, row: Row, uid: str, epoch: int, places: Row) -> Row | RowError:
         rng = row_rng(self.seed, epoch, uid)
         doing = ""
         try:
             for name, decoder in self.decode.items():
                 doing = f"column '{name}' can't be decoded"
-                content = row[name]["bytes"] if isinstance(row[name], dict) else row[name]
-                row[name] = decoder(content or b"", rng)
+                content = _content(row[name])
+                if name in places:
+                    assert isinstance(decoder, InPlace)
+                    decoder.into(places[name], content, rng)
+                    row[name] = places[name]
+                else:
+                    row[name] = decoder(content, rng)
             doing = "the transform failed"
             return self.transform(row, rng) if self.transform else row
         except Exception as error:  # noqa: BLE001  a user's function may raise anything; it is reported with its row
@@ -63,28 +81,55 @@ class RowWork:
             )
 
 
-class RowJobs:
-    """Runs row work for batches in an executor, a few chunks a batch."""
+def _content(value: Any) -> Any:
+    """The encoded bytes of an image; empty for null."""
+    return (value["bytes"] if isinstance(value, dict) else value) or b""
 
-    def __init__(self, work: RowWork, executor: Executor | None, chunks: int, bad: BadRows) -> None:
+
+class RowJobs:
+    """Runs row work for batches in an executor, a few chunks a batch. buffers: for images that are decoded in place; None where the executor has other processes."""
+
+    def __init__(
+        self, work: RowWork, executor: Executor | None, chunks: int, bad: BadRows, buffers: Buffers | None
+    ) -> None:
         self._work = work
         self._executor = executor
         self._chunks = max(1, chunks)
         self._bad = bad
+        self._buffers = buffers
 
     def begin(
         self, batch: Mapping[str, Any], uids: Sequence[str], epochs: Sequence[int]
     ) -> Callable[[], tuple[Row, Any]]:
         """A function that waits for the rows of a batch and gives (columns, which rows are good)."""
         rows = _rows(batch, len(uids))
+        whole = self._whole(rows)
+        targets = {name: list(images) for name, images in whole.items()}
         size = max(1, -(-len(rows) // self._chunks))
-        parts = [(rows[i : i + size], uids[i : i + size], epochs[i : i + size]) for i in range(0, len(rows), size)]
+        parts = [
+            (rows[i:j], uids[i:j], epochs[i:j], {name: each[i:j] for name, each in targets.items()})
+            for i, j in ((i, i + size) for i in range(0, len(rows), size))
+        ]
         if self._executor is None:
-            return lambda: self._join([self._work.run(*part) for part in parts])
+            return lambda: self._join([self._work.run(*part) for part in parts], whole, targets)
         running: list[Future[list[Row | RowError]]] = [self._executor.submit(self._work.run, *part) for part in parts]
-        return lambda: self._join([future.result() for future in running])
+        return lambda: self._join([future.result() for future in running], whole, targets)
 
-    def _join(self, parts: Sequence[Sequence[Row | RowError]]) -> tuple[Row, Any]:
+    def _whole(self, rows: Sequence[Row]) -> dict[str, npt.NDArray[Any]]:
+        """For each image column that is decoded in place, if its images are equally large, the array (rows, height, width, channels) for them."""
+        found: dict[str, npt.NDArray[Any]] = {}
+        for name, decoder in self._work.in_place.items() if self._buffers else ():
+            assert self._buffers is not None
+            try:
+                shapes = {decoder.shape(_content(row[name])) for row in rows}
+            except InputError:  # told with its row where it is decoded
+                continue
+            shape = shapes.pop()
+            if shape is not None and not shapes:
+                found[name] = self._buffers.take((len(rows), *shape), np.uint8)
+        return found
+
+    def _join(self, parts: Sequence[Sequence[Row | RowError]], whole: Row, targets: Targets) -> tuple[Row, Any]:
         rows = [row for part in parts for row in part]
         errors = [row for row in rows if isinstance(row, RowError)]
         good = np.array([not isinstance(row, RowError) for row in rows], bool)
@@ -95,7 +140,7 @@ class RowJobs:
                 self._bad.tell(str(error))
             self._bad.count += len(errors)
             rows = [rows[i] for i in substitutes(good)]
-        return _columns(rows), good  # type: ignore[arg-type]
+        return _columns(rows, whole, targets), good  # type: ignore[arg-type]
 
 
 def _rows(batch: Mapping[str, Any], count: int) -> list[Row]:
@@ -119,8 +164,10 @@ def _rows(batch: Mapping[str, Any], count: int) -> list[Row]:
     return [{name: columns[name][i] for name in names} for i in range(count)]
 
 
-def _columns(rows: Sequence[Row]) -> Row:
+def _columns(rows: Sequence[Row], whole: Row, targets: Targets) -> Row:
     """Rows joined again: a tensor where all values are numbers or arrays of one shape, else a list.
+
+    whole: arrays of which each row of a column may be a part already, as `targets` has them: then nothing is copied.
 
     Raises:
         UsageError: rows with different columns.
@@ -132,13 +179,18 @@ def _columns(rows: Sequence[Row]) -> Row:
     for row in rows:
         if row.keys() != rows[0].keys():
             raise UsageError(f"the transform returned rows with different columns: {sorted(rows[0])} and {sorted(row)}")
-    return {name: _join_values([row[name] for row in rows]) for name in rows[0]}
+    out: Row = {}
+    for name in rows[0]:
+        values = [row[name] for row in rows]
+        there = name in whole and all(value is place for value, place in zip(values, targets[name], strict=True))
+        out[name] = torch.from_numpy(whole[name]) if there else _join_values(values)
+    return out
 
 
 def _join_values(values: list[Any]) -> Any:
     first = values[0]
     if isinstance(first, dict) and all(isinstance(value, dict) for value in values):
-        return _columns(values)
+        return _columns(values, {}, {})
     if all(isinstance(value, torch.Tensor) for value in values):
         return torch.stack(values) if all(value.shape == first.shape for value in values) else values
     if all(isinstance(value, np.ndarray | np.generic) and value.dtype != object for value in values):
