@@ -13,7 +13,7 @@ from gristmill.cli.main import main
 from gristmill.errors import DataChangedError, StateError, UsageError
 from gristmill.storage.folder import Folder, open_folder
 from gristmill.storage.parquet import ParquetSettings, ShardWriter
-from gristmill.storage.stream.batching import Batching, Skip
+from gristmill.storage.stream.batching import Batching
 from gristmill.storage.stream.layout import Layout
 from gristmill.storage.stream.lookup import open_run
 from gristmill.storage.stream.order import fit_shuffle
@@ -147,14 +147,14 @@ def test_a_billion_rows_take_no_memory_per_row():
     tracemalloc.start()
     order = make_order(layout, (100_000,), state.seed, state.shuffles, ())
     batching = Batching(layout.num_rows, 3, 1024, "carry", find=finder(layout, order))
-    rows, ranges = resolve_skip(state, layout, batching, order, [1_950_000, 2_000_000])
+    skipped = resolve_skip(state, layout, batching, order, [1_950_000, 2_000_000])
     found = places_at(state, batching, order, 1_941_068)
     row = int(found.group[5]) * 10_000 + int(found.row[5])
     steps = steps_of(state, batching, [row])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert 1_941_068 in steps and len(steps) == 3
-    assert len(ranges) == 2 and not rows
-    skipping = Batching(layout.num_rows, 3, 1024, "carry", skip=Skip(ranges=ranges), find=finder(layout, order))
+    assert len(skipped.skip_ranges) == 2 and not skipped.skip_rows
+    skipping = Batching(layout.num_rows, 3, 1024, "carry", skip=skipped.skip, find=finder(layout, order))
     assert batching.steps_from(state.position) - skipping.steps_from(state.position) == 2
     assert peak < 60 * 2**20
