@@ -56,7 +56,7 @@ def near_duplicates(engine: Engine, store: WorkStore, step: DropNearDuplicates, 
     size = sum(_rows(store, source) for source in sources) * count * 16
     view = functools.partial(band_view, count=count, width=width)
     tables, used = exchange(engine, store, sources, view, bucket_edges, size=size, name=f"{step.step} {count}x{width}")
-    edges = pa.concat_tables(tables) if tables else _EDGES.empty_table()
+    edges = pa.concat_tables(tables) if tables else EDGES.empty_table()
     tasks = list(_batches(store, step, sources, edges, count, width))
     summaries = finish(engine, resolve_batch, tasks)
     found = [parts.read(store.folder(task.key) / "decided.arrow") for task in tasks]
@@ -95,7 +95,8 @@ def routed(rows: pa.Table, rule: str, other: pa.ChunkedArray, similarity: npt.ND
     return pa.table([rows["item"], rows["row"], *found.columns, pa.nulls(rows.num_rows, pa.large_string())], schema=ROUTED)
 
 
-_EDGES = pa.schema([("left", pa.int64()), ("right", pa.int64())])
+EDGES = pa.schema([("left", pa.int64()), ("right", pa.int64())])
+"""Two rows that belong together, by their ids."""
 
 
 def band_view(store: WorkStore, source: ExtractOf, *, count: int, width: int) -> pa.Table:

@@ -17,6 +17,7 @@ from gristmill.kernels.hashing import hash_slices
 from gristmill.kernels.minhash import sketches
 from gristmill.kernels.whitespace import collapse
 from gristmill.pipelines import parts
+from gristmill.pipelines.steps.base import text_column
 from gristmill.pipelines.steps.dedupe import DropExactDuplicates, DropNearDuplicates, WideStep
 from gristmill.pipelines.steps.normalize_text import compose
 from gristmill.pipelines.work import WorkStore
@@ -139,17 +140,3 @@ def survivor_columns(table: pa.Table, step: WideStep | None, start: int) -> pa.T
         quality = pc.cast(column, pa.float64())
     uids = table["_uid"].cast(pa.large_string())
     return pa.table({"row": np.arange(start, start + n), "uid": uids, "rank": rank, "quality": quality})
-
-
-def text_column(table: pa.Table, name: str, step: str) -> pa.ChunkedArray:
-    """The column as text; a column of nothing but nulls counts as text.
-
-    Raises:
-        PipelineError: it holds something else.
-    """
-    column = table[name]
-    if pa.types.is_null(column.type):
-        return column.cast(pa.string())
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        raise PipelineError(f"{step}: column '{name}' is {column.type}, expected text; add a cast step before it")
-    return column

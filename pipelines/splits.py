@@ -17,6 +17,7 @@ from gristmill.kernels.jaccard import pairs
 from gristmill.kernels.minhash import bands
 from gristmill.pipelines import parts
 from gristmill.pipelines.duplicates import (
+    EDGES,
     ROW_BITS,
     band_view,
     bucket_edges,
@@ -59,12 +60,7 @@ def clusters(
         tables, more = exchange(engine, store, groups, _group_view, bucket_edges, size=size, name="group_by")
         used += more
         edges += tables
-    every = (
-        pa.concat_tables(edges)
-        if edges
-        else pa.table({"left": pa.array([], pa.int64()), "right": pa.array([], pa.int64())})
-    )
-    ids, labels = join_components(every)
+    ids, labels = join_components(pa.concat_tables([EDGES.empty_table(), *edges]))
     return Clusters(ids, labels, used, counts)
 
 
@@ -100,7 +96,7 @@ def _similar(
     reduce = functools.partial(bucket_pairs, window=split.max_bucket)
     tables, used = exchange(engine, store, sketches, view, reduce, size=size, name=f"similarity {count}x{width}")
     if not tables:
-        return pa.table({"left": pa.array([], pa.int64()), "right": pa.array([], pa.int64())}), used, {}
+        return EDGES.empty_table(), used, {}
     every = pa.concat_tables(tables)
     left_out = pc.sum(every["left_out"]).as_py() or 0
     candidates = np.unique(np.stack([every["left"].to_numpy(), every["right"].to_numpy()], axis=1), axis=0)
@@ -109,11 +105,7 @@ def _similar(
     ]
     finish(engine, verify, tasks)
     found = [parts.read(store.folder(task.key) / "linked.arrow") for task in tasks]
-    linked = (
-        pa.concat_tables(found)
-        if found
-        else pa.table({"left": pa.array([], pa.int64()), "right": pa.array([], pa.int64())})
-    )
+    linked = pa.concat_tables([EDGES.empty_table(), *found])
     counts = {"candidate_pairs": len(candidates), "linked_pairs": linked.num_rows, "pairs_left_out": left_out}
     return linked, [*used, *[task.key for task in tasks]], counts
 

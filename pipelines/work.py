@@ -21,6 +21,7 @@ import xxhash
 from pydantic import BaseModel
 
 from gristmill.errors import RunError
+from gristmill.storage.folder import is_alive
 
 if TYPE_CHECKING:
     from gristmill.pipelines.engines.base import Engine
@@ -197,17 +198,6 @@ def _rename(temporary: Path, final: Path) -> None:
     except OSError:
         if not (final / "summary.json").exists():
             raise
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process of this machine has that number."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _plain(value: Any) -> Any:

@@ -220,15 +220,18 @@ def is_temporary(path: str) -> bool:
 def is_abandoned(path: str) -> bool:
     """Whether it is a temporary file of this machine whose writer is dead."""
     host, _, rest = path.rpartition("/")[2].removeprefix(TEMPORARY).rpartition("-")[0].rpartition("-")
-    if not is_temporary(path) or host != socket.gethostname() or not rest.isdecimal():
-        return False
+    return is_temporary(path) and host == socket.gethostname() and rest.isdecimal() and not is_alive(int(rest))
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of this machine has that number."""
     try:
-        os.kill(int(rest), 0)
+        os.kill(pid, 0)
     except ProcessLookupError:
-        return True
-    except PermissionError:
         return False
-    return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _temporary_name(path: str) -> str:

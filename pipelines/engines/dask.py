@@ -11,9 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from gristmill.errors import RunError
+from gristmill.errors import RunError, UsageError
 from gristmill.pipelines.engines.base import Task, guarded, raise_failed
-from gristmill.pipelines.work import is_alive
+from gristmill.storage.folder import is_alive
 
 CONNECT = "20s"  # to wait for a scheduler that doesn't answer
 
@@ -28,6 +28,8 @@ class DaskEngine:
     name = "dask"
 
     def __init__(self, workers: int | None = None, address: str | None = None, *, client: Any = None) -> None:
+        if address is not None and not address.startswith("inproc:"):
+            _check_address(address)
         self.workers = workers or os.cpu_count() or 1
         self._own = client is None
         self._client: Future[Any] = Future()
@@ -97,6 +99,15 @@ def _sweep() -> None:
         pid = folder.name.removeprefix(_FOLDER).partition("-")[0]
         if pid.isdecimal() and not is_alive(int(pid)):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_address(address: str) -> None:
+    from distributed.comm import get_address_host_port
+
+    try:
+        get_address_host_port(address)
+    except ValueError as error:
+        raise UsageError(f"--address {address}: {error}; write where the scheduler is, such as tcp://host:8786") from None
 
 
 def _connect(address: str | None, workers: int, folder: str) -> Any:

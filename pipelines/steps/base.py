@@ -7,6 +7,8 @@ from typing import ClassVar
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
+from gristmill.errors import PipelineError
+
 
 class Step(BaseModel):
     """The root of every step model. Its fields are the options of the pipeline file; an unknown option is refused.
@@ -38,3 +40,17 @@ class RowStep(Step):
         anywhere. Every row that leaves has at least one `drop` (or `quarantine`) decision, and every failing rule of it is there.
         """
         raise NotImplementedError(f"{type(self).__name__} lacks apply")
+
+
+def text_column(table: pa.Table, name: str, step: str) -> pa.ChunkedArray:
+    """The column as text; a column of nothing but nulls counts as text.
+
+    Raises:
+        PipelineError: it holds something else.
+    """
+    column = table[name]
+    if pa.types.is_null(column.type):
+        return column.cast(pa.string())
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        raise PipelineError(f"{step}: column '{name}' is {column.type}, expected text; add a cast step before it")
+    return column

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ from pydantic import Field, field_validator
 from gristmill.errors import PipelineError, UsageError
 from gristmill.pipelines import decisions
 from gristmill.pipelines.arrow_types import parse_type
+from gristmill.pipelines.sources.schemas import holds
 from gristmill.pipelines.steps.base import RowStep
 
 
@@ -95,7 +97,7 @@ class Cast(RowStep):
             try:
                 cast = column.cast(kind)
             except pa.ArrowInvalid:
-                fits = _castable(column, kind)
+                fits = pa.array(holds(column, partial(_cast, kind=kind)))
                 found.append(decisions.decide(table["_uid"].filter(pc.invert(fits)), "quarantine", f"cast:{name}"))
                 table = table.filter(fits)
                 cast = table[name].cast(kind)
@@ -103,23 +105,12 @@ class Cast(RowStep):
         return table, pa.concat_tables(found) if found else decisions.none()
 
 
+def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    return column.cast(kind)
+
+
 def _check_castable(name: str, old: pa.DataType, new: pa.DataType) -> None:
     try:
         pa.array([], old).cast(new)
     except pa.ArrowNotImplementedError:
         raise PipelineError(f"cast: column '{name}' is {old}, and no {old} can be cast to {new}") from None
-
-
-def _castable(column: pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
-    """True where a value alone can be cast. Halves the column until the misfits are found: cheap when they are few."""
-    column = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
-    if isinstance(column, pa.ChunkedArray):
-        column = pa.concat_arrays(column.chunks)
-    try:
-        column.cast(kind)
-    except pa.ArrowInvalid:
-        if len(column) <= 1:
-            return pa.array([False] * len(column))
-        half = len(column) // 2
-        return pa.concat_arrays([_castable(pa.chunked_array([part]), kind) for part in (column[:half], column[half:])])
-    return pa.array([True] * len(column), pa.bool_())

@@ -9,11 +9,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gristmill.errors import PipelineError
 from gristmill.kernels.buffers import slices, text_array
 from gristmill.kernels.normalize import NON_ASCII, NOT_NFC, TO_CLEAN, clean, scan
 from gristmill.pipelines import decisions
-from gristmill.pipelines.steps.base import RowStep
+from gristmill.pipelines.steps.base import RowStep, text_column
 
 U8 = npt.NDArray[np.uint8]
 
@@ -34,11 +33,7 @@ class NormalizeText(RowStep):
         return [self.column]
 
     def apply(self, table: pa.Table) -> tuple[pa.Table, pa.Table]:
-        column = table[self.column]
-        if pa.types.is_null(column.type):
-            return table, decisions.none()
-        if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-            raise PipelineError(f"normalize_text: column '{self.column}' is {column.type}, expected text; add a cast step before it")
+        column = text_column(table, self.column, self.step)
         rows = slices(column)
         flags = scan(rows)
         if not flags.any():

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
-from gristmill.errors import PipelineError, did_you_mean
+from gristmill.errors import did_you_mean
 from gristmill.kernels.signals import NAMES, text_signals
 from gristmill.pipelines import decisions
-from gristmill.pipelines.steps.base import RowStep
+from gristmill.pipelines.steps.base import RowStep, text_column
 from gristmill.pipelines.steps.presets import PRESETS, Rule
 
 
@@ -48,11 +48,7 @@ class QualityRules(RowStep):
         return [rule._replace(threshold=self.thresholds.get(rule.name, rule.threshold)) for rule in PRESETS[self.preset]]
 
     def apply(self, table: pa.Table) -> tuple[pa.Table, pa.Table]:
-        column = table[self.column]
-        if pa.types.is_null(column.type):
-            column = column.cast(pa.string())
-        if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-            raise PipelineError(f"quality_rules: column '{self.column}' is {column.type}, expected text; add a cast step before it")
+        column = text_column(table, self.column, self.step)
         signals = text_signals(column)
         uids = table["_uid"]
         keep = pc.is_valid(column)

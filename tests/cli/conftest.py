@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from gristmill.cli.main import main
-from tests.storage.conftest import s3_endpoint, s3_folder  # noqa: F401  fixtures
 
 SCRIPT = Path(sys.executable).parent / "gristmill"
 

@@ -14,7 +14,6 @@ from gristmill.pipelines.erase import erase, make_physical
 from gristmill.pipelines.explain import explain_row
 from gristmill.storage.gc import gc
 from tests.pipelines.conftest import STEPS, corpus, document, ledger_of, rows_of, write_jsonl
-from tests.storage.conftest import s3_endpoint, s3_folder  # noqa: F401  fixtures
 
 PLANTED = "Zanzibarquokka"
 SPLIT = {"train": 0.7, "test": 0.3, "similarity": 0.5}

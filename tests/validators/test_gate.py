@@ -16,7 +16,6 @@ from gristmill.storage.stream.gates import outcomes
 from gristmill.validators import gate
 from gristmill.validators.gate import gate_entry, judge, kept_verdict, verdict_path
 from gristmill.validators.suites import load_suite
-from tests.storage.conftest import s3_endpoint, s3_folder  # noqa: F401  fixtures
 
 from .versions import publish_version
 

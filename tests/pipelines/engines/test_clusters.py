@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from gristmill.errors import RunError
+from gristmill.errors import RunError, UsageError
 from tests.pipelines.conftest import STEPS, corpus, write_jsonl
 
 SPLIT = {"train": 0.8, "test": 0.2, "similarity": 0.5}
@@ -98,6 +98,13 @@ def test_a_scheduler_that_is_not_there_is_said(tmp_path, run, monkeypatch):
     write_jsonl(tmp_path / "in", corpus(3), files=1)
     with pytest.raises(RunError, match=r"can't reach the Dask scheduler at tcp://127.0.0.1:9: .*--address"):
         run(tmp_path / "in", address="tcp://127.0.0.1:9")
+
+
+@pytest.mark.parametrize(("address", "text"), [("nowhere", "missing port number"), ("spam://host:8786", "unknown address scheme 'spam'")])
+def test_an_address_that_cannot_be_one_is_refused_before_any_work(tmp_path, run, address, text):
+    write_jsonl(tmp_path / "in", corpus(3), files=1)
+    with pytest.raises(UsageError, match=rf"--address {address}: {text}.*such as tcp://host:8786"):
+        run(tmp_path / "in", address=address)
 
 
 @pytest.mark.slow

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import gzip
-import logging
 import uuid
-from collections.abc import Iterator
 
 import pyarrow as pa
 import pyarrow.fs
@@ -18,31 +16,19 @@ from gristmill.pipelines.sources import JsonlSource, ParquetSource, TextSource, 
 from .helpers import lines, read
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    pytest.importorskip("s3fs")
-    module = pytest.importorskip("moto.server")
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    running = module.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    running.start()
-    host, port = running.get_host_and_port()
-    yield f"http://{host}:{port}"
-    running.stop()
-
-
 @pytest.fixture
-def bucket(server, monkeypatch):
+def bucket(s3_endpoint, monkeypatch):
     import s3fs
 
     for name, value in [
         ("AWS_ACCESS_KEY_ID", "test"),
         ("AWS_SECRET_ACCESS_KEY", "test"),
         ("AWS_DEFAULT_REGION", "us-east-1"),
-        ("AWS_ENDPOINT_URL", server),
+        ("AWS_ENDPOINT_URL", s3_endpoint),
     ]:
         monkeypatch.setenv(name, value)
     s3fs.S3FileSystem.clear_instance_cache()
-    client = s3fs.S3FileSystem(endpoint_url=server)
+    client = s3fs.S3FileSystem(endpoint_url=s3_endpoint)
     name = f"bucket-{uuid.uuid4().hex[:12]}"
     client.mkdir(name)
     return client, name
