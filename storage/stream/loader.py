@@ -86,7 +86,7 @@ class Stream(IterableDataset[Batch]):  # type: ignore[misc]
 
     @property
     def bad_rows(self) -> int:
-        """Rows that were replaced on this rank because they could not be read, decoded or transformed."""
+        """Rows that were replaced in this rank's batches so far because they could not be read, decoded or transformed."""
         return self._feed.bad.count
 
     @property
@@ -131,6 +131,7 @@ class Stream(IterableDataset[Batch]):  # type: ignore[misc]
                     )
                 after = replace(self._state, step=batch.step + 1, position=batch.next_position)
                 self._state = after if worker is None else _own_next(after, batching, worker)
+                self._feed.bad.count += batch.replaced
                 yield batch
         finally:
             running.close()

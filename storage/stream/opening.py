@@ -69,8 +69,9 @@ def stream(  # noqa: PLR0917  the order of these is part of the interface
     dicts. A fixed-size column with nulls in a batch has `NAME_valid` beside it (0 where null).
 
     tail: "carry" (batches straddle epochs, only the very last may be short), "drop", or "pad" (adds a bool `_valid`). decode: {column: "rgb", "gray" or a
-    function (bytes, rng) -> array}; transform(row, rng) -> row runs after it, with rng keyed by (seed, epoch, uid). on_bad_row="substitute" puts the next good row
-    of the batch in the place of one that can't be read, decoded or transformed, with `_valid` False. skip: uids, or numbers of steps, that are left out from here on.
+    function (bytes, rng) -> array}; transform(row, rng) -> row runs after it, with rng keyed by (seed, epoch, uid). on_bad_row="substitute" puts another
+    row in the place of one that can't be read (that at its place in the next row group that can), decoded or transformed (the next good one of this rank's part of the
+    batch; an error if there is none), with `_valid` False. skip: uids, or numbers of steps, that are left out from here on.
 
     rank and world_size: data-parallel, from these, the mesh, torch.distributed or RANK and WORLD_SIZE. device: batches are copied there. threads: that read and
     decode, 0 for none; workers: processes for a transform that holds the GIL. pack: rows of tokens become sequences of one length, which are

@@ -42,7 +42,8 @@ class Block:
 class Groups:
     """The row groups in memory and on their way.
 
-    read: the leaves of a row group. budget: bytes; what a block needs is read whatever it says. keep: never drop one (all of them fit).
+    read: the leaves of a row group. budget: bytes; what a block needs is read whatever it says. rows: (row groups,) how many each has. row_bytes: about how large a row
+    is. keep: never drop one (all of them fit).
     """
 
     def __init__(
@@ -50,14 +51,16 @@ class Groups:
         read: Callable[[int], list[Leaf]],
         pool: ThreadPoolExecutor | None,
         budget: int,
-        group_bytes: Callable[[int], int],
+        rows: I64,
+        row_bytes: float,
         *,
         keep: bool,
     ) -> None:
         self._read = read
         self._pool = pool
         self._budget = budget
-        self._guess = group_bytes
+        self.rows = rows
+        self._row_bytes = row_bytes
         self._keep = keep
         self._open: dict[int, Future[list[Leaf]]] = {}
         self._until: dict[int, int] = {}
@@ -102,7 +105,7 @@ class Groups:
         if group not in self._measured:
             future = self._open.get(group)
             if future is None or not future.done() or future.cancelled() or future.exception():
-                return float(self._guess(group))
+                return float(self.rows[group]) * self._row_bytes
             self._measured[group] = float(sum(leaf_bytes(leaf) for leaf in future.result()))
         return self._measured[group]
 
@@ -128,16 +131,17 @@ def read_ahead(
             planned.append(waiting)
             waiting = next(blocks, None)
         block = planned.popleft()
-        yield block, _collect(bad.replace(block, groups), groups, take)
+        block = bad.replace(block, groups)
+        yield block, _collect(block, groups, take)
         following = planned[0] if planned else waiting
         if following is not None:
             groups.release(following.start)
 
 
 class BadRows:
-    """What is done about rows that can't be read or transformed: `substitute` False raises, True puts the next good row of the same part in their place.
+    """What is done about rows that can't be read or transformed: `substitute` False raises, True puts others in their place.
 
-    count: how many rows were replaced so far.
+    count: how many rows were replaced in the batches that were handed out.
     """
 
     def __init__(self, *, substitute: bool) -> None:
@@ -146,21 +150,28 @@ class BadRows:
         self._told: set[str] = set()
 
     def replace(self, block: Block, groups: Groups) -> Block:
-        """The block without rows of row groups that can't be read; their places in `block.good` become False."""
+        """The block with other rows for those of row groups that can't be read; their places in `good` become False.
+
+        They come from the next row group that can be read, from the same place in it: whatever the ranks, the batch and where the run was resumed.
+        """
         if not self.substitute:
             return block
-        errors = {int(g): groups.error(int(g)) for g in np.unique(block.group)}
-        good = np.array([errors[int(g)] is None for g in block.group], bool)
-        if good.all():
-            return block
-        for error in {str(error): error for error in errors.values() if error}.values():
-            if not isinstance(error, CorruptDatasetError) or not good.any():
-                raise error
-            self.tell(str(error))
-        self.count += int((~good).sum())
-        block.good[:] = good
-        chosen = substitutes(good)
-        return replace(block, group=block.group[chosen], row=block.row[chosen])
+        filled = np.flatnonzero(groups.rows)
+        found = block
+        for _ in range(len(filled)):
+            errors = {g: error for g in np.unique(found.group).tolist() if (error := groups.error(g)) is not None}
+            if not errors:
+                return found
+            group = found.group.copy()
+            for g, error in errors.items():
+                if not isinstance(error, CorruptDatasetError):
+                    raise error
+                self.tell(str(error))
+                group[found.group == g] = filled[np.searchsorted(filled, g, "right") % len(filled)]
+            good = block.good & (group == block.group)
+            found = replace(found, group=group, row=block.row % groups.rows[group], good=good)
+            groups.request(found)
+        raise next(iter(errors.values()))
 
     def tell(self, text: str) -> None:
         """Logs a reason, once."""

@@ -109,11 +109,8 @@ class Running:
         row_bytes = feed.layout.row_bytes * len(feed.reader.names) / max(1, len(feed.layout.schema.names))
         own = feed.shuffle_bytes / feed.ranks.world_size
         budget = own + max(MIN_LOOK_AHEAD, LOOK_AHEAD * own)
-        rows = feed.layout.group_rows
         fits = feed.layout.num_rows * row_bytes <= budget
-        groups = Groups(
-            feed.reader.read, self._pool, int(budget), lambda group: int(rows[group] * row_bytes), keep=fits
-        )
+        groups = Groups(feed.reader.read, self._pool, int(budget), feed.layout.group_rows, row_bytes, keep=fits)
         at_work: deque[Callable[[], Batch]] = deque()
         for block, parts in read_ahead(self._blocks(), groups, feed.bad, self._buffers.take):
             start = 0
@@ -149,9 +146,10 @@ class Running:
         if feed.drop_uid:
             batch.pop(UID, None)
         pad_ragged(batch, feed.pad)
+        real = np.arange(len(good)) < len(good) - batch.padding
+        batch.replaced = int((real & ~good).sum())
         if feed.batching.tail == "pad" or feed.bad.substitute:
-            padded = np.arange(len(good)) >= len(good) - batch.padding
-            batch["_valid"] = torch.from_numpy(good & ~padded)
+            batch["_valid"] = torch.from_numpy(real & good)
         if feed.device is not None and torch.cuda.is_available():
             each_tensor(batch, lambda tensor: tensor.pin_memory())
         return batch

@@ -37,13 +37,14 @@ class Batch(dict[str, Any]):
     """One rank's part of a global batch: {column: tensor, Ragged or list}.
 
     step: its number, from 0. position: where in the stream it begins. next_position: where the one after it begins. padding: rows at its end that
-    only fill it up.
+    only fill it up. replaced: rows that stand for others, which could not be read or transformed.
     """
 
     step: int = 0
     position: int = 0
     next_position: int = 0
     padding: int = 0
+    replaced: int = 0
 
     def valid(self, name: str) -> torch.Tensor:
         """(rows,) bool: which rows of the column are not null."""

@@ -138,7 +138,6 @@ class RowJobs:
                 raise errors[0]
             for error in errors:
                 self._bad.tell(str(error))
-            self._bad.count += len(errors)
             rows = [rows[i] for i in substitutes(good)]
         return _columns(rows, whole, targets), good  # type: ignore[arg-type]
 

@@ -178,4 +178,36 @@ def test_bad_rows_can_be_replaced(corrupt, caplog):
     good = [i for ids, valid in batches for i, ok in zip(ids, valid) if ok]
     assert sorted(good) == [i for i in range(100) if not 40 <= i < 50]
     assert count == 10 and {len(ids) for ids, _ in batches} == {16, 4}
+    assert [i for ids, valid in batches for i, ok in zip(ids, valid) if not ok] == [i + 10 for i in order(corrupt) if 40 <= i < 50]
     assert "row group 4, column 'y'" in caplog.text
+
+
+def order(corrupt, **options):
+    return [i for batch in gs.stream(corrupt, global_batch_size=16, seed=2, threads=0, columns=["id"], **options) for i in batch["id"].tolist()]
+
+
+@pytest.mark.parametrize("size", [1, 3, 16])
+def test_what_replaces_a_row_depends_neither_on_ranks_nor_on_a_resume(corrupt, size):
+    """Also where a rank's whole part of a batch can't be read. Rows are counted when they are handed out."""
+
+    def make(rank=0, world_size=1):
+        return gs.stream(corrupt, global_batch_size=size, rank=rank, world_size=world_size, shuffle=False, on_bad_row="substitute")
+
+    reference = [batch["id"].tolist() for batch in make()]
+    assert sum(reference, []) == [*range(40), *range(50, 60), *range(50, 100)]
+    parts = [[batch["id"].tolist() for batch in make(rank, 3)] for rank in range(3)]
+    assert [sum(ids, []) for ids in zip(*parts)] == reference
+    first, stop = make(), 45 // size
+    handed = [batch["_valid"].tolist() for _, batch in zip(range(stop), first)]
+    assert first.bad_rows == sum(handed, []).count(False) == max(0, stop * size - 40)
+    second = make()
+    second.load_state_dict(first.state_dict())
+    assert [batch["id"].tolist() for batch in second] == reference[stop:]
+
+
+def test_data_that_nothing_can_replace_is_an_error(tmp_path):
+    pq.write_table(pa.table({"id": pa.array(range(30))}), tmp_path / "bad.parquet", row_group_size=10, write_page_checksum=True, use_dictionary=False, compression="none")
+    for group in range(3):
+        flip_a_byte(tmp_path / "bad.parquet", "id", group)
+    with pytest.raises(CorruptDatasetError, match="column 'id' can't be read"):
+        list(gs.stream(tmp_path, on_bad_row="substitute"))
