@@ -20,23 +20,24 @@ from gristmill.pipelines.work import WorkStore
 from gristmill.storage.folder import Folder
 
 PROCESSES = multiprocessing.get_context("forkserver")  # children of a process that has imported everything and has no threads
+HANG = 600  # seconds after which something has hung, on the busiest machine
 PROCESSES.set_forkserver_preload([f"{__package__}.warmed"])
 
 
-def run_in_child(model: dict[str, Any], kill_at: int | None = None, **options: Any) -> dict[str, Any] | None:
+def run_in_child(model: dict[str, Any], kill_at: int | None = None, meet: Any = None, **options: Any) -> dict[str, Any] | None:
     """What a run in a process of its own came to, or None where it was killed at its moment number `kill_at`.
 
-    Work is cut small, so that every kind of work item comes several times: one item a file, several partitions of each exchange.
+    `meet`: a barrier of PROCESSES where runs wait for each other before their first stage. Work is cut small, so that every kind of work item comes several times: one item a file, several partitions of each exchange.
     """
     receiver, sender = PROCESSES.Pipe(duplex=False)
-    process = PROCESSES.Process(target=_child, args=(sender, model, kill_at, options))
+    process = PROCESSES.Process(target=_child, args=(sender, model, kill_at, meet, options))
     process.start()
     sender.close()
     try:
         found: dict[str, Any] | None = receiver.recv()
     except EOFError:
         found = None
-    process.join(60)
+    process.join(HANG)
     assert process.exitcode == (-signal.SIGKILL if found is None else 0)
     return found
 
@@ -55,7 +56,7 @@ def leftovers(out: Path) -> list[str]:
     return [str(path) for path in out.rglob("*") if ".tmp-" in path.name]
 
 
-def _child(sender: Connection, model: dict[str, Any], kill_at: int | None, options: dict[str, Any]) -> None:
+def _child(sender: Connection, model: dict[str, Any], kill_at: int | None, meet: Any, options: dict[str, Any]) -> None:
     counter = itertools.count(1)
     keys: list[str] = []
 
@@ -64,6 +65,8 @@ def _child(sender: Connection, model: dict[str, Any], kill_at: int | None, optio
             os.kill(os.getpid(), signal.SIGKILL)
 
     _watch(moment, keys)
+    if meet is not None:
+        _wait_before_work(meet)
     exchange.PARTITION_BYTES, duplicates.BATCH_BYTES, splits.PAIRS, items.SMALL_BYTES = 4096, 20_000, 8, 0
     try:
         result = gristmill.run(model, progress="quiet", in_process=True, **options)
@@ -101,3 +104,13 @@ def _watch(moment: Any, keys: list[str]) -> None:
         return mapped(self, name, function, tasks)
 
     WorkStore.create, Folder.writer, Folder.create, runner.Runner.map = watched_work, watched_writer, watched_create, watched_map  # type: ignore[method-assign]
+
+
+def _wait_before_work(meet: Any) -> None:
+    ingest = runner.Runner._ingest
+
+    def together(self: Any) -> Any:
+        meet.wait(HANG)
+        return ingest(self)
+
+    runner.Runner._ingest = together  # type: ignore[method-assign]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -20,7 +21,7 @@ from gristmill.storage.dataset import open_dataset
 from gristmill.storage.parquet import read_table
 
 from .conftest import STEPS, corpus, write_jsonl
-from .moments import finished, leftovers, run_in_child
+from .moments import HANG, PROCESSES, finished, leftovers, run_in_child
 
 SPLIT = {"train": 0.7, "test": 0.3, "similarity": 0.5}
 STEPS_TWICE = [*STEPS, {"step": "filter", "where": "score < 10"}]  # a stage after the wide steps
@@ -123,17 +124,13 @@ def test_two_runs_at_once_one_wins_and_one_is_told(uninterrupted, tmp_path):
     model = pipeline(tmp_path)
     other = {**pipeline(tmp_path / "other"), "output": model["output"]}
     found: list[dict] = []
-    for _ in range(6):
-        shutil.rmtree(tmp_path / "out", ignore_errors=True)
-        threads = [threading.Thread(target=lambda model=model: found.append(run_in_child(model))) for model in (model, other)]
-        found.clear()
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        told = [one for one in found if "error" in one]
-        if told:
-            break
+    meet = PROCESSES.Barrier(2)  # both have seen the empty folder when they begin
+    threads = [threading.Thread(target=lambda model=model: found.append(run_in_child(model, meet=meet))) for model in (model, other)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    told = [one for one in found if "error" in one]
     assert [(one["error"], one["exit"]) for one in told] == [("CommitConflictError", 3)], found
     won = next(one for one in found if "error" not in one)
     assert won["version"] == 1 and open_dataset(tmp_path / "out").fingerprint == won["fingerprint"] and open_dataset(tmp_path / "out").verify() == []
@@ -144,19 +141,49 @@ def test_two_runs_at_once_one_wins_and_one_is_told(uninterrupted, tmp_path):
 
 
 CLUSTER = """
-import json, sys
+import contextlib, json, os, sys, time
+from pathlib import Path
+
 import gristmill
 from gristmill.pipelines.sources import items
+from gristmill.pipelines.work import WorkStore
+
 if __name__ == "__main__":
     items.SMALL_BYTES = 0  # planning is done here
     result = gristmill.run(json.loads(sys.argv[1]), workers=2, in_process=False, progress="lines")
     print(json.dumps(result.to_json_dict()))
+else:  # a worker process, which imports this file: once HOLD items are done it stops in the middle of the next one until the gate is open
+    hold, gate, create = int(os.environ["HOLD"]), Path(os.environ["GATE"]), WorkStore.create
+
+    @contextlib.contextmanager
+    def held(self, key):
+        with create(self, key) as made:
+            yield made
+            if len(list(Path(self.root).glob("items/??/[!.]*/summary.json"))) >= hold:
+                (gate / str(os.getpid())).touch()
+                while not (gate / "open").exists():
+                    time.sleep(0.01)
+
+    WorkStore.create = held
 """
+NEVER = 10**9
 
 
-def start(model: dict, folder: Path) -> subprocess.Popen:
+def start(model: dict, folder: Path, hold: int = NEVER) -> subprocess.Popen:
+    """A run on two worker processes, which stop in the middle of an item once `hold` are done; see `held`."""
     (folder / "main.py").write_text(CLUSTER)
-    return subprocess.Popen([sys.executable, str(folder / "main.py"), json.dumps(model)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    shutil.rmtree(folder / "gate", ignore_errors=True)
+    (folder / "gate").mkdir()
+    environment = {**os.environ, "HOLD": str(hold), "GATE": str(folder / "gate")}
+    command = [sys.executable, str(folder / "main.py"), json.dumps(model)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def held(process: subprocess.Popen, folder: Path) -> list[psutil.Process]:
+    """Both workers, each in the middle of an item."""
+    assert wait_for(lambda: len(list((folder / "gate").iterdir())) == 2, process), process.communicate()[1][-3000:]
+    assert len(leftovers(folder / "out")) == 2, "what they are at is half-written"
+    return [psutil.Process(int(path.name)) for path in (folder / "gate").iterdir()]
 
 
 def workers_of(pid: int) -> list[psutil.Process]:
@@ -166,15 +193,15 @@ def workers_of(pid: int) -> list[psutil.Process]:
         return []
 
 
-def end(process: subprocess.Popen, seconds: float = 240) -> dict:
-    out, errors = process.communicate(timeout=seconds)
+def end(process: subprocess.Popen) -> dict:
+    out, errors = process.communicate(timeout=HANG)
     assert process.returncode == 0, errors[-3000:]
     return json.loads(out)
 
 
-def wait_for(condition, process: subprocess.Popen, seconds: float = 120) -> bool:
+def wait_for(condition, process: subprocess.Popen) -> bool:
     """Whether it came true before the process ended."""
-    last = time.monotonic() + seconds
+    last = time.monotonic() + HANG
     while time.monotonic() < last:
         if condition():
             return True
@@ -196,25 +223,26 @@ def large(tmp_path_factory):
 def test_a_worker_is_killed(large):
     folder, reference = large
     shutil.rmtree(folder / "out")
-    process = start(pipeline(folder), folder)
-    assert wait_for(lambda: len(finished(folder / "out")) >= 30, process)
-    victims = workers_of(process.pid)
-    assert len(victims) == 2
-    victims[0].send_signal(signal.SIGKILL)
+    process = start(pipeline(folder), folder, hold=30)
+    victim, _ = held(process, folder)
+    before = finished(folder / "out")
+    victim.send_signal(signal.SIGKILL)
+    (folder / "gate" / "open").touch()
     found = end(process)
     check_whole(folder / "out", reference, found)
-    assert not victims[0].is_running()
+    assert not victim.is_running()
+    after = finished(folder / "out")
+    assert {key: after[key] for key in before if key in after} == {key: value for key, value in before.items() if key in after}
 
 
 def test_the_run_is_killed_while_workers_are_at_work(large):
     folder, reference = large
     shutil.rmtree(folder / "out")
-    process = start(pipeline(folder), folder)
-    assert wait_for(lambda: len(finished(folder / "out")) >= 60, process)
-    workers = workers_of(process.pid)
+    process = start(pipeline(folder), folder, hold=60)
+    workers = held(process, folder)
     process.kill()
     process.communicate()
-    gone, left = psutil.wait_procs(workers, timeout=30)
+    gone, left = psutil.wait_procs(workers, timeout=HANG)
     assert not left, "workers end with their run"
     before = finished(folder / "out")
     found = end(start(pipeline(folder), folder))
@@ -227,7 +255,7 @@ def test_the_run_is_killed_while_workers_are_at_work(large):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(8))
 def test_runs_and_workers_killed_at_any_time(large, seed):
-    """Each attempt loses workers, or the whole run, at a time by chance; the last one is left alone."""
+    """Each attempt loses workers, or the whole run, at a time by chance; the last one is left alone. What is checked holds whenever that was."""
     folder, reference = large
     shutil.rmtree(folder / "out")
     rng = random.Random(seed)
@@ -243,7 +271,7 @@ def test_runs_and_workers_killed_at_any_time(large, seed):
         workers = workers_of(process.pid)
         process.kill()
         process.communicate()
-        psutil.wait_procs(workers, timeout=30)
+        psutil.wait_procs(workers, timeout=HANG)
         if (folder / "out" / "manifests").exists():
             assert open_dataset(folder / "out").verify() == []
     before = finished(folder / "out")
