@@ -13,6 +13,7 @@ How the parts fit, from the outside in:
 | `suites` | `load_suite(anything)`: a `Suite` of checked `Entry`s, with its hash |
 | `expectations/` | one frozen model per expectation type: its parameters, the accumulators it needs, its result |
 | `accumulators`, `distinct`, `numbers` | mergeable states: counts, failing rows, exact sums, hashes, order statistics |
+| `approximate`, `sketches` | estimates with their error, for those who ask |
 | `columns`, `conditions`, `patterns` | what is worked out once per column and batch: null mask, numbers, text, hashes; row conditions; regexes |
 | `evaluate` | the passes: pieces of shards in parallel, states merged in the order of rows |
 | `remote` | Dask and Spark frames: partitions are evaluated where they are, their states merged |

@@ -22,6 +22,7 @@ def validate(
     states: bool = True,
     threads: int | None = None,
     memory: int = 1 << 28,
+    approximate: bool = False,
 ) -> Verdict:
     """A `Verdict` with results in Great Expectations' shape, in the order of the suite.
 
@@ -29,6 +30,8 @@ def validate(
     frame. suite: a Great Expectations suite or expectation, its JSON, or the path of its file. result_format: as Great Expectations takes it,
     "SUMMARY" for None. expectation_parameters: for {"$PARAMETER": name}. split: of a dataset. states: keep each shard's states beside a dataset, and
     use those that are there. threads: the machine's cores for None. memory: bytes of hashes and numbers held before they go to temporary files.
+    approximate: counts of distinct values, medians and quantiles may be estimates in bounded memory; each result that is one has `approximate`, its
+    method and error. Which rows fail is always exact. Such a verdict opens no gate.
 
     Every row is read at most twice, once where the suite allows. An error while evaluating an expectation is its failure.
 
@@ -44,4 +47,5 @@ def validate(
         states=states,
         threads=threads,
         memory=memory,
+        approximate=approximate,
     )

@@ -37,6 +37,7 @@ def evaluate(
     states: bool = True,
     threads: int | None = None,
     memory: int = 1 << 28,
+    approximate: bool = False,
 ) -> Verdict:
     """The verdict on the data. Arguments are those of `api.validate`.
 
@@ -45,7 +46,7 @@ def evaluate(
     """
     started = time.perf_counter()
     threads = threads or len(os.sched_getaffinity(0))
-    setting = Setting(data, form, memory, threads, _again(data))
+    setting = Setting(data, form, memory, threads, _again(data), approximate)
     planned = plan_suite(suite, data)
     first = tasks_of(planned, setting, lambda one: one.model.needs(setting) if one.model else {})
     if data.partitions is not None:
@@ -179,6 +180,8 @@ def _result(
         "exception_info": exception_info(one),
         "evaluated": _how(one, sources),
     }
+    if outcome.approximate is not None:
+        made["approximate"] = outcome.approximate
     return made, outcome.rows
 
 

@@ -28,7 +28,7 @@ FAILED_SHOWN = 20
 
 @dataclass(frozen=True)
 class Judged:
-    """A verdict and what its report shows. dataset: the whole version that was judged; None for other data and for single splits."""
+    """A verdict and what its report shows. dataset: the whole version that was judged; None for other data, single splits and estimates."""
 
     verdict: Verdict
     data: Data
@@ -83,7 +83,7 @@ def judge_data(data: Any, suite: Any, *, split: str | None = None, **options: An
     """
     opened = open_data(data, split=split)
     verdict = validate(opened, suite, **options)
-    dataset = opened.dataset if split is None else None
+    dataset = opened.dataset if split is None and not options.get("approximate") else None
     if dataset is None:
         return Judged(
             verdict, opened, report.Facts(verdict.to_json_dict(), verdict.shards, now(), profile(opened)), None

@@ -83,7 +83,13 @@ def scan_remotely(data: Data, suite: Suite, setting: Setting, tasks: Sequence[Ta
     plain = Suite(suite.name, [replace(entry, given=None) for entry in suite.entries], {})
     wanted = [task.key for task in tasks]
     work = functools.partial(
-        _states, suite=plain, form=setting.form, memory=setting.memory, wanted=wanted, columns=list(data.columns)
+        _states,
+        suite=plain,
+        form=setting.form,
+        memory=setting.memory,
+        wanted=wanted,
+        columns=list(data.columns),
+        approximate=setting.approximate,
     )
     known: States = {task.key: task.make() for task in tasks}
     first = 0
@@ -103,11 +109,18 @@ def scan_remotely(data: Data, suite: Suite, setting: Setting, tasks: Sequence[Ta
 
 
 def _states(
-    partition: Any, *, suite: Suite, form: ResultFormat, memory: int, wanted: Sequence[Key], columns: Sequence[str]
+    partition: Any,
+    *,
+    suite: Suite,
+    form: ResultFormat,
+    memory: int,
+    wanted: Sequence[Key],
+    columns: Sequence[str],
+    approximate: bool,
 ) -> Saved:
     """The states of a partition, as fields. Runs where the partition is."""
     data = replace(_local(partition), columns=list(columns))
-    setting = Setting(data, form, memory, 1, lambda rows, columns: View.of(data.take(rows, columns)))
+    setting = Setting(data, form, memory, 1, lambda rows, columns: View.of(data.take(rows, columns)), approximate)
     planned = plan_suite(suite, data)
     tasks = [
         task

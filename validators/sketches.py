@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +13,39 @@ import pyarrow.compute as pc
 from gristmill.kernels.digests import cell_digests
 
 F64 = npt.NDArray[np.float64]
+Numbers = npt.NDArray[Any]
 REGISTER_BITS = 14
 MAX_LEVELS = 48
+
+
+class HyperLogLog:
+    """How many different hashes there were (Flajolet et al. 2007), by 2^14 registers."""
+
+    error = 1.04 / math.sqrt(1 << REGISTER_BITS)  # relative standard error
+
+    def __init__(self) -> None:
+        self.registers = np.zeros(1 << REGISTER_BITS, np.uint8)
+
+    def add(self, hashes: npt.NDArray[np.uint64]) -> None:
+        """Takes 64-bit hashes, of which all bits are even."""
+        places = (hashes >> np.uint64(64 - REGISTER_BITS)).astype(np.int64)
+        # 52 bits: exact as a float, whose exponent is the highest set bit
+        rest = (hashes << np.uint64(REGISTER_BITS)) >> np.uint64(12)
+        ranks = np.where(rest == 0, 64 - REGISTER_BITS + 1, 53 - np.frexp(rest.astype(np.float64))[1]).astype(np.uint8)
+        np.maximum.at(self.registers, places, ranks)
+
+    def merge(self, other: HyperLogLog) -> None:
+        """Adds what another has seen."""
+        np.maximum(self.registers, other.registers, out=self.registers)
+
+    def estimate(self) -> int:
+        """How many."""
+        m = 1 << REGISTER_BITS
+        estimate = 0.7213 / (1 + 1.079 / m) * m * m / np.exp2(-self.registers.astype(np.float64)).sum()
+        empty = int((self.registers == 0).sum())
+        if estimate <= 2.5 * m and empty:
+            estimate = m * math.log(m / empty)
+        return round(estimate)
 
 
 class Counts:
@@ -30,12 +62,12 @@ class Counts:
         self.error = 0
         self.values = pa.array([], kind)
         self.counts = np.zeros(0, np.int64)
-        self._registers: npt.NDArray[np.uint8] | None = None
+        self._estimate: HyperLogLog | None = None
 
     @property
     def exact(self) -> bool:
         """Whether every value is still counted."""
-        return self._registers is None
+        return self._estimate is None
 
     def update(self, values: pa.Array) -> None:
         """Counts values without nulls, of the type that the sketch was made for."""
@@ -54,22 +86,15 @@ class Counts:
     def merge(self, other: Counts) -> None:
         """Adds what another sketch of the same column has counted."""
         self.error += other.error
-        if other._registers is not None:
-            self._begin()
-            assert self._registers is not None
-            np.maximum(self._registers, other._registers, out=self._registers)
+        if other._estimate is not None:
+            self._begin().merge(other._estimate)
         self._add(other.values, other.counts)
 
     def distinct(self) -> tuple[int, float]:
         """(number of values, relative standard error); the error is 0 where the number is exact."""
-        if self._registers is None:
+        if self._estimate is None:
             return len(self.values), 0.0
-        m = 1 << REGISTER_BITS
-        estimate = 0.7213 / (1 + 1.079 / m) * m * m / np.exp2(-self._registers.astype(np.float64)).sum()
-        empty = int((self._registers == 0).sum())
-        if estimate <= 2.5 * m and empty:
-            estimate = m * math.log(m / empty)
-        return round(estimate), 1.04 / math.sqrt(m)
+        return self._estimate.estimate(), HyperLogLog.error
 
     def top(self, n: int) -> list[tuple[object, int]]:
         """The n most frequent values with their counts, most frequent first; ties in order of the value."""
@@ -81,36 +106,28 @@ class Counts:
 
     def _add(self, values: pa.Array, counts: npt.NDArray[np.int64]) -> None:
         """Takes in values that differ from each other."""
-        if self._registers is not None:
-            self._register(values)
+        self._register(values)
         places = pc.fill_null(pc.index_in(values, value_set=self.values), -1).to_numpy()
         known = places >= 0
         self.counts[places[known]] += counts[known]
         self.counts = np.concatenate([self.counts, counts[~known]])
         self.values = pa.concat_arrays([self.values, values.filter(pa.array(~known))])
-        if len(self.values) > self.capacity or (self._registers is not None and len(self.values) > self.kept):
+        if len(self.values) > self.capacity or (self._estimate is not None and len(self.values) > self.kept):
             self._begin()
             cut = int(np.partition(self.counts, -(self.kept + 1))[-(self.kept + 1)])
             self.error += cut
             stay = self.counts > cut
             self.values, self.counts = self.values.filter(pa.array(stay)), self.counts[stay] - cut
 
-    def _begin(self) -> None:
-        if self._registers is None:
-            self._registers = np.zeros(1 << REGISTER_BITS, np.uint8)
+    def _begin(self) -> HyperLogLog:
+        if self._estimate is None:
+            self._estimate = HyperLogLog()
             self._register(self.values)
+        return self._estimate
 
     def _register(self, values: pa.Array) -> None:
-        if not len(values):
-            return
-        hashes = cell_digests(values)[:, 1]
-        places = (hashes >> np.uint64(64 - REGISTER_BITS)).astype(np.int64)
-        rest = (hashes << np.uint64(REGISTER_BITS)) >> np.uint64(
-            12
-        )  # 52 bits: exact as a float, whose exponent is the highest set bit
-        ranks = np.where(rest == 0, 64 - REGISTER_BITS + 1, 53 - np.frexp(rest.astype(np.float64))[1]).astype(np.uint8)
-        assert self._registers is not None
-        np.maximum.at(self._registers, places, ranks)
+        if self._estimate is not None and len(values):
+            self._estimate.add(cell_digests(values)[:, 1])
 
 
 class Quantiles:
@@ -123,16 +140,16 @@ class Quantiles:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.count = 0
-        self._moved = 0
-        self._levels: list[F64] = [np.zeros(0)]
+        self.moved = 0
+        self.levels: list[Numbers] = []
         self._odd = False
 
     @property
     def error(self) -> float:
         """No rank is off by more than this share of the count; 0 where it is exact."""
-        return self._moved / self.count if self.count else 0.0
+        return self.moved / self.count if self.count else 0.0
 
-    def update(self, values: F64) -> None:
+    def update(self, values: Numbers) -> None:
         """Takes finite numbers."""
         self.count += len(values)
         for start in range(0, len(values), self.capacity):
@@ -141,29 +158,31 @@ class Quantiles:
     def merge(self, other: Quantiles) -> None:
         """Adds what another sketch has taken."""
         self.count += other.count
-        self._moved += other._moved
-        for level, values in enumerate(other._levels):
+        self.moved += other.moved
+        for level, values in enumerate(other.levels):
             self._put(level, values)
 
-    def points(self) -> tuple[F64, F64]:
+    def points(self) -> tuple[Numbers, F64]:
         """(values in order, how many rows each stands for)."""
-        values = np.concatenate(self._levels)
-        weights = np.concatenate([np.full(len(held), float(1 << level)) for level, held in enumerate(self._levels)])
+        if not self.levels:
+            return np.zeros(0), np.zeros(0)
+        values = np.concatenate(self.levels)
+        weights = np.concatenate([np.full(len(held), float(1 << level)) for level, held in enumerate(self.levels)])
         order = np.argsort(values, kind="stable")
         return values[order], weights[order]
 
-    def _put(self, level: int, values: F64) -> None:
-        while len(self._levels) <= level:
-            self._levels.append(np.zeros(0))
-        held = np.concatenate([self._levels[level], values])
+    def _put(self, level: int, values: Numbers) -> None:
+        while len(self.levels) <= level:
+            self.levels.append(values[:0])
+        held = np.concatenate([self.levels[level], values])
         if len(held) <= self.capacity:
-            self._levels[level] = held
+            self.levels[level] = held
             return
         held.sort()
         even = len(held) // 2 * 2
-        self._levels[level] = held[even:]
+        self.levels[level] = held[even:]
         self._odd = not self._odd  # in turn, so that errors cancel rather than add
-        self._moved += 1 << level
+        self.moved += 1 << level
         self._put(level + 1, held[int(self._odd) : even : 2])
 
 

@@ -46,6 +46,12 @@ def validate(
         list[str] | None,
         typer.Option("--parameter", metavar="NAME=VALUE", help="A value for a $PARAMETER of the suite; repeatable."),
     ] = None,
+    approximate: Annotated[
+        bool,
+        typer.Option(
+            "--approximate", help="Estimate distinct counts and quantiles in bounded memory; the verdict is not kept."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Judge data by a suite. Exit status 1 if a critical expectation fails. A dataset version keeps its verdict."""
@@ -54,7 +60,11 @@ def validate(
     from gristmill.validators.suites import load_suite
 
     judged = judge_data(
-        data, load_suite(suite, _parameters(parameters or [])), split=split, result_format=result_format
+        data,
+        load_suite(suite, _parameters(parameters or [])),
+        split=split,
+        result_format=result_format,
+        approximate=approximate,
     )
     kept = keep(judged) if judged.dataset is not None else None
     if report is not None:

@@ -165,3 +165,24 @@ def test_what_is_not_evaluated_here_is_handed_over_and_says_so():
         pd.DataFrame({"x": [1]}), gxe.UnexpectedRowsExpectation(unexpected_rows_query="SELECT * FROM {batch}")
     ).results
     assert not refused["success"] and refused["evaluated"] == "Great Expectations"
+
+
+def test_null_times_are_null_in_json():
+    frame = pd.DataFrame({"t": pd.Series([dt.datetime(2024, 1, 1), None, None]), "k": [1, 2, 3]})
+    form = {"result_format": "COMPLETE", "unexpected_index_column_names": ["t"]}
+    kwargs = {"column": "k", "max_value": 1}
+    verdict = validate(frame, one("between", **kwargs), result_format=form).to_json_dict()
+    ours = [row["t"] for row in verdict["results"][0]["result"]["unexpected_index_list"]]
+    theirs = gx_result(gx_batch(frame), "expect_column_values_to_be_between", kwargs, form)["result"]
+    assert ours == [None, None]
+    assert [row["t"] for row in theirs["unexpected_index_list"]] == ["NaT", "NaT"]
+
+
+def test_to_be_null_names_its_index_columns():
+    frame = pd.DataFrame({"a": [None, 1.0], "k": [7, 8]})
+    form = {"result_format": "COMPLETE", "unexpected_index_column_names": ["k"]}
+    kwargs = {"column": "a"}
+    ours = result(frame, "column_values_to_be_null", form, **kwargs)["result"]
+    theirs = gx_result(gx_batch(frame), "expect_column_values_to_be_null", kwargs, form)["result"]
+    assert ours["unexpected_index_column_names"] == ["k"] and ours["unexpected_index_list"] == [{"a": 1.0, "k": 8}]
+    assert "unexpected_index_column_names" not in theirs

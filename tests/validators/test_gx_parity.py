@@ -250,8 +250,19 @@ def test_results_are_gx_own(data: Any) -> None:
     check(data)
 
 
+@pytest.mark.parametrize("zone", [None, UTC])
+def test_z_scores_of_times(zone: Any) -> None:
+    times = [dt.datetime(2024, 1, day, tzinfo=zone) for day in (1, 2, 3)] + [dt.datetime(2030, 1, 1, tzinfo=zone)]
+    frame = pd.DataFrame({"t": pd.Series(times)})
+    kwargs = {"column": "t", "threshold": 1.4, "double_sided": True}
+    theirs = gx_result(gx_batch(frame), "expect_column_value_z_scores_to_be_less_than", kwargs, "SUMMARY")
+    assert theirs["result"]["partial_unexpected_index_list"] == [3]
+    ours = our_result(frame, "expect_column_value_z_scores_to_be_less_than", kwargs, "SUMMARY")
+    assert not differences(ours, theirs)
+
+
 @pytest.mark.slow
-@settings(max_examples=400, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_results_are_gx_own_at_length(data: Any) -> None:
     check(data)

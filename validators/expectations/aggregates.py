@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gristmill.validators.accumulators import Rows
+from gristmill.validators.approximate import DistinctEstimate, OrderEstimate
 from gristmill.validators.distinct import Distinct
 from gristmill.validators.expectations.base import Between, Comparable, Expectation, Found, Need, Outcome, Setting, need
 from gristmill.validators.numbers import TIMES, Extremes, Ordered, Sums
@@ -37,7 +38,20 @@ class FigureBetween(Between, ColumnExpectation):
         value = self.figure(setting, found)
         if value is None or (isinstance(value, float) and math.isnan(value)):
             return Outcome(False, {"observed_value": None})
-        return Outcome(between(value, self), {"observed_value": value})
+        return Outcome(between(value, self), {"observed_value": value}, approximate=error_of(found))
+
+
+def error_of(found: Found) -> dict[str, Any] | None:
+    """The method and error of the estimates among what was found, None where all is exact."""
+    bounds = [state.bound for state in found.values() if isinstance(state, DistinctEstimate | OrderEstimate)]
+    return bounds[0] if bounds else None
+
+
+def order(setting: Setting, column: str) -> dict[str, Need]:
+    """The need of a column's order statistics."""
+    if setting.approximate:
+        return {"ordered": need(lambda: OrderEstimate(column), "order estimate", column)}
+    return {"ordered": need(lambda: Ordered(column, setting.memory), "ordered", column)}
 
 
 def between(value: Any, bounds: Between) -> bool:
@@ -137,7 +151,7 @@ class Median(FigureBetween):
     type: ClassVar[str] = "expect_column_median_to_be_between"
 
     def needs(self, setting: Setting) -> dict[str, Need]:
-        return {"ordered": need(lambda: Ordered(self.column, setting.memory), "ordered", self.column)}
+        return order(setting, self.column)
 
     def figure(self, setting: Setting, found: Found) -> Any:
         ordered = found["ordered"]
@@ -166,7 +180,14 @@ class ProportionNonNull(FigureBetween):
 
 class _Counted(FigureBetween):
     def needs(self, setting: Setting) -> dict[str, Need]:
+        if setting.approximate:
+            return {"distinct": need(lambda: DistinctEstimate(self.column), "distinct estimate", self.column)}
         return {"distinct": need(lambda: Distinct([self.column], setting.memory), "distinct", [self.column])}
+
+    def distinct(self, setting: Setting, found: Found) -> int:
+        """How many distinct values."""
+        state = found["distinct"]
+        return state.distinct if setting.approximate else state.facts(setting.threads).distinct
 
 
 class UniqueValueCount(_Counted):
@@ -175,7 +196,7 @@ class UniqueValueCount(_Counted):
     type: ClassVar[str] = "expect_column_unique_value_count_to_be_between"
 
     def figure(self, setting: Setting, found: Found) -> Any:
-        return found["distinct"].facts(setting.threads).distinct
+        return self.distinct(setting, found)
 
 
 class ProportionUnique(_Counted):
@@ -184,8 +205,8 @@ class ProportionUnique(_Counted):
     type: ClassVar[str] = "expect_column_proportion_of_unique_values_to_be_between"
 
     def figure(self, setting: Setting, found: Found) -> Any:
-        state = found["distinct"]
-        return state.facts(setting.threads).distinct / state.considered if state.considered else 0
+        considered = found["distinct"].considered
+        return self.distinct(setting, found) / considered if considered else 0
 
 
 class QuantileRanges(BaseModel):
@@ -214,7 +235,7 @@ class Quantiles(ColumnExpectation):
     allow_relative_error: bool | Literal["linear", "lower", "higher", "midpoint", "nearest"] = Field(default=False)
 
     def needs(self, setting: Setting) -> dict[str, Need]:
-        return {"ordered": need(lambda: Ordered(self.column, setting.memory), "ordered", self.column)}
+        return order(setting, self.column)
 
     def outcome(self, setting: Setting, found: Found) -> Outcome:
         if self.allow_relative_error is True:
@@ -230,7 +251,7 @@ class Quantiles(ColumnExpectation):
             _in_range(value, *bounds) for value, bounds in zip(values, self.quantile_ranges.value_ranges, strict=True)
         ]
         result = {"observed_value": {"quantiles": shares, "values": values}, "details": {"success_details": inside}}
-        return Outcome(all(inside), result)
+        return Outcome(all(inside), result, approximate=error_of(found))
 
 
 def _in_range(value: Any, low: Any, high: Any) -> bool:

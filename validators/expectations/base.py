@@ -37,13 +37,16 @@ def need(make: Callable[[], Accumulator], *key: Any) -> Need:
 
 @dataclass(frozen=True)
 class Setting:
-    """What an expectation is evaluated in. memory: bytes an accumulator may hold. batch: reads rows of the data again, by number."""
+    """What an expectation is evaluated in. memory: bytes an accumulator may hold. batch: reads rows of the data again, by number.
+    approximate: estimates may stand for counts of distinct values and quantiles.
+    """
 
     data: Data
     form: ResultFormat
     memory: int
     threads: int
     batch: Callable[[npt.NDArray[np.int64], Sequence[str]], View] = field(repr=False)
+    approximate: bool = False
 
     def values(self, rows: npt.NDArray[np.int64], columns: Sequence[str]) -> dict[str, list[Any]]:
         """{column: the Python values of these rows}, None for null."""
@@ -59,11 +62,12 @@ class Setting:
 
 
 class Outcome(NamedTuple):
-    """Success, the "result", and for map expectations the rows that are not expected."""
+    """Success, the "result", for map expectations the rows that are not expected, and of an estimate its method and error."""
 
     success: bool
     result: dict[str, Any]
     rows: RowSet | None = None
+    approximate: dict[str, Any] | None = None
 
 
 Found = Mapping[str, Any]
