@@ -1,6 +1,6 @@
 """Clients that read a range of one version of a remote file: obstore for S3, fsspec for the rest.
 
-obstore reads several times faster than fsspec's client and without holding the interpreter's lock, but its threads don't survive a fork: a forked
+obstore reads about twice as fast as fsspec's client at 30 ms of latency, more without, and doesn't hold the interpreter's lock, but its threads don't survive a fork: a forked
 process, such as a worker of a DataLoader, reads through fsspec.
 """
 

@@ -22,7 +22,9 @@ class Buffers:
     def __init__(self, most: int) -> None:
         self._most = most
         self._lock = threading.Lock()
-        self._returned: deque[npt.NDArray[np.uint8]] = deque()  # filled wherever Python frees an array: without the lock
+        self._returned: deque[npt.NDArray[np.uint8]] = (
+            deque()
+        )  # filled wherever Python frees an array: without the lock
         self._free: list[npt.NDArray[np.uint8]] = []
 
     def take(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
@@ -30,11 +32,11 @@ class Buffers:
         kind = np.dtype(dtype)
         count = int(np.prod(shape, dtype=np.int64))
         size = count * kind.itemsize
-        if size < SMALL:
+        if size < SMALL or kind.hasobject:
             return np.empty(shape, kind)
         memory = self._find(size)
         # over a memoryview, so that whatever is made of the array refers to the array, not to the memory under it
-        array = np.frombuffer(memoryview(memory), kind, count)
+        array = np.frombuffer(memory.data, kind, count)
         weakref.finalize(array, self._returned.append, memory).atexit = False
         return array.reshape(shape)
 

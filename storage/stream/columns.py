@@ -178,7 +178,7 @@ def _views(array: pa.Array) -> Leaf:
     if not len(array) or content is None or content.size < LONG * len(array):
         return array
     ends = np.frombuffer(places, np.int64, len(array) + 1, array.offset * 8).tolist()
-    whole, out = memoryview(content), np.empty(len(array), object)
+    whole, out = memoryview(content).cast("B"), np.empty(len(array), object)
     out[:] = [whole[a:b] for a, b in itertools.pairwise(ends)]
     if array.null_count:
         out[array.is_null().to_numpy(zero_copy_only=False)] = None

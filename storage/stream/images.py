@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -86,7 +87,9 @@ class RandomResizedCrop:
         y, x = int(top / shrink), int(left / shrink)
         part = image[y : max(y + 1, round((top + h) / shrink)), x : max(x + 1, round((left + w) / shrink))]
         cv2 = _cv2()
-        method = cv2.INTER_AREA if max(part.shape[:2]) >= 2 * self.size else cv2.INTER_LINEAR  # AREA takes 6 times as long
+        method = (
+            cv2.INTER_AREA if max(part.shape[:2]) >= 2 * self.size else cv2.INTER_LINEAR
+        )  # AREA takes 6 times as long
         if rng.random() < self.flip:
             cv2.flip(cv2.resize(part, (self.size, self.size), interpolation=method), 1, dst=out)
         else:
@@ -96,7 +99,7 @@ class RandomResizedCrop:
         """(top, left, height, width)."""
         for _ in range(10):
             area = height * width * rng.uniform(*self.scale)
-            ratio = float(np.exp(rng.uniform(*np.log(self.ratio))))
+            ratio = math.exp(rng.uniform(math.log(self.ratio[0]), math.log(self.ratio[1])))
             w, h = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
             if 0 < w <= width and 0 < h <= height:
                 return int(rng.integers(0, height - h + 1)), int(rng.integers(0, width - w + 1)), h, w
@@ -112,20 +115,25 @@ def find_decoder(column: str, kind: Any) -> Decoder:
         raise UsageError(
             f"decode={{'{column}': {kind!r}}}: 'rgb', 'gray' or a function (bytes, rng) -> array.{did_you_mean(str(kind), COLOURS)}"
         )
-    return _Plain(kind)
+    return Plain(kind)
 
 
 @dataclass(frozen=True)
-class _Plain:
+class Plain:
+    """A decoder: the whole image. It needs no random generator."""
+
     colour: str
 
-    def __call__(self, content: Content, _rng: np.random.Generator) -> Image:
+    def __call__(self, content: Content, _rng: Any = None) -> Image:
+        """One image."""
         return decode_image(content, self.colour)
 
     def shape(self, content: Content) -> tuple[int, ...] | None:
+        """A JPEG's, from its header."""
         return (*_jpeg_size(content), COLOURS[self.colour]) if content[:3] == JPEG else None
 
-    def into(self, out: Image, content: Content, _rng: np.random.Generator) -> None:
+    def into(self, out: Image, content: Content, _rng: Any = None) -> None:
+        """Writes a JPEG's pixels."""
         _jpeg(content, self.colour, 1, out)
 
 

@@ -19,7 +19,7 @@ import torch
 
 from gristmill.errors import InputError, UsageError
 from gristmill.storage.stream.buffers import Buffers
-from gristmill.storage.stream.images import Decoder, InPlace
+from gristmill.storage.stream.images import InPlace, Plain
 from gristmill.storage.stream.prefetch import BadRows, substitutes
 from gristmill.storage.stream.tensors import Ragged
 
@@ -40,9 +40,9 @@ def row_rng(seed: int, epoch: int, uid: str) -> np.random.Generator:
 
 @dataclass(frozen=True)
 class RowWork:
-    """decode: column -> decoder of its bytes (of the field `bytes` of a struct); transform: runs after it. Picklable if they are."""
+    """decode: column -> `Decoder` of its bytes (of the field `bytes` of a struct); transform: runs after it. Picklable if they are."""
 
-    decode: Mapping[str, Decoder]
+    decode: Mapping[str, Any]
     transform: Transform | None
     seed: int
 
@@ -55,13 +55,19 @@ class RowWork:
         self, rows: Sequence[Row], uids: Sequence[str], epochs: Sequence[int], targets: Targets
     ) -> list[Row | RowError]:
         """Each row done, or why it can't be."""
+        random = self.transform is not None or any(not isinstance(each, Plain) for each in self.decode.values())
         return [
-            self._one(row, uid, epoch, {name: places[i] for name, places in targets.items()})
+            self._one(
+                row,
+                row_rng(self.seed, epoch, uid) if random else None,
+                uid,
+                epoch,
+                {name: places[i] for name, places in targets.items()},
+            )
             for i, (row, uid, epoch) in enumerate(zip(rows, uids, epochs, strict=True))
         ]
 
-    def _one(self, row: Row, uid: str, epoch: int, places: Row) -> Row | RowError:
-        rng = row_rng(self.seed, epoch, uid)
+    def _one(self, row: Row, rng: Any, uid: str, epoch: int, places: Row) -> Row | RowError:
         doing = ""
         try:
             for name, decoder in self.decode.items():

@@ -145,6 +145,41 @@ def test_random_crops_are_one_tensor_and_repeatable(images):
     assert one[0].shape == (24, 24, 3)
 
 
+@pytest.mark.parametrize("threads", [0, 2])
+def test_images_of_one_size_are_decoded_into_the_batch_and_stay_as_they_are(tmp_path, threads):
+    rng = np.random.default_rng(0)
+    contents = []
+    for _ in range(60):
+        image.fromarray(rng.integers(0, 255, (100, 120, 3), np.uint8)).save(content := io.BytesIO(), "JPEG", quality=90)
+        contents.append(content.getvalue())
+    assert min(map(len, contents)) > 8192  # so that views are gathered, not bytes
+    contents[11] = contents[11][:5000]
+    struct = pa.array([{"bytes": content, "path": None} for content in contents])
+    pq.write_table(pa.table({"id": range(60), "image": contents, "kept": contents, "struct": struct}), tmp_path / "t.parquet", row_group_size=7)
+    options = {"decode": {"image": "rgb", "struct": "gray"}, "on_bad_row": "substitute", "global_batch_size": 6, "threads": threads, "epochs": 2}
+    batches = list(gs.stream(tmp_path, **options))
+    assert sum(int((~batch["_valid"]).sum()) for batch in batches) == 2
+    for batch in batches:
+        assert batch["image"].shape == (6, 100, 120, 3) and batch["struct"].shape == (6, 100, 120, 1)
+        for i, rgb, gray, kept in zip(ids_of(batch), batch["image"], batch["struct"], batch["kept"]):
+            assert type(kept) is bytes and kept == contents[i]
+            assert np.array_equal(rgb, decode_image(kept)) and np.array_equal(gray, decode_image(kept, "gray"))
+
+
+def upside_down(row, _rng):
+    return {**row, "image": row["image"][::-1]} if row["id"] % 2 else row
+
+
+def test_a_transform_may_replace_images_that_were_decoded_in_place(tmp_path):
+    content = jpeg(64, 80, 1)
+    pq.write_table(pa.table({"id": range(20), "image": [content] * 20}), tmp_path / "t.parquet")
+    expected = decode_image(content)
+    for workers in (0, 1):
+        for batch in gs.stream(tmp_path, decode={"image": "rgb"}, transform=upside_down, global_batch_size=10, workers=workers):
+            for i, found in zip(ids_of(batch), batch["image"]):
+                assert np.array_equal(found, expected[::-1] if i % 2 else expected)
+
+
 def test_scaled_decoding_gives_the_same_crop():
     content = jpeg(640, 960, 1)
     full = RandomResizedCrop(64)
