@@ -54,7 +54,7 @@ class Batching:
 
     def __post_init__(self) -> None:
         if self.tail not in TAILS:
-            raise UsageError(f"tail='{self.tail}'.{did_you_mean(self.tail, TAILS)}")
+            raise UsageError(f"tail='{self.tail}'.{did_you_mean(str(self.tail), TAILS)}")
         if self.size < 1 or self.epochs < 1:
             raise UsageError(f"global_batch_size={self.size}, epochs={self.epochs}: both must be at least 1")
         if self.num_rows < 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 import hashlib
 import os
@@ -90,11 +91,21 @@ class Layout:
         """The rows of this layout that a row of the source is in, both counted through their layouts."""
         return [row]
 
+    @functools.cached_property
+    def file_names(self) -> tuple[str, ...]:
+        """The files' paths; in a mix NUMBER/path with the dataset's number, for two may have a file of the same path."""
+        if len(self.folders) == 1:
+            return self.files
+        return tuple(f"{folder}/{path}" for folder, path in zip(self.file_folder.tolist(), self.files, strict=True))
+
     def keys(self, group: I64, row: I64) -> list[str]:
-        """A name for each row: `path:row`, counted through the file."""
+        """A name for each row: `file name:row`, counted through the file."""
         first = self.first_rows[:-1]
         start = first - first[np.searchsorted(self.group_file, self.group_file)]  # of each row group in its file
-        return [f"{self.path_of(g)}:{start[g] + r}" for g, r in zip(group.tolist(), row.tolist(), strict=True)]
+        return [
+            f"{self.file_names[self.group_file[g]]}:{start[g] + r}"
+            for g, r in zip(group.tolist(), row.tolist(), strict=True)
+        ]
 
     def folder_of(self, group: int) -> Folder:
         """The folder that the row group's file lies in."""

@@ -7,6 +7,7 @@ order, epoch after epoch. Weights may change at given positions. Which dataset's
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -32,8 +33,10 @@ def quotas(weights: Sequence[float]) -> tuple[int, ...]:
     Raises:
         UsageError: negative weights, or none above 0.
     """
-    if any(weight < 0 for weight in weights) or not any(weights):
-        raise UsageError(f"weights {list(weights)}: none may be negative, one at least must be above 0")
+    if not all(0 <= weight < math.inf for weight in weights) or not any(weights):
+        raise UsageError(
+            f"weights {list(weights)}: none may be negative, NaN or infinite, one at least must be above 0"
+        )
     exact = [Fraction(weight) * BLOCK / sum(map(Fraction, weights)) for weight in weights]
     found = [max(int(share), 1 if share else 0) for share in exact]
     by_need = sorted(range(len(exact)), key=lambda i: (found[i] - exact[i], i))

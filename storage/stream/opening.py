@@ -11,6 +11,7 @@ from typing import Any, Literal
 from gristmill.errors import UsageError, missing_column
 from gristmill.storage.range_cache import RangeCache
 from gristmill.storage.stream import trace
+from gristmill.storage.stream.arguments import check_arguments, check_columns
 from gristmill.storage.stream.batching import Batching
 from gristmill.storage.stream.gates import check_verdict
 from gristmill.storage.stream.images import find_decoder
@@ -81,16 +82,11 @@ def stream(  # noqa: PLR0917  the order of these is part of the interface
     Raises:
         UsageError: an argument that can't be meant, a column or type that can't be streamed. VerdictError: the version's gate has not been passed.
     """
+    check_arguments(locals())
     sources = open_sources(data, split, options)
     for dataset in sources.datasets:
         check_verdict(dataset, require_verdict)
     ranks = find_ranks(rank, world_size, mesh)
-    for name, value, valid in (
-        ("on_change", on_change, ("error", "extend")),
-        ("on_bad_row", on_bad_row, ("error", "substitute")),
-    ):
-        if value not in valid:
-            raise UsageError(f"{name}='{value}': one of {valid}")
     if global_batch_size % ranks.world_size:
         log.warning(
             "global_batch_size=%d is no multiple of %d ranks: their parts differ by a row",
@@ -108,9 +104,9 @@ def stream(  # noqa: PLR0917  the order of these is part of the interface
     hidden = work is not None and trace.UID in layout.schema.names and trace.UID not in names
     if pack is None:
         reader = Reader(layout, [*names, trace.UID] if hidden else names, check, kept)
-    for name in (*decoders, *(pad or ())):
-        if name not in names:
-            raise missing_column(name, names, layout.name)
+    shown = [column for column in reader.columns if not (hidden and column.name == trace.UID)]
+    masked = tail == "pad" or on_bad_row == "substitute"
+    check_columns(shown, layout.name, decode=decoders, pad=pad or (), masked=masked)
     shuffles = fit_shuffles(sources, shuffle_bytes) if shuffle else ()
     feed = Feed(
         layout=layout,

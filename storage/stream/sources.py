@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gristmill.errors import UsageError
+from gristmill.errors import InputError, InputNotFoundError, UsageError, capped
 from gristmill.storage.stream.layout import Layout, join_layouts, open_layout
 from gristmill.storage.stream.mixture import Mixture, Weights, quotas
 from gristmill.storage.stream.order import Order, Shuffle, fit_shuffle
@@ -30,9 +30,16 @@ class Mix:
     @property
     def schedule(self) -> Weights:
         """The quotas of each dataset in a block, by position."""
-        given = list(self.weights)
-        pairs: list[Any] = given if given and isinstance(given[0], Sequence) else [(0, given)]
-        found = [(int(start), quotas(weights)) for start, weights in pairs]
+        given: list[Any] = list(self.weights)
+        pairs = given if given and isinstance(given[0], list | tuple) else [(0, given)]
+        try:
+            found = [(int(start), quotas(weights)) for start, weights in pairs]
+        except UsageError:
+            raise
+        except (TypeError, ValueError) as error:
+            raise UsageError(
+                f"a mix's weights are numbers, one for each dataset, or pairs (from this position on, weights); got {capped(map(repr, given))}"
+            ) from error
         starts = [start for start, _ in found]
         if not found or starts[0] != 0 or starts != sorted(set(starts)):
             raise UsageError(f"a mix's weights begin at position 0 and at rising positions; got {starts}")
@@ -54,7 +61,7 @@ class Sources:
 
 def open_sources(data: Any, split: str | None, options: Mapping[str, Any] | None) -> Sources:
     """The layout of the data. A mapping {data: weight}, a `Mix` or a mix file (.json: {"datasets": [{"data", "split", "weight"}], "schedule": [[position, weights]]}) is a mix."""
-    mix = _as_mix(data)
+    mix = _as_mix(data, split)
     if mix is None:
         layout, dataset = open_layout(data, split, options)
         return Sources(layout, (len(layout.group_rows),), (), (dataset,))
@@ -97,7 +104,7 @@ def _split(layout: Layout, parts: Sequence[int]) -> list[Any]:
     return [layout.group_rows[end - count : end] for end, count in zip(ends, parts, strict=True)]
 
 
-def _as_mix(data: Any) -> Mix | None:
+def _as_mix(data: Any, split: str | None) -> Mix | None:
     if isinstance(data, Mix):
         return data
     if isinstance(data, Mapping):
@@ -105,18 +112,24 @@ def _as_mix(data: Any) -> Mix | None:
     if not isinstance(data, str | os.PathLike) or not os.fspath(data).endswith((".json", ".yaml", ".yml")):
         return None
     path = os.fspath(data)
-    with open(path, encoding="utf-8") as file:
-        if path.endswith(".json"):
-            values = json.load(file)
-        else:
-            import yaml
-
-            values = yaml.safe_load(file)
+    values = _read_mix_file(path)
     try:
-        datasets = [(entry["data"], entry.get("split")) for entry in values["datasets"]]
+        datasets = [(entry["data"], entry.get("split", split)) for entry in values["datasets"]]
         weights = values.get("schedule") or [entry["weight"] for entry in values["datasets"]]
     except (TypeError, KeyError, AttributeError) as error:
         raise UsageError(
             f"'{path}' is not a mix file: it needs datasets, each with data and weight ({error!r})"
         ) from error
     return Mix(datasets, weights)
+
+
+def _read_mix_file(path: str) -> Any:
+    import yaml
+
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file) if path.endswith(".json") else yaml.safe_load(file)
+    except OSError as error:
+        raise InputNotFoundError(f"can't read the mix file '{path}': {error.strerror}", path=path) from error
+    except (ValueError, yaml.YAMLError) as error:
+        raise InputError(f"the mix file '{path}' can't be read: {error}", path=path) from error

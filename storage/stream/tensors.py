@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from gristmill.errors import UsageError
 from gristmill.storage.stream.columns import Column, Leaf
 
 
@@ -76,8 +77,25 @@ def emit(columns: Sequence[Column], leaves: Sequence[Leaf], views: Collection[st
 def pad_ragged(batch: dict[str, Any], values: Mapping[str, float]) -> None:
     """Replaces ragged columns by padded tensors, with `NAME_lengths` beside them."""
     for name, value in values.items():
-        ragged = batch[name]
+        ragged = _as_ragged(batch.get(name), name)
         batch[name], batch[f"{name}_lengths"] = ragged.padded(value), ragged.lengths()
+
+
+def _as_ragged(value: Any, name: str) -> Ragged:
+    """A ragged column, also one that a transform returned row by row; None for a row is an empty one.
+
+    Raises:
+        UsageError: something else.
+    """
+    if isinstance(value, Ragged):
+        return value
+    rows = list(value) if isinstance(value, torch.Tensor | list) else [value]
+    plain = all(row is None or (isinstance(row, torch.Tensor | np.ndarray) and row.ndim == 1) for row in rows)
+    if value is None or not plain:
+        raise UsageError(f"pad: the transform must return a one-dimensional array as '{name}'", column=name)
+    arrays = [torch.as_tensor(np.ascontiguousarray(row)) for row in rows if row is not None]
+    lengths = torch.tensor([0, *(0 if row is None else len(row) for row in rows)])
+    return Ragged(torch.cat(arrays) if arrays else torch.zeros(0), lengths.cumsum(0))
 
 
 def _value(column: Column, leaves: Sequence[Leaf], views: Collection[str]) -> Any:

@@ -110,8 +110,8 @@ def uids_of(layout: Layout, group: I64, row: I64) -> list[str]:
     return found.tolist()
 
 
-def find_rows(layout: Layout, wanted: Iterable[str]) -> dict[str, int]:
-    """The row number in the layout of each uid. One pass over `_uid`; nothing is read where there is no such column.
+def find_rows(layout: Layout, wanted: Iterable[str]) -> dict[str, list[int]]:
+    """The row numbers in the layout of each uid: one, but for data that has a uid several times. One pass over `_uid`; nothing is read where there is no such column.
 
     Raises:
         InputError: uids that the data doesn't have.
@@ -126,7 +126,10 @@ def find_rows(layout: Layout, wanted: Iterable[str]) -> dict[str, int]:
 
 def find_units(layout: Layout, wanted: Iterable[str]) -> dict[str, list[int]]:
     """For each uid the rows of the layout that it is in, by number: one, or some packed sequences; raises as `find_rows`."""
-    return {uid: layout.units_of(row) for uid, row in find_rows(layout.source, wanted).items()}
+    return {
+        uid: sorted({unit for row in rows for unit in layout.units_of(row)})
+        for uid, rows in find_rows(layout.source, wanted).items()
+    }
 
 
 def steps_of(state: State, batching: Batching, rows: Sequence[int]) -> list[int]:
@@ -201,29 +204,30 @@ def resolve_skip(
     )
 
 
-def _find_by_path(layout: Layout, names: Sequence[str]) -> dict[str, int]:
-    numbers = {path: i for i, path in enumerate(layout.files)}
+def _find_by_path(layout: Layout, names: Sequence[str]) -> dict[str, list[int]]:
+    numbers = {path: i for i, path in enumerate(layout.file_names)}
     rows = np.bincount(layout.group_file, weights=layout.group_rows, minlength=len(layout.files)).astype(np.int64)
     first = np.concatenate([[0], np.cumsum(rows)])
     found = {}
     for name in names:
         path, _, row = name.rpartition(":")
         if path in numbers and row.isdecimal() and int(row) < rows[numbers[path]]:
-            found[name] = int(first[numbers[path]]) + int(row)
+            found[name] = [int(first[numbers[path]]) + int(row)]
     return found
 
 
-def _find_by_scan(layout: Layout, names: Sequence[str]) -> dict[str, int]:
+def _find_by_scan(layout: Layout, names: Sequence[str]) -> dict[str, list[int]]:
     wanted = pa.array(names, pa.string())
     first, reader = layout.first_rows, Reader(layout, [UID])
 
-    def scan(group: int) -> dict[str, int]:
+    def scan(group: int) -> list[tuple[str, int]]:
         column = reader.read_table(group, [UID])[UID]
         hits = np.flatnonzero(pc.is_in(column, wanted.cast(column.type)).to_numpy(zero_copy_only=False))
-        return {column[int(row)].as_py(): int(first[group] + row) for row in hits}
+        return [(column[int(row)].as_py(), int(first[group] + row)) for row in hits]
 
-    found: dict[str, int] = {}
+    found: dict[str, list[int]] = {}
     with ThreadPoolExecutor(THREADS) as threads:
         for hits in threads.map(scan, np.flatnonzero(layout.group_rows).tolist()):
-            found.update(hits)
+            for name, row in hits:
+                found.setdefault(name, []).append(row)
     return found

@@ -298,6 +298,18 @@ def test_bad_usage_is_refused_at_once(folder, tmp_path):
         ({"on_change": "x"}, UsageError, "on_change"),
         ({"decode": {"text": "rgbb"}}, UsageError, "Did you mean 'rgb'"),
         ({"require_verdict": True}, UsageError, "no verdicts"),
+        ({"on_bad_row": "substitut"}, UsageError, "Did you mean 'substitute'"),
+        ({"global_batch_size": 8.0}, UsageError, "global_batch_size=8.0: a whole number"),
+        ({"epochs": True}, UsageError, "epochs=True: a whole number"),
+        ({"threads": -1}, UsageError, "threads=-1"),
+        ({"shuffle_bytes": 0}, UsageError, "shuffle_bytes=0"),
+        ({"seed": "a"}, UsageError, "seed='a'"),
+        ({"columns": "id"}, UsageError, r"columns=\['id'\]"),
+        ({"skip": "u1"}, UsageError, r"skip=\['u1'\]"),
+        ({"skip": [1.5]}, UsageError, "neither a uid nor the number"),
+        ({"decode": {"id": "rgb"}}, UsageError, "column 'id' has neither bytes"),
+        ({"pad": {"id": 0}}, UsageError, "column 'id' is no list of numbers"),
+        ({"pad": {"idd": 0}}, ColumnError, "Did you mean 'id'"),
     ]:
         with pytest.raises(error, match=text):
             make(folder, **changes)

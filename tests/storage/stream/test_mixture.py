@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gristmill.storage.stream as gs
-from gristmill.errors import StateError, UsageError
+from gristmill.errors import InputError, InputNotFoundError, StateError, UsageError
 from gristmill.storage.stream.mixture import BLOCK, Mixture, quotas
 from gristmill.storage.stream.order import Order, Shuffle
 from gristmill.storage.stream.sources import Mix
@@ -122,6 +122,29 @@ def test_mix_files_and_mappings(three, tmp_path):
     path.write_text("{}")
     with pytest.raises(UsageError, match="not a mix file"):
         gs.stream(path)
-    for weights in ([1, 2], [(5, [1, 1, 1])], [(0, [1, 1])]):
-        with pytest.raises(UsageError):
+    path.write_text("{")
+    with pytest.raises(InputError, match="mix.json' can't be read"):
+        gs.stream(path)
+    with pytest.raises(InputNotFoundError, match="no.json': No such file"):
+        gs.stream(tmp_path / "no.json")
+    for weights in ([1, 2], [(5, [1, 1, 1])], [(0, [1, 1])], [1, 2, float("nan")], [1, 2, float("inf")], ["1", 2, 3], [(0,)], []):
+        with pytest.raises(UsageError, match="weights"):
             gs.stream(Mix(three, weights))
+
+
+def test_a_uid_in_two_datasets_is_found_and_left_out_in_both(three):
+    loader = gs.stream(Mix([three[1], three[1]], [1, 1]), global_batch_size=50, epochs=2, threads=0)
+    batches = [ids_of(batch) for batch in loader]
+    assert loader.steps_of("u10003") == [step for step, ids in enumerate(batches) if 10_003 in ids]
+    rest = [ids_of(batch) for batch in gs.stream(Mix([three[1], three[1]], [1, 1]), global_batch_size=50, epochs=2, threads=0, skip=["u10003"])]
+    assert sorted(sum(rest, [])) == sorted(i for ids in batches for i in ids if i != 10_003)
+
+
+def test_rows_of_plain_files_have_names_of_their_own_in_a_mix(tmp_path):
+    for i in range(2):
+        write_rows(tmp_path / f"d{i}" / "a.parquet", range(i * 100, i * 100 + 40), uid=False)
+    loader = gs.stream({str(tmp_path / "d0"): 1, str(tmp_path / "d1"): 1}, global_batch_size=10, threads=0)
+    batches = [ids_of(batch) for batch in loader]
+    for step, ids in enumerate(batches):
+        assert loader.rows_at(step) == [f"{i // 100}/a.parquet:{i % 100}" for i in ids]
+    assert loader.steps_of("1/a.parquet:7") == [step for step, ids in enumerate(batches) if 107 in ids]

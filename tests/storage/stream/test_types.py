@@ -118,6 +118,36 @@ def test_types_that_cant_be_streamed_are_named_before_the_first_batch(tmp_path, 
         gs.stream(tmp_path)
 
 
+def test_a_column_with_the_name_of_a_mask_is_refused(tmp_path):
+    columns = {"x": [1, None], "x_valid": [True, True], "l": pa.array([[1], [2, 3]]), "l_lengths": [5, 6], "_valid": [1, 0], "text": ["a", "b"], "text_valid": [1, 1]}
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    with pytest.raises(UsageError, match="column 'x_valid' has the name that batches give to the mask of 'x'"):
+        gs.stream(tmp_path)
+    rest = ["l", "l_lengths", "_valid", "text", "text_valid"]  # what has no mask, or isn't asked for
+    assert set(next(iter(gs.stream(tmp_path, columns=rest)))) == set(rest)
+    for changes, name in (({"pad": {"l": 0}}, "l_lengths"), ({"tail": "pad"}, "_valid"), ({"on_bad_row": "substitute"}, "_valid")):
+        with pytest.raises(UsageError, match=f"column '{name}' has the name"):
+            gs.stream(tmp_path, columns=rest, **changes)
+
+
+def test_lists_are_padded_after_a_transform(tmp_path):
+    rows = [[1, 2, 3], None, [], [4]]
+    pq.write_table(pa.table({"a": pa.array(rows, pa.list_(pa.int32()))}), tmp_path / "t.parquet")
+    options = {"pad": {"a": 9}, "shuffle": False, "threads": 0}
+    plain, (twice,) = next(iter(gs.stream(tmp_path, **options))), gs.stream(tmp_path, transform=double, **options)
+    assert plain["a"].tolist() == [[1, 2, 3], [9, 9, 9], [9, 9, 9], [4, 9, 9]] and twice["a"].dtype == plain["a"].dtype
+    assert twice["a"].tolist() == [[2, 4, 6], [9, 9, 9], [9, 9, 9], [8, 9, 9]] and twice["a_lengths"].tolist() == [3, 0, 0, 1]
+    (alike,) = gs.stream(tmp_path, transform=lambda row, rng: {"a": np.ones(2, np.int16)}, **options)
+    assert alike["a"].tolist() == [[1, 1]] * 4 and alike["a_lengths"].tolist() == [2] * 4
+    for wrong in ({"a": 1}, {"a": "x"}, {"b": 1}):
+        with pytest.raises(UsageError, match="must return a one-dimensional array as 'a'"):
+            list(gs.stream(tmp_path, transform=lambda row, rng, wrong=wrong: wrong, **options))
+
+
+def double(row, rng):
+    return {"a": None if row["a"] is None else row["a"] * 2}
+
+
 def test_a_column_of_nulls_is_a_list_of_none(tmp_path):
     batch, _ = one_batch(tmp_path, {"hole": pa.nulls(N)})
     assert batch["hole"] == [None] * N
