@@ -65,8 +65,14 @@ class Rows(Accumulator):
         self.count, self.nonnull = fields["count"], fields["nonnull"]
 
 
+SHOWN, SHOWN_BYTES = (
+    20,
+    1 << 16,
+)  # rows that results show unless asked for more; larger ones are read again rather than kept
+
+
 class Failing(Accumulator):
-    """The rows that a check doesn't expect.
+    """The rows that a check doesn't expect. shown: the first 20 of them, so that they need not be read again; None where they aren't kept.
 
     check(view) -> (considered rows: (rows,) bool or None for all; unexpected: (rows,) bool or None for none; nothing unexpected outside `considered`).
     """
@@ -76,25 +82,46 @@ class Failing(Accumulator):
         self._check = check
         self.count = self.considered = 0
         self.rows = RowSet()
+        self.shown: pa.Table | None = pa.table({})
 
     def update(self, view: View) -> None:
         considered, unexpected = self._check(view)
         self.count += view.rows
         self.considered += view.rows if considered is None else int(np.count_nonzero(considered))
         if unexpected is not None and unexpected.any():
+            if self.shown is not None and len(self.rows) < SHOWN:
+                self._show(_taken(view, self.columns, np.flatnonzero(unexpected)[:SHOWN]))
             self.rows.add(view.numbers(unexpected))
 
     def merge(self, later: Self) -> None:
         self.count += later.count
         self.considered += later.considered
+        if len(later.rows) and len(self.rows) < SHOWN:
+            self._show(later.shown)
         self.rows = self.rows.union(later.rows)
 
+    def _show(self, more: pa.Table | None) -> None:
+        if self.shown is None or more is None or (len(self.shown) and self.shown.schema != more.schema):
+            self.shown = None
+            return
+        table = pa.concat_tables([self.shown, more]).slice(0, SHOWN) if len(self.shown) else more
+        self.shown = table if table.nbytes <= SHOWN_BYTES else None
+
     def save(self, first: int) -> Fields:
-        return {"count": self.count, "considered": self.considered, "rows": self.rows.moved(-first)}
+        fields = {"count": self.count, "considered": self.considered, "rows": self.rows.moved(-first)}
+        return fields if self.shown is None else {**fields, "shown": self.shown}
 
     def load(self, fields: Fields, first: int) -> None:
         self.count, self.considered = fields["count"], fields["considered"]
-        self.rows = fields["rows"].moved(first)
+        self.rows, self.shown = fields["rows"].moved(first), fields.get("shown")
+
+
+def _taken(view: View, names: Sequence[str], rows: npt.NDArray[np.int64]) -> pa.Table | None:
+    """Some rows of a view; None with columns of Python objects."""
+    columns = {name: view.column(name).array for name in names}
+    if any(array is None for array in columns.values()):
+        return None
+    return pa.table({name: array.take(pa.array(rows)) for name, array in columns.items()})
 
 
 class Steps(Accumulator):

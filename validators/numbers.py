@@ -156,6 +156,7 @@ class Ordered(Accumulator):
         self.columns = (column,)
         self._spill = Spill(limit)
         self._chunks: list[npt.NDArray[Any]] = []
+        self._in_order = True  # every chunk is
         self.nonnull = self._held = 0
 
     def update(self, view: View) -> None:
@@ -163,18 +164,23 @@ class Ordered(Accumulator):
         values = column.numbers if column.kind in TIMES else float_values(column)
         self.nonnull += len(values)
         if len(values):
+            self._in_order = False
             self._chunks.append(values)
             self._held += values.nbytes
 
     def merge(self, later: Self) -> None:
         self.nonnull += later.nonnull
         self._chunks += later._chunks
+        self._in_order = self._in_order and later._in_order
         self._held += later._held
         if self._held > self._spill.limit:
             self._chunks = [each if isinstance(each, np.memmap) else self._spill.store(each) for each in self._chunks]
             self._held = 0
 
     def save(self, first: int) -> Fields:
+        if not self._in_order:
+            self._chunks, self._in_order = [np.sort(np.concatenate(self._chunks))], True
+            self._held = self._chunks[0].nbytes
         return {"values": np.concatenate(self._chunks) if self._chunks else np.zeros(0)}
 
     def load(self, fields: Fields, first: int) -> None:
@@ -184,10 +190,26 @@ class Ordered(Accumulator):
     def at(self, ranks: list[int]) -> dict[int, Any]:
         """{rank: the value of that rank, from 0}, as Python numbers."""
         wanted = sorted(set(ranks))
+        if self._in_order and len({chunk.dtype for chunk in self._chunks}) == 1:
+            return {rank: self._search(rank) for rank in wanted}
         if sum(chunk.nbytes for chunk in self._chunks) <= self._spill.limit:
             values = np.partition(np.concatenate(self._chunks), wanted)
             return {rank: values[rank].item() for rank in wanted}
         return {rank: self._select(rank) for rank in wanted}
+
+    def _search(self, rank: int) -> Any:
+        """The value of a rank, by bisection, among chunks that are each in order."""
+        dtype = self._chunks[0].dtype
+        low = min(int(_keys(chunk[:1])[0]) for chunk in self._chunks)
+        high = max(int(_keys(chunk[-1:])[0]) for chunk in self._chunks)
+        while low < high:
+            middle = (low + high) // 2
+            value = np.array(_from_key(middle, dtype), dtype)
+            if sum(int(np.searchsorted(chunk, value, "right")) for chunk in self._chunks) > rank:
+                high = middle
+            else:
+                low = middle + 1
+        return _from_key(low, dtype)
 
     def _select(self, rank: int) -> Any:
         """The value of a rank by halving its key range digit by digit, 16 bits at a time, over the chunks on disk."""
@@ -212,18 +234,18 @@ def _keys(values: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
     if values.dtype.kind == "f":
         bits = (values.astype(np.float64) + 0.0).view(np.uint64)
         return np.where(bits >> np.uint64(63), ~bits, bits | top)
-    return values.astype(np.int64).view(np.uint64) ^ top
+    return values.astype(np.uint64) if values.dtype.kind == "u" else values.astype(np.int64).view(np.uint64) ^ top
 
 
 def _from_key(key: int, dtype: np.dtype[Any]) -> Any:
     if dtype.kind == "f":
         bits = key ^ (1 << 63) if key >> 63 else key ^ ((1 << 64) - 1)
         return np.array(bits, np.uint64).view(np.float64).item()
-    return key - (1 << 63)
+    return key if dtype.kind == "u" else key - (1 << 63)
 
 
 def _float(exact: Fraction) -> float:
     try:
         return float(exact)
     except OverflowError:
-        return math.copysign(math.inf, exact)
+        return math.inf if exact > 0 else -math.inf

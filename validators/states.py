@@ -18,7 +18,7 @@ from gristmill.validators.passes import States
 from gristmill.validators.plan import Key, Task
 from gristmill.validators.rows import RowSet
 
-VERSION = 1
+VERSION = 2
 """To be raised whenever what an accumulator works out changes."""
 FOLDER = "_work/validation"
 ALIGNED = 64
@@ -75,12 +75,13 @@ def _encode(fields: Fields) -> bytes:
     for name, value in fields.items():
         if isinstance(value, RowSet):
             arrays[name] = "rows", value.to_numpy()
-        elif isinstance(value, pa.Array):
+        elif isinstance(value, (pa.Array, pa.Table)):
+            table = value if isinstance(value, pa.Table) else pa.table({"value": value})
             sink = io.BytesIO()
-            batch = pa.record_batch([value], names=["value"])
-            with pa.ipc.new_stream(sink, batch.schema) as writer:
-                writer.write_batch(batch)
-            arrays[name] = "arrow", np.frombuffer(sink.getvalue(), np.uint8)
+            with pa.ipc.new_stream(sink, table.schema) as writer:
+                writer.write_table(table.combine_chunks())
+            kind = "table" if table is value else "arrow"
+            arrays[name] = kind, np.frombuffer(sink.getvalue(), np.uint8)
         elif isinstance(value, np.ndarray):
             arrays[name] = "array", np.ascontiguousarray(value)
         else:
@@ -115,9 +116,10 @@ def _decode(content: bytes) -> Fields:
         if kind == "rows":
             fields[name] = RowSet()
             fields[name].add(array)
-        elif kind == "arrow":
+        elif kind in ("arrow", "table"):
             with pa.ipc.open_stream(pa.py_buffer(array)) as reader:
-                fields[name] = reader.read_all().column(0).combine_chunks()
+                table = reader.read_all()
+            fields[name] = table if kind == "table" else table.column(0).combine_chunks()
         else:
             fields[name] = array
     return fields

@@ -1,7 +1,7 @@
-"""Validation beside others: `python benchmarks/validate/run.py [--peers PYTHON] [--rows 2000000] [--large]`.
+"""Validation beside others: `python benchmarks/validate/run.py [--peers PYTHON] [--rows 2000000] [--large 10000000 50000000]`.
 
 Twenty expectations on eight columns (`data.py`), from Parquet and from Arrow in memory, no stored states. --peers names a Python that has duckdb, pandera,
-great_expectations and pyspark; each runs in its own process, and those that it lacks are left out. --large: 10 and 50 million rows too. Wall time is the
+great_expectations and pyspark; each runs in its own process, and those that it lacks are left out. --large: more rows, gristmill and DuckDB only. --rows 0: only these. Wall time is the
 best of some runs; on a machine that does other work too, compare the CPU seconds.
 """
 
@@ -128,7 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--peers")
     parser.add_argument("--rows", type=int, default=2_000_000)
-    parser.add_argument("--large", action="store_true")
+    parser.add_argument("--large", type=int, nargs="*", default=[])
     parser.add_argument("--no-slow-peers", action="store_true")
     parser.add_argument("--one", nargs=3)
     arguments = parser.parse_args()
@@ -141,25 +141,25 @@ def main() -> None:
         flush=True,
     )
     with tempfile.TemporaryDirectory() as folder:
-        place = write(Path(folder), arguments.rows)
-        show("gristmill, Arrow in memory", child(sys.executable, Path(__file__), "--one", "memory", str(place), "5"))
-        show("gristmill, Parquet", child(sys.executable, Path(__file__), "--one", "parquet", str(place), "5"))
-        if arguments.peers:
-            peers = [("duckdb", 5), ("pandera", 2)] + (
-                [] if arguments.no_slow_peers else [("gx_pandas", 2), ("gx_spark", 1)]
+        if arguments.rows:
+            place = write(Path(folder), arguments.rows)
+            show(
+                "gristmill, Arrow in memory", child(sys.executable, Path(__file__), "--one", "memory", str(place), "5")
             )
-            for name, runs in peers:
-                show(name, child(arguments.peers, HERE / "peers.py", name, f"{place}", str(runs)))
-        print("a new shard of 1%:", new_shard(Path(folder), arguments.rows), flush=True)
-        if arguments.large:
-            for rows in (10_000_000, 50_000_000):
-                place = write(Path(folder), rows)
-                show(
-                    f"gristmill, Parquet, {rows:,} rows",
-                    child(sys.executable, Path(__file__), "--one", "parquet", str(place), "1"),
+            show("gristmill, Parquet", child(sys.executable, Path(__file__), "--one", "parquet", str(place), "5"))
+            if arguments.peers:
+                peers = [("duckdb", 5), ("pandera", 2)] + (
+                    [] if arguments.no_slow_peers else [("gx_pandas", 2), ("gx_spark", 1)]
                 )
-                if arguments.peers:
-                    show(f"duckdb, {rows:,} rows", child(arguments.peers, HERE / "peers.py", "duckdb", f"{place}", "1"))
+                for name, runs in peers:
+                    show(name, child(arguments.peers, HERE / "peers.py", name, f"{place}", str(runs)))
+            print("a new shard of 1%:", new_shard(Path(folder), arguments.rows), flush=True)
+        for rows in arguments.large:
+            place = write(Path(folder), rows)
+            ours = child(sys.executable, Path(__file__), "--one", "parquet", str(place), "1")
+            show(f"gristmill, Parquet, {rows:,} rows", ours)
+            if arguments.peers:
+                show(f"duckdb, {rows:,} rows", child(arguments.peers, HERE / "peers.py", "duckdb", f"{place}", "1"))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -89,6 +90,57 @@ def test_a_new_shard_is_read_alone_and_the_result_is_the_same(dataset, monkeypat
     assert sum(read) == 300
     assert stripped(more) == stripped(validate(TABLE, suite, result_format=form))
     assert len(more.bad_row_numbers()) == len(validate(TABLE, suite).bad_row_numbers())
+
+
+def test_rows_that_results_show_come_from_the_states_too(dataset, monkeypatch):
+    suite = [
+        one("between", column="x", min_value=5),
+        one("between", column="x", min_value=100),
+        one("not_null", column="x"),
+        one("column_values_to_be_in_set", column="s", value_set=["none of these"]),
+    ]
+    version = gristmill.open_dataset(dataset)
+    expected = stripped(validate(version, suite, states=False))
+    validate(version, suite)
+    read = read_rows(monkeypatch)
+    kept = validate(version, suite)
+    assert not read and stripped(kept) == expected
+    assert any(found["result"]["partial_unexpected_list"] for found in kept.results)
+    more = {"result_format": "SUMMARY", "partial_unexpected_count": 30}
+    assert len(validate(version, suite[1:2], result_format=more).results[0]["result"]["partial_unexpected_list"]) == 30
+    assert read  # more than are kept
+
+
+def test_long_values_are_read_again_rather_than_kept(tmp_path: Path, monkeypatch):
+    folder = open_folder(str(tmp_path / "d"))
+    table = pa.table({"s": [f"{i}" * 40_000 for i in range(9)]})
+    publish(folder, shards(folder, table), table.schema, expected_parent=None)
+    suite = [one("column_value_lengths_to_be_between", column="s", max_value=10)]
+    version = gristmill.open_dataset(folder)
+    first = validate(version, suite)
+    assert max(size for _, size, *_ in folder.list(FOLDER)) < 100_000
+    read = read_rows(monkeypatch)
+    assert stripped(validate(version, suite)) == stripped(first) and sum(read) == 9
+
+
+@pytest.mark.parametrize("kind", [pa.uint64(), pa.int64(), pa.int32(), pa.float64(), pa.timestamp("ns")])
+def test_order_from_states_is_that_of_the_rows(tmp_path: Path, kind):
+    folder = open_folder(str(tmp_path / "d"))
+    rng = np.random.default_rng(3)
+    low, high = (0, 2**64 - 1) if kind == pa.uint64() else (-(2**31), 2**31 - 1)
+    values = rng.integers(low, high, 999, np.uint64 if low == 0 else np.int64)
+    if pa.types.is_floating(kind):
+        values = np.concatenate([values / 7, [0.0, -0.0, np.inf, -np.inf]])
+    table = pa.table({"x": pa.array(values).cast(kind)})
+    parts = [table.slice(0, 300), table.slice(300, 1), table.slice(301)]
+    publish(folder, shards(folder, *parts), table.schema, expected_parent=None)
+    quantiles = {"quantiles": [0.0, 0.01, 0.3, 0.5, 1.0], "value_ranges": [[None, None]] * 5}
+    suite = [one("column_quantile_values_to_be_between", column="x", quantile_ranges=quantiles)]
+    version = gristmill.open_dataset(folder)
+    validate(version, suite)
+    kept = validate(version, suite)
+    assert kept.results[0]["evaluated"] == "state"
+    assert stripped(kept) == stripped(validate(table, suite))
 
 
 def test_results_from_states_are_those_of_a_scan(dataset):

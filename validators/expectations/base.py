@@ -10,13 +10,14 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from gristmill.validators.accumulators import Accumulator, Failing
 from gristmill.validators.columns import Column, Mask, View
 from gristmill.validators.conditions import Condition, parse_condition
 from gristmill.validators.formats import MapFacts, ResultFormat, jsonable, map_result
-from gristmill.validators.inputs import Data
+from gristmill.validators.inputs import Batch, Data
 from gristmill.validators.rows import RowSet
 
 Considered = tuple[Mask | None, Mask | None]
@@ -150,10 +151,11 @@ class MapExpectation(Expectation):
         success = True
         if count and considered:
             success = (float(considered) - float(unexpected)) / float(considered) >= self.mostly
-        return Outcome(success, self.formatted(setting, count, considered, rows), rows)
+        return Outcome(success, self.formatted(setting, (count, considered, rows), _shown(found)), rows)
 
-    def formatted(self, setting: Setting, count: int, considered: int, rows: RowSet) -> dict[str, Any]:
-        """The "result", reading again those of the rows that it shows."""
+    def formatted(self, setting: Setting, of_rows: tuple[int, int, RowSet], known: pa.Table | None) -> dict[str, Any]:
+        """The "result", reading again those of the rows that it shows, if they aren't known."""
+        count, considered, rows = of_rows
         form = setting.form
         nonnull = considered if self.has_missing else None
         if form.boolean_only and not form.return_unexpected_index_query:
@@ -162,7 +164,11 @@ class MapExpectation(Expectation):
             form = replace(form, unexpected_index_column_names=None)
         shown = rows.first(form.values)
         wanted = self.columns_used()
-        values = setting.values(shown, wanted)
+        if known is not None and 0 < len(shown) <= len(known) and set(wanted) <= set(known.column_names):
+            view = View.of(Batch(known.slice(0, len(shown)), {}, 0, 0, 0))
+            values = {name: plain(view.column(name)) for name in wanted}
+        else:
+            values = setting.values(shown, wanted)
         listed = rows.to_numpy() if form.complete else rows.first(form.partial_unexpected_count)
         facts = MapFacts(count, nonnull, len(rows), self.listed(values, len(shown)))
         if form.result_format in ("SUMMARY", "COMPLETE"):
@@ -223,6 +229,11 @@ class ColumnMapExpectation(MapExpectation):
             return column.valid, wrong
 
         return check
+
+
+def _shown(found: Found) -> pa.Table | None:
+    state = found.get("failing")
+    return state.shown if isinstance(state, Failing) else None
 
 
 def setting_labels(setting: Setting, rows: npt.NDArray[np.int64]) -> list[Any]:
