@@ -59,6 +59,7 @@ class Reader:
         self.traffic = Traffic()
         self.cache = cache
         self._check = check
+        self._stamps: dict[int, Stamp] = {}  # of each file that was opened: its footer may have been dropped since
         self._make_caches()
         schema = pa.schema([layout.schema.field(name) for name in names])
         self.columns = plan_columns(schema, self._all_values, where)
@@ -103,7 +104,7 @@ class Reader:
             with self._locks[file % LOCKS]:  # several threads want a file's first row groups at once
                 opened = self._open(file)
             if not self.layout.folder_of(group).remote:
-                self._check_unchanged(file, opened.stamp)
+                self._check_same(file, self._stamp(file), opened.stamp)
             return self._read(file, int(self.layout.group_index[group]), names, opened)
         except (pa.ArrowException, OSError) as error:
             if isinstance(error, CorruptDatasetError | InputError):
@@ -139,11 +140,12 @@ class Reader:
                 raise CorruptDatasetError(
                     f"'{folder.url(path)}' has sha256 {found}, expected {self.layout.checksums[file]}", file=path
                 )
+        self._check_same(file, stamp, self._stamps.setdefault(file, stamp))
         with open_parquet(folder, path, source=source) as opened:
             return Opened(opened.metadata, stamp)
 
-    def _check_unchanged(self, file: int, stamp: Stamp) -> None:
-        if self._stamp(file) != stamp:
+    def _check_same(self, file: int, found: Stamp, known: Stamp) -> None:
+        if found != known:
             folder, path = self._place(file)
             raise DataChangedError(
                 f"'{folder.url(path)}' was replaced while it was streamed: what was read before and after don't belong together",

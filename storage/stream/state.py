@@ -59,7 +59,13 @@ class State:
             raise StateError(
                 f"the state has version {values.get('version')}, this gristmill reads version {VERSION}: install the gristmill that wrote it"
             )
-        return State(**{name: _tupled(value) for name, value in values.items()})
+        state = State(**{name: _tupled(value) for name, value in values.items()})
+        places = [(state.position, state.step), *(entry[:2] for entry in state.history)]
+        if not all(isinstance(each, int) and each >= 0 for place in places for each in place):
+            raise StateError(
+                f"the state is damaged: position {state.position!r}, step {state.step!r}, history {state.history!r}"
+            )
+        return state
 
     @property
     def skip(self) -> Skip:

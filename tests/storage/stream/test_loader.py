@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gristmill.storage.stream as gs
-from gristmill.storage.stream import running
+from gristmill.storage.stream import reader, running
+from gristmill.storage.stream.layout import open_layout
 from tests.storage.stream.helpers import ids_of, run_ranks, write_rows
 
 from gristmill.errors import ColumnError, DataChangedError, InputError, InputNotFoundError, StateError, UsageError
@@ -286,6 +287,23 @@ def test_a_file_replaced_while_it_is_streamed_is_an_error(tmp_path, monkeypatch)
         list(iterator)
 
 
+def test_a_file_replaced_long_after_it_was_read_is_an_error(tmp_path, monkeypatch):
+    """Its footer is not in memory any more; what it was like is."""
+    monkeypatch.setattr(reader, "FOOTERS_KEPT", 1)
+    for i, name in enumerate("abc"):
+        write_rows(tmp_path / f"{name}.parquet", range(i * 100, i * 100 + 100), group=100)
+    rows = reader.Reader(open_layout(tmp_path)[0])
+    for group in range(3):
+        rows.read(group)
+    rows.read(0)
+    rows.read(2)
+    content = bytearray((tmp_path / "a.parquet").read_bytes())
+    (tmp_path / "new").write_bytes(content)
+    (tmp_path / "new").replace(tmp_path / "a.parquet")
+    with pytest.raises(DataChangedError, match="a.parquet' was replaced"):
+        rows.read(0)
+
+
 def test_bad_usage_is_refused_at_once(folder, tmp_path):
     for changes, error, text in [
         ({"tail": "cary"}, UsageError, "Did you mean 'carry'"),
@@ -317,6 +335,9 @@ def test_bad_usage_is_refused_at_once(folder, tmp_path):
         gs.stream(tmp_path / "none")
     with pytest.raises(StateError, match="not the state"):
         make(folder).load_state_dict({"a": 1})
+    for damage in ({"position": -5}, {"step": "x"}, {"history": [["a", 0, 1, "carry"]]}):
+        with pytest.raises(StateError, match="damaged"):
+            make(folder).load_state_dict(make(folder).state_dict() | damage)
     with pytest.raises(StateError, match="version 2"):
         make(folder).load_state_dict(make(folder).state_dict() | {"version": 2})
 
