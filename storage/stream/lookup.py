@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,7 +15,7 @@ from gristmill.storage.stream.mixture import Mixture
 from gristmill.storage.stream.order import Order
 from gristmill.storage.stream.packing import Pack, pack_layout
 from gristmill.storage.stream.reader import Reader
-from gristmill.storage.stream.sources import make_order, open_sources
+from gristmill.storage.stream.sources import as_mix, make_order, open_sources
 from gristmill.storage.stream.state import State, check_data
 
 
@@ -81,10 +82,12 @@ def open_run(
     parsed = State.from_dict(state)
     if not parsed.history:
         raise StateError("the state knows no steps: give what state_dict() of a loader returned")
-    named, _, split = parsed.data.partition("#")
-    if isinstance(data, str) and "@" not in data and "@" in named and " + " not in named:
-        data = f"{data}@{named.rpartition('@')[2]}"
-    sources = open_sources(data, None if " + " in named else split or None, options)
+    mix = as_mix(data)
+    if mix is None:
+        sources = open_sources(*_as_named(data, parsed.data), options)
+    else:
+        pairs = itertools.zip_longest(mix.datasets, parsed.data.split(" + ")[: len(mix.datasets)], fillvalue="")
+        sources = open_sources(replace(mix, datasets=[_as_named(each, name) for each, name in pairs]), None, options)
     if parsed.pack:
         column, length, also, method = parsed.pack
         pack = Pack(column, length, also, method, plan=plan)
@@ -103,3 +106,13 @@ def open_run(
         find=trace.finder(sources.layout, order),
     )
     return Run(parsed, sources.layout, order, batching)
+
+
+def _as_named(data: Any, name: str) -> tuple[Any, str | None]:
+    """(the data, its split) at the version and split of a state's name for it, where the data itself has none."""
+    place, split = data if isinstance(data, tuple) else (data, None)
+    base, _, named_split = name.partition("#")
+    version = base.rpartition("@")[2]
+    if isinstance(place, str) and "@" not in place and "@" in base and version.isdecimal():
+        place = f"{place}@{version}"
+    return place, split or named_split or None

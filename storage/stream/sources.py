@@ -61,7 +61,7 @@ class Sources:
 
 def open_sources(data: Any, split: str | None, options: Mapping[str, Any] | None) -> Sources:
     """The layout of the data. A mapping {data: weight}, a `Mix` or a mix file (.json: {"datasets": [{"data", "split", "weight"}], "schedule": [[position, weights]]}) is a mix."""
-    mix = _as_mix(data, split)
+    mix = as_mix(data, split)
     if mix is None:
         layout, dataset = open_layout(data, split, options)
         return Sources(layout, (len(layout.group_rows),), (), (dataset,))
@@ -104,7 +104,8 @@ def _split(layout: Layout, parts: Sequence[int]) -> list[Any]:
     return [layout.group_rows[end - count : end] for end, count in zip(ends, parts, strict=True)]
 
 
-def _as_mix(data: Any, split: str | None) -> Mix | None:
+def as_mix(data: Any, split: str | None = None) -> Mix | None:
+    """The mix that data means: a Mix, {data: weight} or a mix file, whose datasets have `split` where they name none; None for other data."""
     if isinstance(data, Mix):
         return data
     if isinstance(data, Mapping):

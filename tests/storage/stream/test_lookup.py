@@ -116,6 +116,24 @@ def test_a_dataset_is_opened_at_the_states_version_and_split(tmp_path, capsys):
         open_run(str(tmp_path / "d"), state | {"history": []})
 
 
+def test_a_mix_is_opened_at_the_states_versions_and_splits(tmp_path, capsys):
+    for name in "ab":
+        dataset(tmp_path / name, 300)
+    datasets = [{"data": str(tmp_path / name), "split": split, "weight": 1} for name, split in (("a", "train"), ("b", "test"))]
+    (tmp_path / "mix.json").write_text(json.dumps({"datasets": datasets}))
+    loader = gs.stream(tmp_path / "mix.json", **OPTIONS)
+    expected = [[f"u{i}" for i in ids_of(batch)] for batch in loader]
+    (tmp_path / "state.json").write_text(json.dumps(loader.state_dict()))
+    for name in "ab":
+        dataset(tmp_path / name, 400)
+    for step in (0, 5, len(expected) - 1):
+        status, out, _ = run(capsys, "trace", tmp_path / "mix.json", "--state", tmp_path / "state.json", "--step", step, "--json")
+        assert status == 0 and [row["uid"] for row in json.loads(out)["rows"]] == expected[step]
+    mapping = {f"{tmp_path / 'a'}@1": 1}
+    with pytest.raises(DataChangedError):
+        open_run(mapping, loader.state_dict() | {"data": loader.state_dict()["data"].partition(" + ")[0]})
+
+
 def test_bench_stream_prints_speed_and_how_well_rows_are_mixed(folder, capsys):
     status, out, _ = run(capsys, "bench", "stream", folder, "--global-batch-size", 50, "--shuffle-bytes", 10**8, "--columns", "id,text", "--seconds", 5, "--json")
     found = json.loads(out)
