@@ -154,17 +154,20 @@ def plan_sources(pipeline: Pipeline, frames: Mapping[str, Any], work: Path, cach
 
 def _output_apart(pipeline: Pipeline, planned: list[Planned]) -> None:
     """The output may not lie in a folder that is read, nor may a file that is read lie in the output."""
-    if "://" in pipeline.output.path:
-        return
-    output = Path(pipeline.output.path).resolve()
+    output = pipeline.output.path
     for plan in planned:
-        for item in plan.items:
-            for file in item.files:
-                if "://" not in file and output in Path(file).resolve().parents:
-                    raise PipelineError(f"output '{pipeline.output.path}' holds the input file '{file}' of source '{plan.source.name}'; use another folder")
-        for root in [path for path in plan.source.paths if path and "://" not in path and Path(path).is_dir()]:
-            if Path(root).resolve() == output or Path(root).resolve() in output.parents:
-                raise PipelineError(f"output '{pipeline.output.path}' lies inside the input folder '{root}' of source '{plan.source.name}'; the next run would read it")
+        for file in (file for item in plan.items for file in item.files):
+            if _lies_in(file, output):
+                raise PipelineError(f"output '{output}' holds the input file '{file}' of source '{plan.source.name}'; use another folder")
+        for root in plan.source.paths:
+            if ("://" in root or Path(root).is_dir()) and _lies_in(output, root):
+                raise PipelineError(f"output '{output}' lies inside the input folder '{root}' of source '{plan.source.name}'; the next run would read it")
+
+
+def _lies_in(path: str, folder: str) -> bool:
+    """Whether a path or URL is the folder or is inside it."""
+    inner, outer = (place.rstrip("/") if "://" in place else str(Path(place).resolve()) for place in (path, folder))
+    return inner == outer or inner.startswith(f"{outer.rstrip('/')}/")
 
 
 def check_columns(pipeline: Pipeline, planned: list[Planned]) -> None:

@@ -56,7 +56,7 @@ def test_links_lead_somewhere(page):
 def test_commands_that_the_pages_name_exist():
     from gristmill.cli.main import app
 
-    known = {command.name or command.callback.__name__ for command in app.registered_commands}
+    known = {command.name or command.callback.__name__ for command in app.registered_commands} | {group.name for group in app.registered_groups}
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         named = set(re.findall(r"(?:^\$ |^ {4}|`)gristmill ([a-z]+)", page.read_text(encoding="utf-8"), re.M))
         assert named <= known, f"{page.name}: {named - known}"
