@@ -117,6 +117,27 @@ def _types(schema: pa.Schema) -> str:
 
 
 def read_verdicts(folder: Folder, content: str) -> list[dict[str, Any]]:
-    """The verdict files on the content with this fingerprint, oldest first."""
+    """The verdict files on the content with this fingerprint, oldest first.
+
+    Raises:
+        CorruptDatasetError: one that is torn, or about other content or another suite than its name says. None is passed over: it might be the newest.
+    """
     found = sorted(folder.list(f"verdicts/{content}"), key=lambda row: row[2])
-    return [json.loads(folder.read_bytes(path)) for path, *_ in found if path.endswith(".json")]
+    return [_read_verdict(folder, path, content) for path, *_ in found if path.endswith(".json")]
+
+
+def _read_verdict(folder: Folder, path: str, content: str) -> dict[str, Any]:
+    suite = path.rpartition("/")[2].removesuffix(".json").partition("~")[0]
+    try:
+        verdict = json.loads(folder.read_bytes(path))
+    except ValueError:
+        verdict = None
+    wrong = "is torn or no JSON object"
+    if isinstance(verdict, dict):
+        named = {"fingerprint": content, "suite_hash": suite}
+        differ = [f"{name} {verdict.get(name)!r}" for name, value in named.items() if verdict.get(name) != value]
+        if not differ:
+            return verdict
+        wrong = f"is about another: {', '.join(differ)}"
+    text = f"verdict '{folder.url(path)}' {wrong}; delete it and run gristmill validate again"
+    raise CorruptDatasetError(text, path=folder.url(path))

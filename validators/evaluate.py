@@ -24,7 +24,7 @@ from gristmill.validators.remote import scan_remotely
 from gristmill.validators.rows import RowSet
 from gristmill.validators.states import StateStore, store_of
 from gristmill.validators.suites import Suite
-from gristmill.validators.verdict import Verdict
+from gristmill.validators.verdict import Verdict, exception_message
 
 FOOTER, STATE, ONE, TWO = "footer", "state", "one pass", "two passes"
 
@@ -194,6 +194,11 @@ def _how(one: Planned, sources: dict[Key, set[str]]) -> str:
     return STATE if STATE in every else FOOTER
 
 
+def _only_reported(result: dict[str, Any]) -> bool:
+    """Whether a failure doesn't count: it isn't critical, and what it is about was evaluated."""
+    return result["expectation_config"]["severity"] != "critical" and not exception_message(result)
+
+
 def _verdict(
     data: Data, suite: Suite, results: list[dict[str, Any]], failing: dict[str, RowSet], seconds: float
 ) -> Verdict:
@@ -206,7 +211,7 @@ def _verdict(
     }
     now = datetime.datetime.now(tz=datetime.UTC).isoformat()
     return Verdict(
-        success=all(result["success"] or result["expectation_config"]["severity"] != "critical" for result in results),
+        success=all(result["success"] or _only_reported(result) for result in results),
         results=results,
         statistics=statistics,
         suite_name=suite.name,

@@ -18,7 +18,7 @@ from gristmill.validators.profile import Profile, profile
 from gristmill.validators.quarantine import write_bad_rows
 from gristmill.validators.reference import version_before
 from gristmill.validators.suites import Suite, load_suite
-from gristmill.validators.verdict import Verdict
+from gristmill.validators.verdict import Verdict, exception_message
 from gristmill.validators.words import describe
 
 HASH_DIGITS = 16
@@ -131,7 +131,7 @@ def keep(judged: Judged, consequence: str = "") -> Kept:
 def kept_verdict(dataset: Dataset, suite: Suite) -> Kept | None:
     """The newest verdict of the suite on this content, or None; one in which an expectation could not be evaluated doesn't count."""
     found = [verdict for verdict in dataset.verdicts if verdict.get("suite_hash") == suite.hash]
-    if not found or any(report.exception_message(result) for result in found[-1]["results"]):
+    if not found or any(exception_message(result) for result in found[-1]["results"]):
         return None
     return _kept(dataset, found[-1], verdict_path(dataset.fingerprint, suite.hash, len(found)))
 
@@ -146,7 +146,7 @@ def short_failures(results: Sequence[Mapping[str, Any]]) -> list[str]:
     for result in failed[:FAILED_SHOWN]:
         config, found = result["expectation_config"], result["result"]
         text = describe(config["type"], config["kwargs"])
-        if message := report.exception_message(result):
+        if message := exception_message(result):
             text += f": could not be evaluated: {message.splitlines()[0][:300]}"
         elif "unexpected_count" in found and "element_count" in found:
             text += f": {found['unexpected_count']:,} of {found['element_count']:,} rows do not"

@@ -16,6 +16,7 @@ from gristmill.validators.drift import ColumnDrift
 from gristmill.validators.history import Unusual
 from gristmill.validators.profile import ColumnProfile, Profile
 from gristmill.validators.style import STYLE
+from gristmill.validators.verdict import exception_message
 from gristmill.validators.words import describe
 
 EXAMPLES = 6  # values shown of a failing expectation
@@ -151,15 +152,6 @@ def _details(details: Any) -> str:
     if not details:
         return ""
     return f"<details><summary>details</summary><pre>{escape(_text(details, 3000))}</pre></details>"
-
-
-def exception_message(result: Mapping[str, Any]) -> str:
-    """Why an expectation could not be evaluated, or "". Great Expectations nests the facts by metric."""
-    info = result.get("exception_info") or {}
-    if info.get("raised_exception"):
-        return str(info.get("exception_message") or "an error")
-    nested = [each for each in info.values() if isinstance(each, Mapping) and each.get("raised_exception")]
-    return "; ".join(dict.fromkeys(str(each.get("exception_message")) for each in nested))
 
 
 def _examples(found: Mapping[str, Any], shards: Sequence[tuple[str, int]], starts: Sequence[int]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +27,7 @@ BAD_ROWS = pa.schema(
 class Verdict:
     """The outcome of one suite on one set of data.
 
-    success: no expectation of severity critical failed; those of severity warning and info are only reported.
+    success: no expectation of severity critical failed, and none could not be evaluated; failures of severity warning and info are only reported.
     results: one dict an expectation, in the order of the suite, each as Great Expectations makes it ("success", "expectation_config", "result",
         "meta", "exception_info") with Python values, and beside them "evaluated": "footer", "state", "one pass", "two passes" or
         "Great Expectations".
@@ -106,6 +106,15 @@ class Verdict:
     def __repr__(self) -> str:
         good = self.statistics["successful_expectations"]
         return f"Verdict({'passed' if self.success else 'failed'}, {self.suite_name!r} on {self.data_name!r}, {good} of {len(self.results)} expectations met)"
+
+
+def exception_message(result: Mapping[str, Any]) -> str:
+    """Why an expectation could not be evaluated, or "". Great Expectations nests the facts by metric."""
+    info = result.get("exception_info") or {}
+    if info.get("raised_exception"):
+        return str(info.get("exception_message") or "an error")
+    nested = [each for each in info.values() if isinstance(each, Mapping) and each.get("raised_exception")]
+    return "; ".join(dict.fromkeys(str(each.get("exception_message")) for each in nested))
 
 
 def _merged(sets: Sequence[RowSet], at_a_time: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

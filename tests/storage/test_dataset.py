@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import json
 import pickle
 from pathlib import Path
 
@@ -46,8 +47,9 @@ def test_an_opened_version(folder: Folder) -> None:
     assert repr(found) == f"Dataset({folder.base!r}, version=1, rows=330, splits: train 300, validation 0, test 30)"
     assert pickle.loads(pickle.dumps(found)).to_table().equals(rows(330))
     assert found.verdicts == []
-    folder.create(f"verdicts/{found.fingerprint}/abc.json", b'{"success": true}')
-    assert found.verdicts == [{"success": True}]
+    verdict = {"success": True, "fingerprint": found.fingerprint, "suite_hash": "abc"}
+    folder.create(f"verdicts/{found.fingerprint}/abc.json", json.dumps(verdict).encode())
+    assert found.verdicts == [verdict]
 
 
 def test_the_fingerprint_is_free_of_files_and_order_and_knows_splits(folder: Folder) -> None:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gristmill.errors import SuiteError, VerdictError
+from gristmill.errors import CorruptDatasetError, SuiteError, VerdictError
 from gristmill.storage.folder import open_folder
 from gristmill.storage.gc import gc
 from gristmill.storage.stream import stream
@@ -85,6 +85,7 @@ def test_another_outcome_is_a_new_verdict_and_the_newest_counts(folder):
         "success": False,
         "suite": "people",
         "suite_hash": load_suite(LAX).hash,
+        "fingerprint": dataset.fingerprint,
         "report": "reports/x",
         "results": [],
     }
@@ -96,6 +97,54 @@ def test_another_outcome_is_a_new_verdict_and_the_newest_counts(folder):
     assert json.loads(folder.read_bytes(path)) == failed, "a verdict is never changed"
     assert outcomes(dataset)[0] >= {"people", gate_entry(load_suite(LAX))} and stream(dataset) is not None
     assert kept_verdict(dataset, load_suite(LAX)).path == kept.path == judge(dataset, LAX).path
+
+
+@pytest.mark.parametrize("damage", ["torn", "empty", "other content", "other suite", "no object"])
+def test_a_verdict_that_is_not_what_its_name_says_opens_nothing(tmp_path, damage):
+    folder = open_folder(tmp_path / "data")
+    dataset = publish_version(folder, table(), gate=[gate_entry(load_suite(LAX))])
+    judge(dataset, LAX)
+    assert stream(dataset) is not None
+    path = verdict_path(dataset.fingerprint, load_suite(LAX).hash)
+    content = folder.read_bytes(path)
+    known = json.loads(content)
+    bad = {
+        "torn": content[: len(content) // 2],
+        "empty": b"",
+        "no object": b"true",
+        "other content": json.dumps({**known, "fingerprint": "f" * 32}).encode(),
+        "other suite": json.dumps({**known, "suite_hash": "0" * 64}).encode(),
+    }
+    folder.write_atomic(path, bad[damage])
+    with pytest.raises(CorruptDatasetError, match="delete it and run gristmill validate again"):
+        stream(dataset)
+    folder.delete(path)
+    with pytest.raises(VerdictError, match="has not been run"):
+        stream(dataset)
+    judge(dataset, LAX)
+    assert stream(dataset) is not None
+
+
+@pytest.mark.parametrize("severity", ["critical", "warning", "info"])
+def test_an_error_fails_the_verdict_whatever_its_severity(tmp_path, severity):
+    folder = open_folder(tmp_path / "data")
+    kwargs = {"column": "aged", "max_value": 3}
+    suite = {
+        "name": "s",
+        "expectations": [
+            {"type": "expect_column_mean_to_be_between", "kwargs": kwargs, "severity": severity},
+            {**LAX["expectations"][0], "severity": severity},
+        ],
+    }
+    dataset = publish_version(folder, table(), gate=[gate_entry(load_suite(suite))])
+    assert not judge(dataset, suite).success
+    with pytest.raises(VerdictError, match="failed"):
+        stream(dataset)
+    unread = {**suite, "expectations": suite["expectations"][1:]}
+    assert judge(dataset, unread).success
+    victim = dataset.files()[0].path
+    folder.write_atomic(victim, folder.read_bytes(victim)[:100] + bytes(300) + folder.read_bytes(victim)[400:])
+    assert not gate.judge_data(dataset, {**unread, "name": "t"}, states=False).verdict.success
 
 
 def test_a_verdict_with_an_error_in_it_is_asked_for_again(folder):
