@@ -141,10 +141,12 @@ class Batching:
 
     def _left(self, start: int, stop: int) -> int:
         """Positions in [start, stop) that aren't skipped."""
-        return max(0, stop - start) - (self._count_skipped(start, stop) if self.skip else 0)
+        if stop <= start:
+            return 0
+        return stop - start - (self._count_skipped(start, stop) if self.skip else 0)
 
     def _count_skipped(self, start: int, stop: int) -> int:
-        every = self._skipped(start, max(stop, start + 1))
+        every = self._skipped(start, stop)
         return int(np.searchsorted(every, stop) - np.searchsorted(every, start))
 
     def _skipped(self, start: int, stop: int) -> I64:

@@ -85,6 +85,12 @@ def test_a_short_last_batch_that_was_not_the_last(tmp_path):
     fewer = gs.stream(tmp_path, global_batch_size=4, threads=0, epochs=1)
     fewer.load_state_dict(more.state_dict())
     assert len(fewer) == 8 and list(fewer) == [] and fewer.rows_at(7) == more.rows_at(7)
+    skip = ["u1", "u2", "u3"]
+    first = gs.stream(tmp_path, global_batch_size=3, threads=0, epochs=2, skip=skip)
+    assert sum(len(batch["id"]) for _, batch in zip(range(4), first)) == 12
+    skipping = gs.stream(tmp_path, global_batch_size=3, threads=0, epochs=1, skip=skip)
+    skipping.load_state_dict(first.state_dict())
+    assert len(skipping) == 4 and list(skipping) == []  # in the second epoch already
 
 
 def test_the_same_skip_at_every_start_leaves_out_the_same_rows(tmp_path):
