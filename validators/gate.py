@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gristmill.errors import DatasetError, InputError
+from gristmill.errors import DatasetError, InputError, SuiteError
 from gristmill.storage.dataset import Dataset
 from gristmill.storage.versions import now
 from gristmill.validators import history, report
@@ -81,8 +81,11 @@ def judge_data(data: Any, suite: Any, *, split: str | None = None, **options: An
 
     options: of `validate`. Raises as `judge` does.
     """
+    loaded = load_suite(suite)
+    if not loaded.entries:
+        raise SuiteError(f"suite '{loaded.name}' has no expectations: it would let everything pass")
     opened = open_data(data, split=split)
-    verdict = validate(opened, suite, **options)
+    verdict = validate(opened, loaded, **options)
     dataset = opened.dataset if split is None and not options.get("approximate") else None
     if dataset is None:
         return Judged(

@@ -222,4 +222,6 @@ def test_wrong_suites_are_refused(folder):
     dataset = publish_version(folder, table())
     with pytest.raises(SuiteError):
         judge(dataset, {"name": "x", "expectations": [{"type": "expect_nothing"}]})
+    with pytest.raises(SuiteError, match="has no expectations"):
+        judge(dataset, {"name": "x", "expectations": []})
     assert dataset.verdicts == []
