@@ -121,11 +121,16 @@ def run(
             runner.seconds["total"] = time.monotonic() - start
             result = _publish(model, folder, chosen, runner, outcome, parent=parent, suite=suite, candidate=candidate)
         _remember(store, model, planned, cache)
-        if lock.alone():
-            store.prune(runner.used)
-            store.prune_frames(file for plan in planned for item in plan.items for file in item.files)
-        _sweep(store, folder)
+        _tidy(runner, planned, lock)
     return result
+
+
+def _tidy(runner: Runner, planned: Sequence[Planned], lock: Lock) -> None:
+    """Removes work files that no run needs any more, unless another one is at work."""
+    if lock.alone():
+        runner.store.prune(runner.used)
+        runner.store.prune_frames(file for plan in planned for item in plan.items for file in item.files)
+    _sweep(runner.store, runner.folder)
 
 
 def _sweep(store: WorkStore, folder: Folder) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -44,16 +44,7 @@ class InProcess:
 
     def map(self, function: Callable[[Task], dict[str, Any]], tasks: Sequence[Task], done: Callable[[dict[str, Any]], None]) -> list[dict[str, Any]]:
         """See `Engine.map`."""
-        results: list[dict[str, Any]] = [{} for _ in tasks]
-        failed: list[tuple[Task, BaseException]] = []
-        for number, outcome in self._outcomes(function, tasks):
-            if isinstance(outcome, BaseException):
-                failed.append((tasks[number], outcome))
-            else:
-                results[number] = outcome
-                done(outcome)
-        raise_failed(failed)
-        return results
+        return gather(tasks, self._outcomes(function, tasks), done)
 
     def _outcomes(self, function: Callable[[Task], dict[str, Any]], tasks: Sequence[Task]) -> Iterator[tuple[int, Any]]:
         """(number of the task, its outcome) as they come."""
@@ -73,6 +64,22 @@ class InProcess:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         return None
+
+
+def gather(
+    tasks: Sequence[Task], outcomes: Iterable[tuple[int, Any]], done: Callable[[dict[str, Any]], None]
+) -> list[dict[str, Any]]:
+    """The results in the order of the tasks, from (number of the task, its result or error) as they come; raises as `Engine.map` does."""
+    results: list[dict[str, Any]] = [{} for _ in tasks]
+    failed: dict[int, BaseException] = {}
+    for number, outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            failed[number] = outcome
+        else:
+            results[number] = outcome
+            done(outcome)
+    raise_failed([(tasks[number], failed[number]) for number in sorted(failed)])
+    return results
 
 
 def final(error: BaseException) -> bool:

@@ -33,6 +33,8 @@ def choose_engine(
     Raises:
         UsageError: no such engine, or options that it doesn't have. MissingDependencyError: what the engine needs is not installed.
     """
+    if workers is not None and workers < 1:
+        raise UsageError(f"workers={workers}: at least 1, or None for as many as cores")
     name, running = (engine, None) if isinstance(engine, str) else (_kind(engine), engine)
     if name not in ENGINES:
         raise UsageError(f"no engine '{name}'.{did_you_mean(str(name), ENGINES)}")

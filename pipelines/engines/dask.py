@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from gristmill.errors import RunError, UsageError
-from gristmill.pipelines.engines.base import Task, guarded, raise_failed
+from gristmill.pipelines.engines.base import Task, gather, guarded
 from gristmill.storage.folder import is_alive
 
 CONNECT = "20s"  # to wait for a scheduler that doesn't answer
@@ -53,21 +53,9 @@ class DaskEngine:
         # largest numbers first is not known here; submission order keeps the start of the input first
         futures = [client.submit(guarded, function, task, pure=False) for task in tasks]
         place = {future.key: i for i, future in enumerate(futures)}
-        results: list[dict[str, Any]] = [{} for _ in tasks]
-        failed: list[tuple[Task, BaseException]] = []
         waiting = as_completed(futures, loop=client.loop)
         del futures  # Dask keeps what is referred to here, and would make it again when a worker dies
-        for future in waiting:
-            i = place[future.key]
-            error = future.exception()
-            outcome = future.result() if error is None else error
-            if isinstance(outcome, BaseException):
-                failed.append((tasks[i], outcome))
-            else:
-                results[i] = outcome
-                done(outcome)
-        raise_failed(failed)
-        return results
+        return gather(tasks, ((place[future.key], future.exception() or future.result()) for future in waiting), done)
 
     def __enter__(self) -> Self:
         return self

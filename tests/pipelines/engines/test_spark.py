@@ -157,6 +157,8 @@ def test_what_cant_be_meant_is_refused():
         pass
     with pytest.raises(UsageError, match="conf holds settings of a Spark session"), choose_engine("dask", conf={"a": "b"}):
         pass
+    with pytest.raises(UsageError, match="workers=0: at least 1"), choose_engine("dask", workers=0):
+        pass
     with choose_engine("spark", threads=1) as engine:
         assert type(engine).__name__ == "InProcess"
 
