@@ -38,7 +38,9 @@ def header(*packages: str) -> None:
 
 def machine() -> str:
     """Cores, CPU model, memory, system."""
-    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()) if Path("/proc/cpuinfo").exists() else None
+    cpu = (
+        re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()) if Path("/proc/cpuinfo").exists() else None
+    )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return f"{os.cpu_count()} cores, {cpu[1] if cpu else platform.processor()}, {memory:.0f} GiB, {platform.system()} {platform.machine()}"
 
@@ -51,7 +53,14 @@ def corpus(variants: int = 1, files: int = 16, rows: int | None = None) -> Path:
         if not MAKER.exists():
             raise SystemExit("left out: the corpus maker ../shared/bench/make_corpus.py is not beside the checkout")
         shutil.rmtree(folder, ignore_errors=True)
-        options = [str(folder), "--files", str(files), "--variants", str(variants), *(["--rows", str(rows)] if rows else [])]
+        options = [
+            str(folder),
+            "--files",
+            str(files),
+            "--variants",
+            str(variants),
+            *(["--rows", str(rows)] if rows else []),
+        ]
         subprocess.run([sys.executable, str(MAKER), *options], check=True, stdout=subprocess.DEVNULL)
         (folder / "done").write_text("")
     return folder
@@ -104,12 +113,24 @@ def table(rows: Sequence[Sequence[Any]], head: Sequence[str]) -> None:
     cells = [list(head), *[[_cell(value) for value in row] for row in rows]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
     for row in cells:
-        print("  " + "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))))
+        print(
+            "  "
+            + "  ".join(
+                cell.ljust(width) if i == 0 else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            )
+        )
     print()
 
 
 def _cell(value: Any) -> str:
-    return f"{value:,.2f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    return (
+        f"{value:,.2f}"
+        if isinstance(value, float)
+        else f"{value:,}"
+        if isinstance(value, int) and not isinstance(value, bool)
+        else str(value)
+    )
 
 
 ALPHA = 0.5
@@ -124,7 +145,12 @@ def pipeline(source: Path, output: Path, alpha: float | None = None) -> dict[str
         "sources": [{"kind": "jsonl", "path": str(source / "*.jsonl.gz"), "name": "pep"}],
         "steps": [
             {"step": "normalize_text", "column": "text"},
-            {"step": "quality_rules", "column": "text", "preset": "gopher", "thresholds": {} if alpha is None else {"gopher_below_alpha_threshold": alpha}},
+            {
+                "step": "quality_rules",
+                "column": "text",
+                "preset": "gopher",
+                "thresholds": {} if alpha is None else {"gopher_below_alpha_threshold": alpha},
+            },
             {"step": "drop_exact_duplicates", "column": "text"},
             {"step": "drop_near_duplicates", "column": "text", "threshold": 0.8},
         ],
@@ -142,7 +168,11 @@ def run(model: dict[str, Any], *options: str) -> tuple[Took, dict[str, Any], Sam
     file.write_text(json.dumps(model))  # JSON is YAML
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
         with Clock() as clock:
-            process = subprocess.Popen([sys.executable, "-m", "gristmill.cli.main", "run", str(file), "--json", *options], stdout=out, stderr=errors)
+            process = subprocess.Popen(
+                [sys.executable, "-m", "gristmill.cli.main", "run", str(file), "--json", *options],
+                stdout=out,
+                stderr=errors,
+            )
             with Sampler(process.pid) as memory:
                 status = process.wait()
         out.seek(0), errors.seek(0)

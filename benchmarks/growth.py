@@ -16,16 +16,23 @@ def growth(sizes: list[int]) -> None:
     rows, stages = [], {}
     for variants in sizes:
         source, output = common.corpus(variants), common.SCRATCH / f"growth-{variants}"
-        took, result, memory = common.run(common.pipeline(source, output, common.ALPHA), "--workers", "2", "--memory", MEMORY)
+        took, result, memory = common.run(
+            common.pipeline(source, output, common.ALPHA), "--workers", "2", "--memory", MEMORY
+        )
         counts = result["counts"]
         sizes_of = [memory.peak / 1e6, memory.peak_private / 1e6]
         rows.append([f"{variants} x 336 MB", counts["read"], counts["kept"], *took, took.cpu / variants, *sizes_of])
         stages[variants] = result["seconds"]
         shutil.rmtree(output)
-    print(f"gristmill run --workers 2 --memory {MEMORY}; peak of the sum of PSS over all processes, sampled every 0.2 s")
+    print(
+        f"gristmill run --workers 2 --memory {MEMORY}; peak of the sum of PSS over all processes, sampled every 0.2 s"
+    )
     common.table(rows, ["text", "rows", "kept", "seconds", "CPU s", "CPU s / 336 MB", "peak MB", "anonymous MB"])
     names = list(stages[sizes[0]])
-    common.table([[name, *[stages[v].get(name, 0.0) for v in sizes]] for name in names], ["seconds of stage", *[f"{v} x" for v in sizes]])
+    common.table(
+        [[name, *[stages[v].get(name, 0.0) for v in sizes]] for name in names],
+        ["seconds of stage", *[f"{v} x" for v in sizes]],
+    )
 
 
 def cold() -> None:
@@ -34,7 +41,10 @@ def cold() -> None:
     runs = [common.run(common.pipeline(source, common.SCRATCH / "cold")) for _ in range(5)]
     took, result, memory = min(runs, key=lambda run: run[0].seconds)
     print("1,000 rows (20 MB of text), a fresh process each time")
-    common.table([["gristmill run", *took, " ".join(f"{run[0].seconds:.2f}" for run in runs), memory.peak / 1e6]], ["", "seconds", "CPU s", "each time", "peak MB"])
+    common.table(
+        [["gristmill run", *took, " ".join(f"{run[0].seconds:.2f}" for run in runs), memory.peak / 1e6]],
+        ["", "seconds", "CPU s", "each time", "peak MB"],
+    )
     print(f"  {result['counts']}\n")
 
 

@@ -31,7 +31,13 @@ COLD = "import time; start = time.perf_counter(); from gristmill.kernels.warm im
 def cold_start() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for state in ("compiled anew", "from the cache"):
-            done = subprocess.run([sys.executable, "-c", COLD], env={**os.environ, "NUMBA_CACHE_DIR": folder}, capture_output=True, text=True, check=True)
+            done = subprocess.run(
+                [sys.executable, "-c", COLD],
+                env={**os.environ, "NUMBA_CACHE_DIR": folder},
+                capture_output=True,
+                text=True,
+                check=True,
+            )
             print(f"start of all kernels, {state}: {done.stdout.strip()} s")
     print()
 
@@ -74,8 +80,21 @@ def resolving(rows: object, size: float) -> None:
         resolved, result = common.best(lambda: act(keys, found.values, found.offsets, threshold), 3)
         left = int((result.kept_by < 0).sum()) if act is resolve else len(np.unique(result.labels))
         total = sketched.cpu + hashed.cpu + resolved.cpu
-        lines.append([f"{act.__name__} at {threshold}, {count} bands of {width}", hashed.cpu, resolved.cpu, total, size / total, left, result.comparisons, result.capped])
-    common.table(lines, ["", "keys, CPU s", "resolve, CPU s", "with sketches", "MB/s", "kept", "comparisons", "left out"])
+        lines.append(
+            [
+                f"{act.__name__} at {threshold}, {count} bands of {width}",
+                hashed.cpu,
+                resolved.cpu,
+                total,
+                size / total,
+                left,
+                result.comparisons,
+                result.capped,
+            ]
+        )
+    common.table(
+        lines, ["", "keys, CPU s", "resolve, CPU s", "with sketches", "MB/s", "kept", "comparisons", "left out"]
+    )
 
 
 if __name__ == "__main__":

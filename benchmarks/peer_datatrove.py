@@ -1,7 +1,7 @@
 """datatrove's part of peers.py, run by the Python of its own venv: one JSON object on stdout.
 
-    peer_datatrove.py filters IN.jsonl              verdicts of its Gopher filters, each document's in order, and seconds of each filter
-    peer_datatrove.py minhash IN_FOLDER WORK        the four stages of its MinHash de-duplication, 2 workers; seconds and the ids that it keeps
+peer_datatrove.py filters IN.jsonl              verdicts of its Gopher filters, each document's in order, and seconds of each filter
+peer_datatrove.py minhash IN_FOLDER WORK        the four stages of its MinHash de-duplication, 2 workers; seconds and the ids that it keeps
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ def filters(source: str) -> dict:
     from datatrove.data import Document
     from datatrove.pipeline.filters import GopherQualityFilter, GopherRepetitionFilter
 
-    documents = [Document(text=json.loads(line)["text"], id=str(i)) for i, line in enumerate(open(source, encoding="utf-8"))]
+    documents = [
+        Document(text=json.loads(line)["text"], id=str(i)) for i, line in enumerate(open(source, encoding="utf-8"))
+    ]
     found = {}
     for name, step in (("quality", GopherQualityFilter()), ("repetition", GopherRepetitionFilter())):
         step.filter(Document(text="One warm sentence for the tokeniser.", id="0"))
@@ -26,7 +28,11 @@ def filters(source: str) -> dict:
         for document in documents:
             verdict = step.filter(document)
             verdicts.append("" if verdict is True else verdict[1])
-        found[name] = {"verdicts": verdicts, "seconds": time.perf_counter() - start[0], "cpu": time.process_time() - start[1]}
+        found[name] = {
+            "verdicts": verdicts,
+            "seconds": time.perf_counter() - start[0],
+            "cpu": time.process_time() - start[1],
+        }
     return found
 
 
@@ -51,7 +57,11 @@ def minhash(source: str, work: str) -> dict:
         start = time.perf_counter()
         LocalPipelineExecutor(steps, tasks=tasks, workers=min(2, tasks), logging_dir=f"{work}/logs/{name}").run()
         seconds[name] = time.perf_counter() - start
-    kept = [json.loads(line)["id"] for file in sorted(Path(work, "kept").glob("*.jsonl.gz")) for line in gzip.open(file, "rt", encoding="utf-8")]
+    kept = [
+        json.loads(line)["id"]
+        for file in sorted(Path(work, "kept").glob("*.jsonl.gz"))
+        for line in gzip.open(file, "rt", encoding="utf-8")
+    ]
     return {"seconds": seconds, "kept": kept}
 
 

@@ -33,7 +33,9 @@ PEPS = 400
 
 def peer(*arguments: str) -> dict[str, Any]:
     """What datatrove's side says."""
-    done = subprocess.run([PYTHON, str(HERE / "peer_datatrove.py"), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        [PYTHON, str(HERE / "peer_datatrove.py"), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     if done.returncode:
         raise SystemExit(f"datatrove's side failed:\n{done.stderr[-3000:]}")
     return json.loads(done.stdout)
@@ -44,7 +46,11 @@ def sample() -> tuple[list[str], list[str]]:
     peps = pq.read_table(common.TEXT / "peps_history/peps.parquet", columns=["text"])["text"]
     chosen = np.random.default_rng(7).permutation(len(peps))[:PEPS]
     found = [("PEP history", peps[int(i)].as_py()) for i in chosen]
-    for name, pattern in (("film reviews", "movie_reviews/*/*.txt"), ("licences", "spdx_licences/*.txt"), ("news", "onestop/[aei]*/*.txt")):
+    for name, pattern in (
+        ("film reviews", "movie_reviews/*/*.txt"),
+        ("licences", "spdx_licences/*.txt"),
+        ("news", "onestop/[aei]*/*.txt"),
+    ):
         files = sorted(common.TEXT.glob(pattern))
         found += [(name, file.read_bytes().decode("utf-8", "replace")) for file in files]
     return [name for name, _ in found], [text for _, text in found]
@@ -77,7 +83,10 @@ def filters() -> None:
         cpu.append(time.process_time() - start[1])
     print(f"Gopher quality and repetition: {len(texts)} documents, {size:.0f} MB of text, one core each")
     both = sum(found["cpu"] for found in theirs.values())
-    rows = [["datatrove", sum(found["seconds"] for found in theirs.values()), both, size / both], ["gristmill", min(seconds), min(cpu), size / min(cpu)]]
+    rows = [
+        ["datatrove", sum(found["seconds"] for found in theirs.values()), both, size / both],
+        ["gristmill", min(seconds), min(cpu), size / min(cpu)],
+    ]
     common.table(rows, ["", "seconds", "CPU seconds", "MB / CPU second"])
     agreement(sources, theirs, failed_rules(texts))
 
@@ -90,14 +99,23 @@ def agreement(sources: list[str], theirs: dict[str, Any], rules: list[list[str]]
     for name in [*dict.fromkeys(sources), "all"]:
         mine = [i for i, source in enumerate(sources) if name in (source, "all")]
         same = sum(bool(rules[i]) == bool(quality[i] or repetition[i]) for i in mine)
-        reasons = sum(all(not reason or rename.get(reason, reason) in rules[i] for reason in (quality[i], repetition[i])) for i in mine)
+        reasons = sum(
+            all(not reason or rename.get(reason, reason) in rules[i] for reason in (quality[i], repetition[i]))
+            for i in mine
+        )
         kept = sum(not (quality[i] or repetition[i]) for i in mine)
         rows.append([name, len(mine), kept, sum(not rules[i] for i in mine), same / len(mine), reasons / len(mine)])
-    common.table(rows, ["documents", "number", "datatrove keeps", "gristmill keeps", "same verdict", "its reasons recorded"])
+    common.table(
+        rows, ["documents", "number", "datatrove keeps", "gristmill keeps", "same verdict", "its reasons recorded"]
+    )
     differ: Counter[str] = Counter()
     for i in range(len(sources)):
         if bool(rules[i]) != bool(quality[i] or repetition[i]):
-            differ["dropped by datatrove only: " + (quality[i] or repetition[i]) if not rules[i] else "dropped by gristmill only: " + rules[i][0]] += 1
+            differ[
+                "dropped by datatrove only: " + (quality[i] or repetition[i])
+                if not rules[i]
+                else "dropped by gristmill only: " + rules[i][0]
+            ] += 1
     for reason, count in differ.most_common(8):
         print(f"  {count:4d}  {reason}")
     print()
@@ -112,14 +130,25 @@ def near_duplicates(rows: int | None) -> None:
     model["steps"] = [{"step": "drop_near_duplicates", "column": "text", "threshold": 0.8}]
     del model["split"]
     took, result, _ = common.run(model, "--workers", "2")
-    ids = [json.loads(line) for file in sorted(source.glob("*.jsonl.gz")) for line in gzip.open(file, "rt", encoding="utf-8")]
+    ids = [
+        json.loads(line)
+        for file in sorted(source.glob("*.jsonl.gz"))
+        for line in gzip.open(file, "rt", encoding="utf-8")
+    ]
     texts = pa.array([row["text"] for row in ids], pa.large_string())
     names = {row["id"]: i for i, row in enumerate(ids)}
     kept = np.array([names[i] for i in theirs["kept"]])
-    print(f"near-duplicates: {len(ids)} documents, {texts.nbytes / 1e6:.0f} MB of text, 2 workers each, from JSONL.gz to written result")
+    print(
+        f"near-duplicates: {len(ids)} documents, {texts.nbytes / 1e6:.0f} MB of text, 2 workers each, from JSONL.gz to written result"
+    )
     table = [
         ["datatrove, 14 bands of 8", *clock.took, len(kept), *judged(texts, kept)],
-        ["gristmill run, threshold .8", *took, result["counts"]["kept"], *judged(texts, np.array([names[i] for i in kept_ids(result)]))],
+        [
+            "gristmill run, threshold .8",
+            *took,
+            result["counts"]["kept"],
+            *judged(texts, np.array([names[i] for i in kept_ids(result)])),
+        ],
     ]
     common.table(table, ["", "seconds", "CPU s", "kept", "removed without a kept relative", "pairs >= .8 both kept"])
     print(f"  datatrove's stages: { {name: round(value, 1) for name, value in theirs['seconds'].items()} }")
@@ -151,7 +180,11 @@ def main() -> None:
     common.header()
     if not PYTHON:
         raise SystemExit("left out: PEERS_PYTHON names no Python with datatrove; see benchmarks/peers-text.txt")
-    version = subprocess.run([PYTHON, "-c", "import importlib.metadata as m; print(m.version('datatrove'), m.version('spacy'))"], capture_output=True, text=True)
+    version = subprocess.run(
+        [PYTHON, "-c", "import importlib.metadata as m; print(m.version('datatrove'), m.version('spacy'))"],
+        capture_output=True,
+        text=True,
+    )
     print("datatrove, spacy: " + version.stdout.strip() + version.stderr[-300:])
     if options.only != "near":
         filters()

@@ -46,7 +46,9 @@ def main() -> None:
         for name, alpha in cases.items():
             runs[name].append(common.run(common.pipeline(source, out / "shards", alpha), "--workers", "2"))
     least = common.Took(*map(min, zip(*floors, strict=True)))
-    print(f"PEP history, 16 JSONL.gz files, 336 MB of text; best of {REPEATS}, taken in turn; from start to end of the processes")
+    print(
+        f"PEP history, 16 JSONL.gz files, 336 MB of text; best of {REPEATS}, taken in turn; from start to end of the processes"
+    )
     rows = [["floor: read and write zstd Parquet, 2 processes", *least, 1.0, 1.0, each(floors)]]
     for name, found in runs.items():
         took = common.Took(*map(min, zip(*[run[0] for run in found], strict=True)))

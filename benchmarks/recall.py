@@ -22,7 +22,9 @@ THRESHOLDS = (0.9, 0.8, 0.7, 0.5)
 def texts(folder: Path, pattern: str = "*.txt") -> tuple[list[str], pa.Array]:
     """(names, texts) of the files of a folder; what is not UTF-8 is replaced."""
     files = sorted(folder.glob(pattern))
-    return [str(file.relative_to(folder)) for file in files], pa.array([file.read_bytes().decode("utf-8", "replace") for file in files], pa.large_string())
+    return [str(file.relative_to(folder)) for file in files], pa.array(
+        [file.read_bytes().decode("utf-8", "replace") for file in files], pa.large_string()
+    )
 
 
 def kept_by(found: Sketches, threshold: float) -> np.ndarray:
@@ -48,9 +50,22 @@ def licences() -> None:
         missed = int((like & kept[left] & kept[right]).sum())
         expected = float(candidate_probability(exact[like], count, width).mean())
         wrong = int((candidate & ~like).sum())
-        rows.append([threshold, f"{count} x {width}", int(like.sum()), f"{expected:.4f}", f"{(like & candidate).sum() / like.sum():.4f}", wrong, missed, f"{1 - missed / like.sum():.4f}"])
+        rows.append(
+            [
+                threshold,
+                f"{count} x {width}",
+                int(like.sum()),
+                f"{expected:.4f}",
+                f"{(like & candidate).sum() / like.sum():.4f}",
+                wrong,
+                missed,
+                f"{1 - missed / like.sum():.4f}",
+            ]
+        )
     print(f"SPDX licences: {len(names)} texts")
-    common.table(rows, ["threshold", "bands", "pairs", "expected candidates", "candidates", "false ones", "both kept", "recall"])
+    common.table(
+        rows, ["threshold", "bands", "pairs", "expected candidates", "candidates", "false ones", "both kept", "recall"]
+    )
 
 
 def reading_levels() -> None:
@@ -60,11 +75,20 @@ def reading_levels() -> None:
     level = np.array([name.split("/")[0] for name in names])
     by = kept_by(found, 0.8)
     gone = np.flatnonzero(by >= 0)
-    levels_merged = [(names[row], names[by[row]]) for row in gone if "int_copy" not in (level[row], level[by[row]]) and level[row] != level[by[row]]]
+    levels_merged = [
+        (names[row], names[by[row]])
+        for row in gone
+        if "int_copy" not in (level[row], level[by[row]]) and level[row] != level[by[row]]
+    ]
     copies = [k for k in np.flatnonzero(exact >= 0.8) if {level[left[k]], level[right[k]]} == {"int", "int_copy"}]
     found_copies = sum(by[left[k]] >= 0 or by[right[k]] >= 0 for k in copies)
-    print(f"OneStopEnglish at .8: {len(names)} texts; texts of different reading levels merged: {len(levels_merged)} {levels_merged[:3]}")
-    print(f"  pairs of a text and its near-copy with J >= .8: {len(copies)}, found {found_copies}; all pairs {int((exact >= 0.8).sum())}, ", end="")
+    print(
+        f"OneStopEnglish at .8: {len(names)} texts; texts of different reading levels merged: {len(levels_merged)} {levels_merged[:3]}"
+    )
+    print(
+        f"  pairs of a text and its near-copy with J >= .8: {len(copies)}, found {found_copies}; all pairs {int((exact >= 0.8).sum())}, ",
+        end="",
+    )
     kept = by < 0
     print(f"both kept {int(((exact >= 0.8) & kept[left] & kept[right]).sum())}\n")
 
@@ -77,7 +101,9 @@ def film_reviews() -> None:
     like = np.flatnonzero(exact >= 0.8)
     told = sum(by[left[k]] >= 0 or by[right[k]] >= 0 for k in like)
     rest = np.sort(exact[exact < 0.8])[-1]
-    print(f"film reviews at .8: {len(names)} texts, {len(like)} pairs with J >= .8 (least {exact[like].min():.2f}, the next {rest:.2f}); found {told}, removed {(by >= 0).sum()}\n")
+    print(
+        f"film reviews at .8: {len(names)} texts, {len(like)} pairs with J >= .8 (least {exact[like].min():.2f}, the next {rest:.2f}); found {told}, removed {(by >= 0).sum()}\n"
+    )
 
 
 def history() -> None:
@@ -89,10 +115,14 @@ def history() -> None:
     left, right = np.triu_indices(len(kept), 1)
     missed = int((pairs(found.values, found.offsets, kept[left], kept[right], 0.8) > 0).sum())
     every = 0
-    for members in np.split(np.argsort(family, kind="stable"), np.cumsum(np.unique(family, return_counts=True)[1])[:-1]):
+    for members in np.split(
+        np.argsort(family, kind="stable"), np.cumsum(np.unique(family, return_counts=True)[1])[:-1]
+    ):
         left, right = np.triu_indices(len(members), 1)
         every += int((pairs(found.values, found.offsets, members[left], members[right], 0.8) > 0).sum())
-    print(f"PEP history at .8: {table.num_rows} texts, {len(kept)} kept; of at least {every} similar pairs {missed} are both kept: recall {1 - missed / every:.5f}\n")
+    print(
+        f"PEP history at .8: {table.num_rows} texts, {len(kept)} kept; of at least {every} similar pairs {missed} are both kept: recall {1 - missed / every:.5f}\n"
+    )
 
 
 def main() -> None:

@@ -17,7 +17,9 @@ TEXT = ("kernels", "recall", "pipeline", "growth", "peers")
 def commands(names: list[str]) -> list[list[str]]:
     """The benchmarks of this folder, then those of folders with a `__main__`: `stream` is run as `python -m benchmarks.stream`."""
     folders = sorted(path.parent.name for path in HERE.glob("*/__main__.py"))
-    found = {name: [str(HERE / f"{name}.py")] for name in TEXT} | {name: ["-m", f"benchmarks.{name}"] for name in folders}
+    found = {name: [str(HERE / f"{name}.py")] for name in TEXT} | {
+        name: ["-m", f"benchmarks.{name}"] for name in folders
+    }
     unknown = [name for name in names if name not in found]
     if unknown:
         raise SystemExit(f"no benchmark {', '.join(unknown)}; there are {', '.join(found)}")

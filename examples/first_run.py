@@ -22,7 +22,9 @@ def main() -> None:
     result = gristmill.run(PIPELINE)
     counts = result.counts
     print(f"\nversion {result.version} of {result.path}{'' if result.published else ' (it held this already)'}")
-    print(f"  {counts['read']:,} texts read = {counts['kept']:,} kept + {counts['dropped']:,} dropped + {counts['quarantined']:,} quarantined")
+    print(
+        f"  {counts['read']:,} texts read = {counts['kept']:,} kept + {counts['dropped']:,} dropped + {counts['quarantined']:,} quarantined"
+    )
     print("  splits: " + ", ".join(f"{name} {rows:,}" for name, rows in result.splits.items()))
     print(f"  shards: {result.path}/data/    report: {result.report_path}")
     uid = dropped_row(result.dataset)

@@ -41,4 +41,6 @@ def parse_type(text: str) -> pa.DataType:
         return (pa.list_ if match[1] == "list" else pa.large_list)(parse_type(match[2]))
     if match := _FIXED.match(text):
         return pa.list_(parse_type(match[1]), int(match[2]))
-    raise UsageError(f"no type '{text}'.{did_you_mean(text, [*_PLAIN, 'timestamp[us]', 'list<int32>', 'decimal(10, 2)'])}")
+    raise UsageError(
+        f"no type '{text}'.{did_you_mean(text, [*_PLAIN, 'timestamp[us]', 'list<int32>', 'decimal(10, 2)'])}"
+    )

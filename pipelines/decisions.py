@@ -16,7 +16,9 @@ SCHEMA = pa.schema(
         pa.field("rule", pa.string(), nullable=False),
         pa.field("value", pa.float64()),  # what was measured; null where the rule measures nothing
         pa.field("threshold", pa.float64()),  # what it was compared with
-        pa.field("other_uid", pa.large_string()),  # the row that this one was compared with: for a duplicate, the kept one
+        pa.field(
+            "other_uid", pa.large_string()
+        ),  # the row that this one was compared with: for a duplicate, the kept one
         pa.field("similarity", pa.float64()),  # verified Jaccard similarity to `other_uid`
     ]
 )
@@ -58,4 +60,8 @@ def _column(array: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.Array | 
 def _floats(values: Any, n: int) -> pa.Array:
     if values is None:
         return pa.nulls(n, pa.float64())
-    return values.cast(pa.float64()) if isinstance(values, (pa.Array, pa.ChunkedArray)) else pa.array(np.asarray(values, np.float64))
+    return (
+        values.cast(pa.float64())
+        if isinstance(values, (pa.Array, pa.ChunkedArray))
+        else pa.array(np.asarray(values, np.float64))
+    )

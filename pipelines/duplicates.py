@@ -39,7 +39,9 @@ class Found:
     counts: dict[str, int] = field(default_factory=dict)
 
 
-def exact_duplicates(engine: Engine, store: WorkStore, step: DropExactDuplicates, sources: Sequence[ExtractOf]) -> Found:
+def exact_duplicates(
+    engine: Engine, store: WorkStore, step: DropExactDuplicates, sources: Sequence[ExtractOf]
+) -> Found:
     """Decisions for every row but the survivor of each group with the same text."""
     size = sum(_rows(store, source) for source in sources) * 96
     tables, used = exchange(engine, store, sources, _exact_view, exact_groups, size=size, name=step.step)
@@ -64,7 +66,9 @@ def near_duplicates(engine: Engine, store: WorkStore, step: DropNearDuplicates, 
     for summary in summaries:
         for name, value in summary.items():
             counts[name] += value
-    return Found(pa.concat_tables(found) if found else ROUTED.empty_table(), [*used, *[task.key for task in tasks]], counts)
+    return Found(
+        pa.concat_tables(found) if found else ROUTED.empty_table(), [*used, *[task.key for task in tasks]], counts
+    )
 
 
 def _rows(store: WorkStore, source: ExtractOf) -> int:
@@ -86,13 +90,23 @@ def exact_groups(table: pa.Table) -> pa.Table:
     same[1:] = (key[1:] == key[:-1]) & (high[1:] == high[:-1])
     kept = np.maximum.accumulate(np.where(same, 0, np.arange(len(same)))) if len(same) else np.zeros(0, np.int64)
     leaving = np.flatnonzero(same)
-    return routed(table.take(pa.array(leaving)), "exact_duplicate", table["uid"].take(pa.array(kept[leaving])), np.ones(len(leaving)), None)
+    return routed(
+        table.take(pa.array(leaving)),
+        "exact_duplicate",
+        table["uid"].take(pa.array(kept[leaving])),
+        np.ones(len(leaving)),
+        None,
+    )
 
 
-def routed(rows: pa.Table, rule: str, other: pa.ChunkedArray, similarity: npt.NDArray[np.float64], threshold: float | None) -> pa.Table:
+def routed(
+    rows: pa.Table, rule: str, other: pa.ChunkedArray, similarity: npt.NDArray[np.float64], threshold: float | None
+) -> pa.Table:
     """Drop decisions (ROUTED) for rows that have item, row and uid."""
     found = decisions.decide(rows["uid"], "drop", rule, threshold=threshold, other_uid=other, similarity=similarity)
-    return pa.table([rows["item"], rows["row"], *found.columns, pa.nulls(rows.num_rows, pa.large_string())], schema=ROUTED)
+    return pa.table(
+        [rows["item"], rows["row"], *found.columns, pa.nulls(rows.num_rows, pa.large_string())], schema=ROUTED
+    )
 
 
 EDGES = pa.schema([("left", pa.int64()), ("right", pa.int64())])
@@ -189,6 +203,16 @@ def decide_near(
     result = resolve(keys, values, offsets, step.threshold, step.max_bucket)
     leaving = np.flatnonzero(result.kept_by >= 0)
     other = table["uid"].take(pa.array(result.kept_by[leaving]))
-    decided = routed(table.select(["item", "row", "uid"]).take(pa.array(leaving)), "near_duplicate", other, result.similarity[leaving], step.threshold)
-    counts = {"candidate_rows": table.num_rows, "comparisons": result.comparisons, "comparisons_left_out": result.capped}
+    decided = routed(
+        table.select(["item", "row", "uid"]).take(pa.array(leaving)),
+        "near_duplicate",
+        other,
+        result.similarity[leaving],
+        step.threshold,
+    )
+    counts = {
+        "candidate_rows": table.num_rows,
+        "comparisons": result.comparisons,
+        "comparisons_left_out": result.capped,
+    }
     return decided, counts

@@ -30,7 +30,10 @@ def explain_row(dataset: str | Dataset, uid: str) -> dict[str, Any]:
     origins = _rows(opened, base, "origin", uid)
     decided = _rows(opened, base, "decisions", uid)
     if not origins and not decided:
-        raise UsageError(f"version {opened.version} of {opened.path} never saw a row '{uid}'; uids are in column _uid and in the ledger", uid=uid)
+        raise UsageError(
+            f"version {opened.version} of {opened.path} never saw a row '{uid}'; uids are in column _uid and in the ledger",
+            uid=uid,
+        )
     row = _kept_row(opened, uid)
     quarantined = any(entry["action"] == "quarantine" for entry in decided)
     found: dict[str, Any] = {
@@ -42,7 +45,9 @@ def explain_row(dataset: str | Dataset, uid: str) -> dict[str, Any]:
         "decisions": decided,
         **(row or {}),
     }
-    others = sorted({entry["other_uid"] for entry in decided if entry["action"] == "drop" and entry["other_uid"]} - {uid})
+    others = sorted(
+        {entry["other_uid"] for entry in decided if entry["action"] == "drop" and entry["other_uid"]} - {uid}
+    )
     found["kept_rows"] = [{"uid": other, "origins": _rows(opened, base, "origin", other)} for other in others[:5]]
     return found
 
@@ -63,7 +68,10 @@ def story(found: dict[str, Any]) -> str:
             text += f" (similarity {entry['similarity']:.4f})"
         lines.append(text)
     for other in found["kept_rows"]:
-        lines += [f"  {other['uid']} was read from {origin['position']} (source {origin['source']})" for origin in other["origins"]]
+        lines += [
+            f"  {other['uid']} was read from {origin['position']} (source {origin['source']})"
+            for origin in other["origins"]
+        ]
     if found["fate"] == "kept":
         lines.append(f"  now in {found['file']}" + (f", split {found['split']}" if found["split"] else ""))
         lines += [f"    {name}: {str(value)[:SHOWN]!r}" for name, value in found["row"].items()]
@@ -110,4 +118,7 @@ def _leaf(file: Any, number: int) -> int:
 
 def _plain(table: pa.Table) -> dict[str, Any]:
     row = table.slice(0, 1).to_pylist()[0]
-    return {name: value if isinstance(value, (str, int, float, bool, type(None))) else str(value) for name, value in row.items()}
+    return {
+        name: value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+        for name, value in row.items()
+    }

@@ -67,7 +67,9 @@ class Sketch:
         minima, values, offsets = sketches(text, self.shingle, self.permutations)
         order = survivor_columns(table, self.step, start)
         sets = pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values))
-        found = order.append_column("signature", pa.FixedSizeListArray.from_arrays(pa.array(minima.reshape(-1)), self.permutations))
+        found = order.append_column(
+            "signature", pa.FixedSizeListArray.from_arrays(pa.array(minima.reshape(-1)), self.permutations)
+        )
         return found.append_column("shingles", sets).filter(pa.array(offsets[1:] > offsets[:-1]))
 
 

@@ -113,7 +113,10 @@ def extract_for(step: WideStep) -> ExactHash | Sketch:
 
 def decide_wide(extracts: Sequence[pa.Table], step: WideStep) -> pa.Table:
     """The ROUTED decisions of a wide step; item is the number of the extract."""
-    numbered = [extract.append_column("item", pa.repeat(pa.scalar(i, pa.int64()), extract.num_rows)) for i, extract in enumerate(extracts)]
+    numbered = [
+        extract.append_column("item", pa.repeat(pa.scalar(i, pa.int64()), extract.num_rows))
+        for i, extract in enumerate(extracts)
+    ]
     every = pa.concat_tables(numbered)
     if isinstance(step, DropExactDuplicates):
         return exact_groups(every)
@@ -159,7 +162,9 @@ def number_repeats(names: Sequence[pa.Array]) -> list[pa.Array]:
     if same.any():
         place = np.arange(len(every))
         nth = np.empty(len(every), np.int64)
-        nth[order] = place - np.maximum.accumulate(np.where(same, 0, place))  # the sort is stable: copies stay in the tables' order
+        nth[order] = place - np.maximum.accumulate(
+            np.where(same, 0, place)
+        )  # the sort is stable: copies stay in the tables' order
         suffix = pa.array([f"~{n + 1}" if n else "" for n in nth.tolist()], pa.large_string())
         every = pc.binary_join_element_wise(every, suffix, pa.scalar("", pa.large_string()))
     ends = np.cumsum([0, *[len(part) for part in names]])
@@ -256,7 +261,9 @@ def _pairs_dask(frame: Any, step: DropNearDuplicates) -> Any:
         raise ColumnError(f"near_duplicates: no column '{step.column}' in the frame", column=step.column)
     pairs = delayed(_pairs)(_lazy_tables(frame), step)
     schema = pa.schema([("uid", pa.large_string()), ("kept_uid", pa.large_string()), ("similarity", pa.float64())])
-    return dataframe.from_delayed([delayed(_pandas)(pairs, schema)], meta=schema.empty_table().to_pandas(), verify_meta=False)
+    return dataframe.from_delayed(
+        [delayed(_pandas)(pairs, schema)], meta=schema.empty_table().to_pandas(), verify_meta=False
+    )
 
 
 def extract_step(step: WideStep, table: pa.Table) -> pa.Table:
@@ -274,4 +281,3 @@ def _renamed(found: pa.Table, name: str) -> pa.Table:
 
 def _pandas(table: pa.Table, schema: pa.Schema) -> Any:
     return table.select(schema.names).cast(schema).to_pandas()
-

@@ -78,7 +78,11 @@ def view(store: WorkStore, source: IdentityOf) -> pa.Table:
     if slim is None:
         return _VIEW.empty_table()
     n = slim.num_rows
-    facts = {"source": pa.repeat(pa.scalar(source.source), n), "item": pa.repeat(pa.scalar(source.item), n), "row": np.arange(n)}
+    facts = {
+        "source": pa.repeat(pa.scalar(source.source), n),
+        "item": pa.repeat(pa.scalar(source.item), n),
+        "row": np.arange(n),
+    }
     return pa.table({**{name: slim[name] for name in slim.column_names}, **facts}).select(_VIEW.names).cast(_VIEW)
 
 
@@ -121,7 +125,9 @@ def resolve(table: pa.Table, *, by_id: bool) -> pa.Table:
     rows = table.filter(later)
     uid = rows["uid"]
     if not by_id:
-        names = pc.binary_join_element_wise(uid, pa.array([str(n + 1) for n in nth[nth > 0]], pa.large_string()), pa.scalar("~", pa.large_string()))
+        names = pc.binary_join_element_wise(
+            uid, pa.array([str(n + 1) for n in nth[nth > 0]], pa.large_string()), pa.scalar("~", pa.large_string())
+        )
         return _routed(rows, decisions.decide(uid, "edit", "repeated_row"), names)
     high, low = table["high"].to_numpy(), table["low"].to_numpy()
     equal = ((high == high[start]) & (low == low[start]))[nth > 0]

@@ -67,12 +67,21 @@ class ItemLedger:
 def write_ledger(task: ItemLedger) -> dict[str, Any]:
     """Writes origin-N.parquet, decisions-N.parquet and, where records could not be read, quarantine-N.parquet."""
     origin = _origin(task)
-    found = [_bad_decisions(task), _lost(task), _identity_decisions(task, origin), _positioned(_stage_decisions(task), origin)]
+    found = [
+        _bad_decisions(task),
+        _lost(task),
+        _identity_decisions(task, origin),
+        _positioned(_stage_decisions(task), origin),
+    ]
     for key in task.identity:
         origin = _renamed(origin, read_slice(task.store.folder(key)))
     source = pa.repeat(pa.scalar(task.source), sum(table.num_rows for table in found))
     decided = pa.concat_tables(found).append_column("source", source).select(DECISIONS.names).cast(DECISIONS)
-    named = origin.append_column("source", pa.repeat(pa.scalar(task.source), origin.num_rows)).select(ORIGINS.names).cast(ORIGINS)
+    named = (
+        origin.append_column("source", pa.repeat(pa.scalar(task.source), origin.num_rows))
+        .select(ORIGINS.names)
+        .cast(ORIGINS)
+    )
     write_table(task.folder, f"{task.base}/origin-{task.number:06d}.parquet", named)
     write_table(task.folder, f"{task.base}/decisions-{task.number:06d}.parquet", decided)
     bad = _bad(task)
@@ -143,7 +152,9 @@ def _bad(task: ItemLedger) -> pa.Table:
     for table in parts.batches(task.store.folder(task.ingested), "bad"):
         uid = hex_digests(hash_text(table["raw"]))
         source = pa.repeat(pa.scalar(task.source), table.num_rows)
-        found.append(table.append_column("uid", uid).append_column("source", source).select(QUARANTINE.names).cast(QUARANTINE))
+        found.append(
+            table.append_column("uid", uid).append_column("source", source).select(QUARANTINE.names).cast(QUARANTINE)
+        )
     return pa.concat_tables([QUARANTINE.empty_table(), *found])
 
 
@@ -152,5 +163,13 @@ def _bad_decisions(task: ItemLedger) -> pa.Table:
     n = bad.num_rows
     empty = {name: pa.nulls(n, STEPPED.field(name).type) for name in ("value", "threshold", "other_uid", "similarity")}
     return pa.table(
-        {"uid": bad["uid"], "action": ["quarantine"] * n, "rule": bad["reason"], **empty, "step": ["ingest"] * n, "position": bad["position"]}, schema=_POSITIONED
+        {
+            "uid": bad["uid"],
+            "action": ["quarantine"] * n,
+            "rule": bad["reason"],
+            **empty,
+            "step": ["ingest"] * n,
+            "position": bad["position"],
+        },
+        schema=_POSITIONED,
     )

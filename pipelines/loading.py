@@ -76,7 +76,9 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise PipelineError(f"{path}: not a text file in UTF-8: byte {error.start} is {error.object[error.start]:#x}") from None
+        raise PipelineError(
+            f"{path}: not a text file in UTF-8: byte {error.start} is {error.object[error.start]:#x}"
+        ) from None
     except OSError as error:
         raise InputError(f"can't read the pipeline file '{path}': {error.strerror}") from error
 
@@ -108,7 +110,10 @@ def _check(data: dict[str, Any], where: str, tree: yaml.Node | None) -> Pipeline
 
 def describe_step_error(error: ValidationError, step: Mapping[str, Any]) -> str:
     """What is wrong with a step given from Python."""
-    problems = [_describe({**problem, "loc": ("steps", 0, *problem["loc"])}, f"step {dict(step)}", None)[1] for problem in error.errors()]
+    problems = [
+        _describe({**problem, "loc": ("steps", 0, *problem["loc"])}, f"step {dict(step)}", None)[1]
+        for problem in error.errors()
+    ]
     return "\n".join(problems)
 
 
@@ -124,7 +129,9 @@ def _overlaid(data: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise PipelineError(f"--set {setting}: the value is not valid YAML; put it in quotes inside the quotes") from error
+            raise PipelineError(
+                f"--set {setting}: the value is not valid YAML; put it in quotes inside the quotes"
+            ) from error
         if isinstance(at, list):
             _child(at, last, setting)
             at[int(last)] = value
@@ -174,7 +181,9 @@ def _locate(location: list[Any], tree: yaml.Node | None) -> tuple[int, str, yaml
         elif isinstance(at, yaml.MappingNode):
             pair = next(((key, value) for key, value in at.value if key.value == str(part)), None)
             if pair is None:
-                if part is location[-1] and not any(key.value in TAGS and value.value == part for key, value in at.value):
+                if part is location[-1] and not any(
+                    key.value in TAGS and value.value == part for key, value in at.value
+                ):
                     path.append(str(part))
                 continue
             line, at = pair[0].start_mark.line + 1, pair[1]
@@ -190,7 +199,13 @@ def _line_of(value: str, node: yaml.Node | None) -> int:
     """The first line in the node where the value stands as a whole; 0 if there is none."""
     if isinstance(node, yaml.ScalarNode):
         return node.start_mark.line + 1 if node.value == value else 0
-    below = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value if node else []
+    below = (
+        [part for pair in node.value for part in pair]
+        if isinstance(node, yaml.MappingNode)
+        else node.value
+        if node
+        else []
+    )
     return next((line for line in (_line_of(value, part) for part in below) if line), 0)
 
 
@@ -204,7 +219,12 @@ def _valid_keys(location: list[Any]) -> list[str]:
         if step:
             models = step
             continue
-        found = [field.annotation for model in models for name, field in model.model_fields.items() if part in (name, field.alias)]
+        found = [
+            field.annotation
+            for model in models
+            for name, field in model.model_fields.items()
+            if part in (name, field.alias)
+        ]
         models = [model for annotation in found for model in _models(annotation)] or models
     return sorted({field.alias or name for model in models for name, field in model.model_fields.items()})
 

@@ -17,7 +17,16 @@ from gristmill.pipelines.steps.quality_rules import QualityRules
 
 AnySource = Annotated[JsonlSource | CsvSource | ParquetSource | TextSource | FrameSource, Field(discriminator="kind")]
 AnyStep = Annotated[
-    NormalizeText | QualityRules | Filter | SelectColumns | RenameColumns | Cast | Python | Pandas | DropExactDuplicates | DropNearDuplicates,
+    NormalizeText
+    | QualityRules
+    | Filter
+    | SelectColumns
+    | RenameColumns
+    | Cast
+    | Python
+    | Pandas
+    | DropExactDuplicates
+    | DropNearDuplicates,
     Field(discriminator="step"),
 ]
 

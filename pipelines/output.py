@@ -57,7 +57,12 @@ def store_assignment(store: WorkStore, codes: npt.NDArray[np.int8]) -> str:
 
 
 def pack(
-    rows: Sequence[str], assignments: Sequence[str], codes: Sequence[npt.NDArray[np.int8]], sizes: Sequence[npt.NDArray[np.int64]], code: int, shard_bytes: int
+    rows: Sequence[str],
+    assignments: Sequence[str],
+    codes: Sequence[npt.NDArray[np.int8]],
+    sizes: Sequence[npt.NDArray[np.int64]],
+    code: int,
+    shard_bytes: int,
 ) -> Iterator[tuple[Piece, ...]]:
     """The pieces of each shard of a split, in order: kept rows in item order, cut where their Arrow bytes pass a multiple of `shard_bytes`.
 

@@ -35,7 +35,10 @@ class SegmentPlan:
 
     def identity(self) -> list[Any]:
         """What the segment's output depends on beside its input, for its key."""
-        return [[[name, step, _code(step)] for name, step in self.steps], [extract.identity() for extract in self.extracts]]
+        return [
+            [[name, step, _code(step)] for name, step in self.steps],
+            [extract.identity() for extract in self.extracts],
+        ]
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,9 @@ def _segment(rows: list[tuple[str, RowStep]], wide: list[tuple[str, WideStep]], 
         elif isinstance(step, DropNearDuplicates):
             extracts.append(Sketch(step.column, step.shingle, step.permutations, step))
     for extract in wanted:
-        held = any(isinstance(extract, Sketch) and isinstance(other, Sketch) and other.serves(extract) for other in extracts)
+        held = any(
+            isinstance(extract, Sketch) and isinstance(other, Sketch) and other.serves(extract) for other in extracts
+        )
         if not held:
             extracts.append(extract)
     return SegmentPlan(tuple(rows), tuple(wide), tuple(extracts))
@@ -145,10 +150,15 @@ def plan_sources(pipeline: Pipeline, frames: Mapping[str, Any], work: Path, cach
     for source in pipeline.sources:
         if isinstance(source, FrameSource):
             if source.name not in frames:
-                raise PipelineError(f"source '{source.name}' is a frame: pass it as run(..., inputs={{'{source.name}': table}})")
+                raise PipelineError(
+                    f"source '{source.name}' is a frame: pass it as run(..., inputs={{'{source.name}': table}})"
+                )
             source = store_frame(source, frames[source.name], work / "frames")  # noqa: PLW2901
         planned.append(Planned(source, tuple(plan_items(source, cache=cache))))
-    _output_apart(pipeline, [plan for plan, source in zip(planned, pipeline.sources, strict=True) if not isinstance(source, FrameSource)])
+    _output_apart(
+        pipeline,
+        [plan for plan, source in zip(planned, pipeline.sources, strict=True) if not isinstance(source, FrameSource)],
+    )
     return planned
 
 
@@ -158,10 +168,14 @@ def _output_apart(pipeline: Pipeline, planned: list[Planned]) -> None:
     for plan in planned:
         for file in (file for item in plan.items for file in item.files):
             if _lies_in(file, output):
-                raise PipelineError(f"output '{output}' holds the input file '{file}' of source '{plan.source.name}'; use another folder")
+                raise PipelineError(
+                    f"output '{output}' holds the input file '{file}' of source '{plan.source.name}'; use another folder"
+                )
         for root in plan.source.paths:
             if ("://" in root or Path(root).is_dir()) and _lies_in(output, root):
-                raise PipelineError(f"output '{output}' lies inside the input folder '{root}' of source '{plan.source.name}'; the next run would read it")
+                raise PipelineError(
+                    f"output '{output}' lies inside the input folder '{root}' of source '{plan.source.name}'; the next run would read it"
+                )
 
 
 def _lies_in(path: str, folder: str) -> bool:
@@ -187,7 +201,9 @@ def _check_priorities(pipeline: Pipeline) -> None:
     for i, (step_name, step) in enumerate(name_steps(pipeline.steps)):
         for name in step.priority if isinstance(step, WideStep) else ():
             if name not in names:
-                error = PipelineError(f"step {i + 1} ({step_name}): priority names no source '{name}'.{did_you_mean(name, names)}")
+                error = PipelineError(
+                    f"step {i + 1} ({step_name}): priority names no source '{name}'.{did_you_mean(name, names)}"
+                )
                 raise _located(error, "steps", i)
 
 
@@ -222,7 +238,10 @@ def walk_columns(pipeline: Pipeline, schema: pa.Schema) -> None:
             table = _tried(step, table, where, i)
     if pipeline.split is not None and columns is not None:
         split = pipeline.split
-        for column in [*([split_column(pipeline)] if split.similarity is not None else []), *([split.group_by] if split.group_by else [])]:
+        for column in [
+            *([split_column(pipeline)] if split.similarity is not None else []),
+            *([split.group_by] if split.group_by else []),
+        ]:
             if column not in columns:
                 raise _located(missing_column(column, columns, "split"), "split")
 

@@ -23,7 +23,9 @@ th:first-child,td:first-child{text-align:left}.bar{display:flex;height:1.6rem;bo
 """
 
 
-def write_report(folder: Folder, model: Pipeline, outcome: Outcome, seconds: dict[str, float], reused: int, manifest: Manifest) -> str:
+def write_report(
+    folder: Folder, model: Pipeline, outcome: Outcome, seconds: dict[str, float], reused: int, manifest: Manifest
+) -> str:
     """Where the HTML is. Named by the ledger, so that a version has one report however often the run is repeated."""
     facts = {
         "pipeline": model.name,
@@ -49,11 +51,19 @@ def render(facts: dict[str, Any]) -> str:
     """The page: what became of the rows first, then each step and rule, splits, times."""
     counts = facts["counts"]
     whole = max(counts["read"] + counts["created"], 1)
-    bar = "".join(f'<span class="{name}" style="width:{100 * counts[name] / whole:.3f}%"></span>' for name in ("kept", "dropped", "quarantined"))
+    bar = "".join(
+        f'<span class="{name}" style="width:{100 * counts[name] / whole:.3f}%"></span>'
+        for name in ("kept", "dropped", "quarantined")
+    )
     key = "".join(f'<i class="{name}"></i>{name} {counts[name]:,}' for name in ("kept", "dropped", "quarantined"))
     steps = []
     for name, totals in facts["steps"].items():
-        steps.append([f"<b>{_text(name)}</b>", *[f"{totals.get(column, 0):,}" for column in ("dropped", "quarantined", "created")]])
+        steps.append(
+            [
+                f"<b>{_text(name)}</b>",
+                *[f"{totals.get(column, 0):,}" for column in ("dropped", "quarantined", "created")],
+            ]
+        )
         for rule, count in sorted(totals.get("rules", {}).items(), key=lambda pair: -pair[1]):
             steps.append([f"&emsp;{_text(rule)}", f"{count:,}", "", ""])
         for fact, value in totals.items():
@@ -63,20 +73,30 @@ def render(facts: dict[str, Any]) -> str:
         f"<h1>{_text(facts['pipeline'])}: version {facts['version']}</h1>",
         f"<p class=sub>{_text(facts['dataset'])} &middot; {facts['files']} shards, {facts['bytes'] / 1e6:,.1f} MB</p>",
         f"<p>{counts['read']:,} rows read, {counts['created']:,} created</p><div class=bar>{bar}</div><p class=key>{key}</p>",
-        "<h2>Steps and rules</h2>" + _table(["step, rule", "dropped, or rows of a rule", "quarantined", "created"], steps),
+        "<h2>Steps and rules</h2>"
+        + _table(["step, rule", "dropped, or rows of a rule", "quarantined", "created"], steps),
     ]
     if facts["splits"]:
         total = max(sum(facts["splits"].values()), 1)
         rows = [[_text(name), f"{rows:,}", f"{100 * rows / total:.2f} %"] for name, rows in facts["splits"].items()]
         body.append("<h2>Splits</h2>" + _table(["split", "rows", "share"], rows))
-    body.append("<h2>Seconds</h2>" + _table(["stage", "seconds"], [[_text(name), f"{value:.2f}"] for name, value in facts["seconds"].items()]))
-    body.append(f"<p class=sub>fingerprint <code>{facts['fingerprint']}</code>, layout <code>{facts['layout'][:16]}</code></p>")
+    body.append(
+        "<h2>Seconds</h2>"
+        + _table(["stage", "seconds"], [[_text(name), f"{value:.2f}"] for name, value in facts["seconds"].items()])
+    )
+    body.append(
+        f"<p class=sub>fingerprint <code>{facts['fingerprint']}</code>, layout <code>{facts['layout'][:16]}</code></p>"
+    )
     return f"<!doctype html><html lang=en><meta charset=utf-8><title>{_text(facts['pipeline'])}</title><style>{_STYLE}</style>{''.join(body)}</html>"
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:
     first = "".join(f"<th>{name}</th>" for name in head)
-    return f"<table><tr>{first}</tr>" + "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows) + "</table>"
+    return (
+        f"<table><tr>{first}</tr>"
+        + "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+        + "</table>"
+    )
 
 
 def _text(value: object) -> str:

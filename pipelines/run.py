@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from gristmill.storage.dataset import Dataset
     from gristmill.validators.suites import Suite
 
-BYTES_PER_CHUNK = 24  # a worker holds some copies of the chunk that it works on: text, edited text, sketches, compressed parts
+BYTES_PER_CHUNK = (
+    24  # a worker holds some copies of the chunk that it works on: text, edited text, sketches, compressed parts
+)
 
 
 @dataclass(frozen=True)
@@ -52,14 +54,18 @@ class RunResult:
     steps: dict[str, Any] = field(repr=False)
     seconds: dict[str, float] = field(repr=False)
     candidate: str | None = None  # the name of what waits to be published or rejected; version is then 0
-    verdict: dict[str, Any] | None = None  # of the pipeline's suite: suite, success, failed (texts), report, bad_rows, path; None without one
+    verdict: dict[str, Any] | None = (
+        None  # of the pipeline's suite: suite, success, failed (texts), report, bad_rows, path; None without one
+    )
 
     @property
     def dataset(self) -> Dataset:
         """The version or candidate that now holds the result, opened."""
         from gristmill.storage.dataset import open_dataset
 
-        return open_dataset(self.path if self.candidate is None else f"{self.path}@{self.candidate}", version=self.version or None)
+        return open_dataset(
+            self.path if self.candidate is None else f"{self.path}@{self.candidate}", version=self.version or None
+        )
 
     def to_json_dict(self) -> dict[str, Any]:
         """The plain values, for `--json`."""
@@ -115,7 +121,9 @@ def run(
         _sweep(store, folder)
         if fresh:
             _forget_all(store, lock)
-        with choose_engine(engine, address=address, workers=workers, conf=conf, threads=threads, note=shown.note) as chosen:
+        with choose_engine(
+            engine, address=address, workers=workers, conf=conf, threads=threads, note=shown.note
+        ) as chosen:
             runner = Runner(model, planned, chosen, store, folder, shown, chunk_bytes(memory, chosen.workers))
             outcome = runner.run()
             runner.seconds["total"] = time.monotonic() - start
@@ -141,7 +149,9 @@ def _sweep(store: WorkStore, folder: Folder) -> None:
 
 def _forget_all(store: WorkStore, lock: Lock) -> None:
     if not lock.alone():
-        raise RunError(f"another run is at work in '{store.root}', so its finished work can't be removed; wait for it, or leave out --fresh")
+        raise RunError(
+            f"another run is at work in '{store.root}', so its finished work can't be removed; wait for it, or leave out --fresh"
+        )
     store.prune(set())
     lock.share()
 
@@ -155,7 +165,9 @@ def check_output(folder: Folder, model: Pipeline) -> int | None:
     from gristmill.storage.versions import newest_version
 
     if model.output.mode == "append":
-        raise PipelineError("output: mode append is not available yet; use replace, which publishes a whole new version")
+        raise PipelineError(
+            "output: mode append is not available yet; use replace, which publishes a whole new version"
+        )
     if not folder.remote and Path(folder.base).is_file():
         raise NotADatasetError(f"output '{model.output.path}' is a file, expected a folder; choose a new or empty one")
     if not folder.exists("manifests") and not folder.exists("_work"):
@@ -188,7 +200,9 @@ def chunk_bytes(memory: str | int | None, workers: int) -> int:
     room = parse_size(memory) // max(workers, 1) - BASE_BYTES
     if room < BYTES_PER_CHUNK << 20:
         least = workers * (BASE_BYTES + (BYTES_PER_CHUNK << 20))
-        raise UsageError(f"--memory {memory} is too little for {workers} workers; at least {least // 10**6 + 1}MB, or fewer --workers")
+        raise UsageError(
+            f"--memory {memory} is too little for {workers} workers; at least {least // 10**6 + 1}MB, or fewer --workers"
+        )
     return min(16 << 20, room // BYTES_PER_CHUNK)
 
 
@@ -197,12 +211,21 @@ BASE_BYTES = 200 << 20  # what a worker process holds before it has read anythin
 
 def _threads(model: Pipeline, planned: Sequence[Planned], engine: Any, workers: int | None) -> int:
     """How many threads of this process a run uses; 0: worker processes or a cluster."""
-    size = sum((5 if str(item).endswith((".gz", ".zst")) else 1) * item.bytes for plan in planned for item in plan.items)
+    size = sum(
+        (5 if str(item).endswith((".gz", ".zst")) else 1) * item.bytes for plan in planned for item in plan.items
+    )
     threads = threads_for(size, workers, functions=any(isinstance(step, Python) for step in model.steps))
-    return threads if threads == 1 or engine == "dask" else 0  # Spark is asked for by name: it gets all but the smallest
+    return (
+        threads if threads == 1 or engine == "dask" else 0
+    )  # Spark is asked for by name: it gets all but the smallest
 
 
-def plan(pipeline: str | Path | Mapping[str, Any] | Pipeline, *, scratch: str | Path | None = None, settings: Sequence[str] = ()) -> dict[str, Any]:
+def plan(
+    pipeline: str | Path | Mapping[str, Any] | Pipeline,
+    *,
+    scratch: str | Path | None = None,
+    settings: Sequence[str] = (),
+) -> dict[str, Any]:
     """What a run would read and redo, and why: items by source with `read` or `reuse` and the reason, and the stages after them."""
     model = load_pipeline(pipeline, settings)
     folder = open_folder(model.output.path)
@@ -219,7 +242,15 @@ def plan(pipeline: str | Path | Mapping[str, Any] | Pipeline, *, scratch: str | 
             done = store.done(ingest_key(source_plan.source, item, model.id, erased)) is not None
             seen = any(file in known for file in item.files)
             reason = "done" if done else ("content or reading options changed" if seen else "new")
-            items.append({"source": source_plan.source.name, "item": str(item), "bytes": item.bytes, "action": "reuse" if done else "read", "reason": reason})
+            items.append(
+                {
+                    "source": source_plan.source.name,
+                    "item": str(item),
+                    "bytes": item.bytes,
+                    "action": "reuse" if done else "read",
+                    "reason": reason,
+                }
+            )
     now, before = _segment_texts(model), last.get("segments", [])
     gone = sorted(known - {file for p in planned for item in p.items for file in item.files})
     same = 0
@@ -231,9 +262,18 @@ def plan(pipeline: str | Path | Mapping[str, Any] | Pipeline, *, scratch: str | 
         if number >= same:
             action, reason = "redo", "new" if not before else "a step in it or before it changed"
         else:
-            action, reason = ("new items, and rows whose decisions change", "the input changed") if fresh else ("reuse", "done")
+            action, reason = (
+                ("new items, and rows whose decisions change", "the input changed") if fresh else ("reuse", "done")
+            )
         steps.append({"segment": number + 1, "steps": text["names"], "action": action, "reason": reason})
-    return {"pipeline": model.name, "output": model.output.path, "newest_version": parent, "items": items, "removed_files": gone, "segments": steps}
+    return {
+        "pipeline": model.name,
+        "output": model.output.path,
+        "newest_version": parent,
+        "items": items,
+        "removed_files": gone,
+        "segments": steps,
+    }
 
 
 def _plan(model: Pipeline, inputs: Mapping[str, Any], store: WorkStore) -> tuple[list[Planned], dict[str, str]]:
@@ -304,7 +344,10 @@ def _segment_texts(model: Pipeline) -> list[dict[str, Any]]:
 
 def _remember(store: WorkStore, model: Pipeline, planned: Sequence[Planned], cache: dict[str, str]) -> None:
     files = sorted({file for plan in planned for item in plan.items for file in item.files})
-    for name, content in (("last_run.json", {"files": files, "segments": _segment_texts(model)}), ("hashes.json", cache)):
+    for name, content in (
+        ("last_run.json", {"files": files, "segments": _segment_texts(model)}),
+        ("hashes.json", cache),
+    ):
         store.note(name, content)
 
 

@@ -120,7 +120,9 @@ class Runner:
         for plan in self.planned:
             for item in plan.items:
                 key = ingest_key(plan.source, item, self.pipeline.id, self.erased)
-                tasks.append(Ingest(self.store, key, plan.source, item, self.pipeline.id, self.chunk_bytes, self.erased))
+                tasks.append(
+                    Ingest(self.store, key, plan.source, item, self.pipeline.id, self.chunk_bytes, self.erased)
+                )
                 items.append(ItemState(len(items), plan.source.name, str(item), key, key))
         summaries = self.map("ingest", ingest, tasks)
         rules: dict[str, int] = {}
@@ -135,7 +137,9 @@ class Runner:
         return items, sum(s["rows"] for s in summaries) + bad, bad
 
     def _unify(self, items: Sequence[ItemState]) -> pa.Schema:
-        found = [(schema, item.label) for item in items for schema in parts.schemas(self.store.folder(item.ingested), "rows")]
+        found = [
+            (schema, item.label) for item in items for schema in parts.schemas(self.store.folder(item.ingested), "rows")
+        ]
         return identified(unify_schemas(found) if found else pa.schema([]))
 
     def _plan(self, schema: pa.Schema, rows: int) -> list[SegmentPlan]:
@@ -168,7 +172,9 @@ class Runner:
         for item in items:
             text = schema.serialize().to_pybytes() if schema is not None else None
             key = key_of("segment", item.rows, item.pending, text, part.identity())
-            tasks.append(Segment(self.store, key, item.rows, item.pending, schema, part.steps, part.extracts, item.label))
+            tasks.append(
+                Segment(self.store, key, item.rows, item.pending, schema, part.steps, part.extracts, item.label)
+            )
         summaries = self.map(name, segment, tasks)
         for item, task, summary in zip(items, tasks, summaries, strict=True):
             item.rows, item.pending, item.stages = task.key, (), (*item.stages, task.key)
@@ -194,7 +200,9 @@ class Runner:
             self.seconds[name] = time.monotonic() - start
             self.progress.note(f"{name}: {found.decided.num_rows:,} dropped, {self.seconds[name]:.1f} s")
 
-    def _split(self, items: Sequence[ItemState], part: SegmentPlan) -> tuple[list[npt.NDArray[np.int8]], list[npt.NDArray[np.int64]]]:
+    def _split(
+        self, items: Sequence[ItemState], part: SegmentPlan
+    ) -> tuple[list[npt.NDArray[np.int8]], list[npt.NDArray[np.int64]]]:
         """For each item: the split number of each row (LEAVES where it has been dropped) and the bytes of each row."""
         start = time.monotonic()
         codes, sizes, names = [], [], []
@@ -211,7 +219,13 @@ class Runner:
         self.seconds["split"] = time.monotonic() - start
         return codes, sizes
 
-    def _assign(self, items: Sequence[ItemState], part: SegmentPlan, codes: list[npt.NDArray[np.int8]], names: list[pa.ChunkedArray]) -> None:
+    def _assign(
+        self,
+        items: Sequence[ItemState],
+        part: SegmentPlan,
+        codes: list[npt.NDArray[np.int8]],
+        names: list[pa.ChunkedArray],
+    ) -> None:
         split = self.pipeline.split
         assert split is not None
         sketches, groups = self._split_sources(items, part)
@@ -241,9 +255,14 @@ class Runner:
                 groups = sources
         return sketches, groups
 
-    def _first_uids(self, ids: npt.NDArray[np.int64], labels: npt.NDArray[np.int64], names: list[pa.ChunkedArray]) -> pa.ChunkedArray:
+    def _first_uids(
+        self, ids: npt.NDArray[np.int64], labels: npt.NDArray[np.int64], names: list[pa.ChunkedArray]
+    ) -> pa.ChunkedArray:
         """For each clustered row the smallest uid of its cluster."""
-        found = [names[number].take(pa.array(ids[ids >> duplicates.ROW_BITS == number] & ((1 << duplicates.ROW_BITS) - 1))) for number in range(len(names))]
+        found = [
+            names[number].take(pa.array(ids[ids >> duplicates.ROW_BITS == number] & ((1 << duplicates.ROW_BITS) - 1)))
+            for number in range(len(names))
+        ]
         uids = pa.chunked_array([chunk for column in found for chunk in column.chunks], pa.large_string())
         table = pa.table({"label": labels, "uid": uids})
         first = table.group_by("label").aggregate([("uid", "min")])
@@ -254,7 +273,9 @@ class Runner:
         self, items: Sequence[ItemState], codes: list[npt.NDArray[np.int8]], sizes: list[npt.NDArray[np.int64]]
     ) -> tuple[list[FileEntry], pa.Schema]:
         output = self.pipeline.output
-        found = [(schema, item.label) for item in items for schema in parts.schemas(self.store.folder(item.rows), "rows")]
+        found = [
+            (schema, item.label) for item in items for schema in parts.schemas(self.store.folder(item.rows), "rows")
+        ]
         schema = identified(unify_schemas(found) if found else pa.schema([]))
         settings = ParquetSettings(row_group_bytes=output.row_group_bytes, row_group_rows=output.row_group_rows)
         rows = [item.rows for item in items]
@@ -265,7 +286,9 @@ class Runner:
         for code, split in enumerate(names):
             for pieces in pack(rows, assignments, codes, sizes, code, output.shard_bytes):
                 facts = [[piece.rows, piece.assignment, piece.start, piece.stop] for piece in pieces]
-                key = key_of("shard", self.folder.url(""), split, code, facts, schema.serialize().to_pybytes(), repr(settings))
+                key = key_of(
+                    "shard", self.folder.url(""), split, code, facts, schema.serialize().to_pybytes(), repr(settings)
+                )
                 tasks.append(Shard(self.store, key, self.folder, split, code, pieces, schema, settings))
         tasks = self._with_files(tasks)
         summaries = self.map("shards", write_shard, tasks)
@@ -286,7 +309,16 @@ class Runner:
         for item in items:
             key = key_of("item ledger", self.folder.url(base), item.number, facts[item.number])
             task = ItemLedger(
-                self.store, key, self.folder, base, item.number, item.source, item.ingested, item.identity, item.stages, item.pending
+                self.store,
+                key,
+                self.folder,
+                base,
+                item.number,
+                item.source,
+                item.ingested,
+                item.identity,
+                item.stages,
+                item.pending,
             )
             if self.store.done(key) is not None and not self.folder.exists(f"{base}/origin-{item.number:06d}.parquet"):
                 self.store.forget(key)
@@ -294,7 +326,15 @@ class Runner:
         self.map("ledger", write_ledger, tasks)
         return base
 
-    def _count(self, step: str, *, dropped: int = 0, quarantined: int = 0, created: int = 0, rules: dict[str, int] | None = None) -> None:
+    def _count(
+        self,
+        step: str,
+        *,
+        dropped: int = 0,
+        quarantined: int = 0,
+        created: int = 0,
+        rules: dict[str, int] | None = None,
+    ) -> None:
         totals = self.steps.setdefault(step, {"dropped": 0, "quarantined": 0, "created": 0, "rules": {}})
         totals["dropped"] += dropped
         totals["quarantined"] += quarantined
@@ -321,5 +361,8 @@ class Runner:
             "quarantined": sum(totals["quarantined"] for totals in counted),
         }
         if counts["read"] + counts["created"] != counts["kept"] + counts["dropped"] + counts["quarantined"]:
-            raise BalanceError(f"rows that can't be accounted for: {counts}, of which {bad} could not be read. Nothing was published.", **counts)
+            raise BalanceError(
+                f"rows that can't be accounted for: {counts}, of which {bad} could not be read. Nothing was published.",
+                **counts,
+            )
         return counts

@@ -49,7 +49,10 @@ def load_sets(store: WorkStore, members: Members, order: I64 | None = None) -> t
 
 def set_sizes(store: WorkStore, source: ExtractOf, rows: I64) -> I64:
     """How many shingles each of these rows of an item has."""
-    found = [np.diff(batch["shingles"].offsets.to_numpy())[places] for batch, places in _chosen(store, source, rows, ["shingles"])]
+    found = [
+        np.diff(batch["shingles"].offsets.to_numpy())[places]
+        for batch, places in _chosen(store, source, rows, ["shingles"])
+    ]
     return np.concatenate([np.zeros(0, np.int64), *found])
 
 

@@ -14,7 +14,9 @@ from gristmill.pipelines import parts
 from gristmill.pipelines.decisions import SCHEMA
 from gristmill.pipelines.work import WorkStore, key_of
 
-ROUTED = pa.schema([pa.field("item", pa.int64()), pa.field("row", pa.int64()), *SCHEMA, pa.field("new_uid", pa.large_string())])
+ROUTED = pa.schema(
+    [pa.field("item", pa.int64()), pa.field("row", pa.int64()), *SCHEMA, pa.field("new_uid", pa.large_string())]
+)
 """A decision with its address; `new_uid` is set where the row stays under another name (a repeated row without an id)."""
 
 STEPPED = pa.schema([*SCHEMA, pa.field("step", pa.string())])

@@ -60,28 +60,38 @@ def ingest(task: Ingest) -> dict[str, Any]:
                 erased += gone.num_rows
             out.write("rows", table)
             out.write("identity", slim)
-            out.write("origin", pa.table({"uid": slim["uid"].cast(pa.large_string()), "position": positions}))  # row for row as rows-*
+            out.write(
+                "origin", pa.table({"uid": slim["uid"].cast(pa.large_string()), "position": positions})
+            )  # row for row as rows-*
             out.write("bad", chunk.bad)
             bad += chunk.bad.num_rows
             for reason in chunk.bad["reason"].to_pylist():
                 reasons[reason] = reasons.get(reason, 0) + 1
         left = rows - nameless - erased
-        summary.update(rows=rows, rows_out=left, null_ids=nameless, erased=erased, bad=bad, reasons=reasons, bytes=task.item.bytes)
+        summary.update(
+            rows=rows, rows_out=left, null_ids=nameless, erased=erased, bad=bad, reasons=reasons, bytes=task.item.bytes
+        )
     return summary
 
 
-def _without_erased(erased: Tombstones, table: pa.Table, slim: pa.Table, positions: pa.Array) -> tuple[pa.Table, pa.Table, pa.Array, pa.Table]:
+def _without_erased(
+    erased: Tombstones, table: pa.Table, slim: pa.Table, positions: pa.Array
+) -> tuple[pa.Table, pa.Table, pa.Array, pa.Table]:
     """The rows that were not erased, and decisions about the others, under the marks that stand for their uids."""
     hit, names = erased.find(slim["uid"])
     stays = pc.invert(hit)
-    gone = with_step(decisions.decide(names.filter(hit), "drop", "erased"), "erase").append_column("position", positions.filter(hit))
+    gone = with_step(decisions.decide(names.filter(hit), "drop", "erased"), "erase").append_column(
+        "position", positions.filter(hit)
+    )
     return table.filter(stays), slim.filter(stays), positions.filter(stays), gone
 
 
 def _lost(chunk: Chunk, null: pa.Array) -> pa.Table:
     """Quarantine decisions, with positions, for rows whose id is null; they are named by their content."""
     uids = hex_digests(row_digests(chunk.table.filter(null)))
-    return with_step(decisions.decide(uids, "quarantine", "null_id"), "id").append_column("position", chunk.positions.filter(null))
+    return with_step(decisions.decide(uids, "quarantine", "null_id"), "id").append_column(
+        "position", chunk.positions.filter(null)
+    )
 
 
 @dataclass(frozen=True)
@@ -107,7 +117,10 @@ def segment(task: Segment) -> dict[str, Any]:
     pending = Pending(task.store, task.slices)
     with task.store.create(task.key) as (folder, summary), contextlib.ExitStack() as stack:
         out = _Writers(stack, folder, ["rows", "index", "decisions"])
-        slim = [stack.enter_context(parts.PartWriter(folder, f"extract-{i}", parts.PLAIN)) for i in range(len(task.extracts))]
+        slim = [
+            stack.enter_context(parts.PartWriter(folder, f"extract-{i}", parts.PLAIN))
+            for i in range(len(task.extracts))
+        ]
         for table in _input(task):
             counts["rows"] += table.num_rows
             kept, found = pending.apply(table)
@@ -145,7 +158,10 @@ def _input(task: Segment) -> Iterator[pa.Table]:
         empty = False
         yield table
     if empty:  # extracts and rows need a schema even where there are no rows
-        yield from [schema.empty_table() for schema in ([identified(task.schema)] if task.schema is not None else parts.schemas(folder, "rows")[:1])]
+        yield from [
+            schema.empty_table()
+            for schema in ([identified(task.schema)] if task.schema is not None else parts.schemas(folder, "rows")[:1])
+        ]
 
 
 def identified(schema: pa.Schema) -> pa.Schema:
@@ -164,7 +180,9 @@ def check_balance(step: str, label: str, before: int, after: int, found: pa.Tabl
     """
     if not found.num_rows and before == after:
         return 0, 0, 0
-    dropped, quarantined, created = (found["uid"].filter(pc.equal(found["action"], action)) for action in ("drop", "quarantine", "create"))
+    dropped, quarantined, created = (
+        found["uid"].filter(pc.equal(found["action"], action)) for action in ("drop", "quarantine", "create")
+    )
     aside = pc.count_distinct(quarantined).as_py()
     left = pc.count_distinct(pa.chunked_array([*dropped.chunks, *quarantined.chunks], pa.large_string())).as_py()
     if before + len(created) != after + left:

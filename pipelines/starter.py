@@ -26,7 +26,13 @@ split: {{train: 0.8, validation: 0.2, similarity: 0.5}}
 output: {{path: {shards}}}
 """
 
-PLACES = ["the mill by the river", "the old stone barn", "the bakery in the square", "the field behind the church", "the granary on the hill"]
+PLACES = [
+    "the mill by the river",
+    "the old stone barn",
+    "the bakery in the square",
+    "the field behind the church",
+    "the granary on the hill",
+]
 GRAINS = ["wheat", "rye", "oats", "barley", "spelt", "maize", "millet", "buckwheat"]
 
 

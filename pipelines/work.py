@@ -58,7 +58,9 @@ class WorkStore:
     def done(self, key: str) -> dict[str, Any] | None:
         """The summary of finished work, or None."""
         try:
-            with open(f"{self.root}/items/{key[:2]}/{key}/summary.json", "rb") as content:  # asked for every item: no Path objects
+            with open(
+                f"{self.root}/items/{key[:2]}/{key}/summary.json", "rb"
+            ) as content:  # asked for every item: no Path objects
                 return json.loads(content.read())
         except FileNotFoundError:
             return None

@@ -20,7 +20,9 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the slow tests too")
-    parser.addoption("--write-golden", action="store_true", help="write the output of steps that are new or have a new VERSION")
+    parser.addoption(
+        "--write-golden", action="store_true", help="write the output of steps that are new or have a new VERSION"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -58,7 +60,11 @@ def s3_endpoint() -> Iterator[str]:
 def s3_folder(s3_endpoint: str) -> Iterator[Folder]:
     """A new bucket, reached by the usual environment variables; they stay when a test undoes its own patches."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in (("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test"), ("AWS_DEFAULT_REGION", "us-east-1")):
+        for name, value in (
+            ("AWS_ACCESS_KEY_ID", "test"),
+            ("AWS_SECRET_ACCESS_KEY", "test"),
+            ("AWS_DEFAULT_REGION", "us-east-1"),
+        ):
             patch.setenv(name, value)
         bucket = f"bucket-{uuid.uuid4().hex[:12]}"
         folder = open_folder(f"s3://{bucket}/some/dataset", {"endpoint_url": s3_endpoint})

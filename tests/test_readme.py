@@ -38,7 +38,9 @@ def test_blocks_run_and_print_what_is_shown(tmp_path, monkeypatch):
         elif kind == "console":
             for command, shown in commands(content):
                 program, *words = shlex.split(command)
-                done = subprocess.run([Path(sys.executable).parent / program, *words], capture_output=True, text=True, timeout=120)
+                done = subprocess.run(
+                    [Path(sys.executable).parent / program, *words], capture_output=True, text=True, timeout=120
+                )
                 assert done.returncode == (1 if "FAILED" in shown else 0), f"{command}: {done.stderr}"
                 same = doctest.OutputChecker().check_output(shown, done.stdout, doctest.ELLIPSIS)
                 assert same, f"{command}: the README shows\n{shown}\nit prints\n{done.stdout}"
@@ -47,7 +49,11 @@ def test_blocks_run_and_print_what_is_shown(tmp_path, monkeypatch):
     assert {kind: kinds.count(kind) for kind in sorted(set(kinds))} == {"console": 3, "python": 4, "yaml": 1}
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))],
+    ids=lambda page: page.name,
+)
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
         assert "://" in target or (page.parent / target).exists(), target
@@ -56,7 +62,9 @@ def test_links_lead_somewhere(page):
 def test_commands_that_the_pages_name_exist():
     from gristmill.cli.main import app
 
-    known = {command.name or command.callback.__name__ for command in app.registered_commands} | {group.name for group in app.registered_groups}
+    known = {command.name or command.callback.__name__ for command in app.registered_commands} | {
+        group.name for group in app.registered_groups
+    }
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         named = set(re.findall(r"(?:^\$ |^ {4}|`)gristmill ([a-z]+)", page.read_text(encoding="utf-8"), re.M))
         assert named <= known, f"{page.name}: {named - known}"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import traceback
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -32,11 +35,31 @@ def is_for_gx(entry: Entry, known: Mapping[str, Any]) -> bool:
 
 def _registered() -> set[str]:
     try:
-        import great_expectations.expectations  # noqa: F401  registers its types
-        from great_expectations.expectations.registry import list_registered_expectation_implementations
+        with _importing():
+            import great_expectations.expectations  # noqa: F401  registers its types
+            from great_expectations.expectations.registry import list_registered_expectation_implementations
     except ImportError:
         return set()
     return set(list_registered_expectation_implementations())
+
+
+@contextlib.contextmanager
+def _importing() -> Iterator[None]:
+    """Great Expectations may be imported: it imports Spark's client where that is installed.
+
+    The client takes a main module without a file (`python -c`, a worker of pytest-xdist) for a doctest and ends the process, with status 0,
+    unless the session is interactive (`sys.ps1`); and it warns of the version of pandas, which isn't used with it here.
+    """
+    bare = not hasattr(sys, "ps1")
+    if bare:
+        sys.ps1 = ""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning, module="pyspark")
+            yield
+    finally:
+        if bare:
+            del sys.ps1
 
 
 def evaluate_with_gx(entry: Entry, setting: Setting) -> dict[str, Any]:
@@ -63,8 +86,9 @@ def evaluate_with_gx(entry: Entry, setting: Setting) -> dict[str, Any]:
 
 def _validate(entry: Entry, setting: Setting) -> Any:
     try:
-        import great_expectations as gx
-        from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
+        with _importing():
+            import great_expectations as gx
+            from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
     except ImportError as error:
         raise MissingDependencyError(
             f"{entry.type} is evaluated by Great Expectations, which isn't installed: pip install 'gristmill[validate]'"
@@ -98,7 +122,8 @@ def suite_parameter(text: str, parameters: Mapping[str, Any], where: str) -> Any
         SuiteError: a name without a value.
     """
     try:
-        from great_expectations.core.suite_parameters import parse_suite_parameter
+        with _importing():
+            from great_expectations.core.suite_parameters import parse_suite_parameter
     except ImportError:
         parse_suite_parameter = None
     try:

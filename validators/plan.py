@@ -99,7 +99,7 @@ def _model(entry: Entry) -> Expectation:
         if first["type"] == "missing":
             raise SuiteError(f"{entry.type}: parameter '{name}' is missing", parameter=name) from None
         told = first["msg"].removeprefix("Value error, ")
-        got = f", got {first['input']!r}" if name else ""
+        got = f", got {first['input']!r}" if name and ", got " not in told else ""
         raise SuiteError(f"{entry.type}: {f'{name}: ' if name else ''}{told}{got}", parameter=name) from None
     return model
 

@@ -3,4 +3,6 @@
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # benchmarks/common.py imports its neighbours by their plain names
+sys.path.append(
+    str(Path(__file__).resolve().parents[1])
+)  # benchmarks/common.py imports its neighbours by their plain names

@@ -9,13 +9,24 @@ import sys
 from benchmarks.common import header
 from benchmarks.stream import data, elastic, images, local, remote, resume
 
-CASES = {**dict.fromkeys(local.PEERS, local.compare), **dict.fromkeys(data.SIZES, images.compare), "remote": remote.compare, "resume": resume.compare, "elastic": elastic.resumes, "mixing": elastic.mixing}
+CASES = {
+    **dict.fromkeys(local.PEERS, local.compare),
+    **dict.fromkeys(data.SIZES, images.compare),
+    "remote": remote.compare,
+    "resume": resume.compare,
+    "elastic": elastic.resumes,
+    "mixing": elastic.mixing,
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stream")
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"{', '.join(CASES)}; all by default")
-    parser.add_argument("--peers", metavar="PYTHON", help="the Python of an environment with benchmarks/peers.txt; without it the others are left out")
+    parser.add_argument(
+        "--peers",
+        metavar="PYTHON",
+        help="the Python of an environment with benchmarks/peers.txt; without it the others are left out",
+    )
     parser.add_argument("--scale", type=float, default=1.0, help="of the number of rows")
     parser.add_argument("--only", nargs="*", default=(), help="only these loaders")
     given = parser.parse_args()

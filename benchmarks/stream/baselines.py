@@ -15,18 +15,38 @@ def counts(served: list[int], seen: set[int], rows: int) -> dict[str, int]:
     return {"repeated": len(served) - len(set(served) - seen), "lost": rows - len(set(served) | seen)}
 
 
-def litdata_resume(world_size: int, workers: int, batch: int, *, drop_last: bool = False, granularity: str = "item", rows: int = 100, chunk: int = 10, seen: int = 40) -> dict[str, int]:
+def litdata_resume(
+    world_size: int,
+    workers: int,
+    batch: int,
+    *,
+    drop_last: bool = False,
+    granularity: str = "item",
+    rows: int = 100,
+    chunk: int = 10,
+    seen: int = 40,
+) -> dict[str, int]:
     """A run of `seen` rows goes on with other ranks and workers."""
     from litdata.streaming.elastic import canonical_item_stream, restripe_items
 
     intervals = [[start, start, start + chunk, start + chunk] for start in range(0, rows, chunk)]
     stream = canonical_item_stream(intervals, seed=1, epoch=1, shuffle=True)
-    plans = restripe_items(stream, world_size=world_size, num_workers=workers, batch_size=batch, drop_first=seen, drop_last=drop_last, granularity=granularity)
+    plans = restripe_items(
+        stream,
+        world_size=world_size,
+        num_workers=workers,
+        batch_size=batch,
+        drop_first=seen,
+        drop_last=drop_last,
+        granularity=granularity,
+    )
     served = [item for plan in plans for _, items in plan for item in items]
     return counts(served, {item for _, item in stream[:seen]}, rows)
 
 
-def mosaic(nodes: int, ranks: int, batch: int, *, canonical: int = 4, rows: int = 1003, seen: int = 0) -> dict[str, int]:
+def mosaic(
+    nodes: int, ranks: int, batch: int, *, canonical: int = 4, rows: int = 1003, seen: int = 0
+) -> dict[str, int]:
     """One epoch, or its rest after `seen` rows."""
     from streaming.base.partition.orig import get_partitions_orig
 

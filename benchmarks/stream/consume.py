@@ -11,7 +11,9 @@ import numpy as np
 EPOCHS = 2
 
 
-def consume(make: Callable[[], Any], ids_of: Callable[[Any], Any], limit: float, epochs: Callable[[Any, int], Iterable[Any]]) -> None:
+def consume(
+    make: Callable[[], Any], ids_of: Callable[[Any], Any], limit: float, epochs: Callable[[Any, int], Iterable[Any]]
+) -> None:
     """Prints rows and seconds of each epoch, the time to the first batch, and which rows were in each batch of the first epoch.
 
     make: the loader, its construction is part of the first epoch. ids_of: the ids in a batch. limit: seconds after which an epoch is left.

@@ -60,14 +60,18 @@ def tokens(rows: int, group: int) -> Iterator[pa.Table]:
         values = np.minimum(rng.zipf(1.2, (count, TOKENS)), 50_000).astype(np.int32)
         values[:, 0] = np.arange(start, start + count)
         ends = np.arange(0, values.size + 1, TOKENS, dtype=np.int32)
-        yield pa.table({"id": np.arange(start, start + count), "tokens": pa.ListArray.from_arrays(ends, values.ravel())})
+        yield pa.table(
+            {"id": np.arange(start, start + count), "tokens": pa.ListArray.from_arrays(ends, values.ravel())}
+        )
 
 
 def text(rows: int, group: int) -> Iterator[pa.Table]:
     """id, and a paragraph of the PEP history (words drawn by frequency where that isn't beside the checkout)."""
     source = TEXT / "peps_history" / "peps.parquet"
     if source.exists():
-        texts = pq.read_table(source, columns=["text"])["text"]  # versions of one document follow each other: unshuffled they would compress to nothing
+        texts = pq.read_table(source, columns=["text"])[
+            "text"
+        ]  # versions of one document follow each other: unshuffled they would compress to nothing
         order = np.random.default_rng(0).permutation(len(texts))
         paragraphs = (part for i in order for part in texts[int(i)].as_py().split("\n\n") if 20 < len(part) < 600)
     else:
@@ -83,7 +87,12 @@ def table(rows: int, group: int) -> Iterator[pa.Table]:
     rng = np.random.default_rng(0)
     for start in range(0, rows, group):
         count = min(group, rows - start)
-        yield pa.table({"id": np.arange(start, start + count), **{f"x{i:02d}": rng.standard_normal(count, np.float32) for i in range(COLUMNS)}})
+        yield pa.table(
+            {
+                "id": np.arange(start, start + count),
+                **{f"x{i:02d}": rng.standard_normal(count, np.float32) for i in range(COLUMNS)},
+            }
+        )
 
 
 def images(rows: int, group: int, size: tuple[int, int, int] = SIZES["images"]) -> Iterator[pa.Table]:
@@ -107,7 +116,13 @@ def picture(number: int, width: int, height: int, quality: int) -> bytes:
     image = np.ascontiguousarray(np.clip(image + 128, 0, 255).astype(np.uint8))
     for _ in range(12):
         centre = (int(rng.integers(width)), int(rng.integers(height)))
-        cv2.circle(image, centre, int(rng.integers(5, width // 6)), rng.integers(0, 255, 3).tolist(), -1 if rng.random() < 0.5 else 2)
+        cv2.circle(
+            image,
+            centre,
+            int(rng.integers(5, width // 6)),
+            rng.integers(0, 255, 3).tolist(),
+            -1 if rng.random() < 0.5 else 2,
+        )
     noisy = np.clip(image + rng.normal(0, 9, image.shape), 0, 255).astype(np.uint8)
     return bytes(cv2.imencode(".jpg", noisy, [cv2.IMWRITE_JPEG_QUALITY, quality])[1])
 

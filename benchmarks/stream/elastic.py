@@ -30,12 +30,35 @@ class Case(NamedTuple):
 
 
 CASES = (
-    Case("litdata: 2 ranks x 5, after 40 rows 3 ranks x 5", ("litdata_resume", [3, 1, 5], {}), 100, 40, (2, 10), (3, 15)),
-    Case("litdata, drop_last: after 40 rows 3 ranks x 2 workers x 4", ("litdata_resume", [3, 2, 4], {"drop_last": True}), 100, 40, (2, 10), (3, 12)),
-    Case("litdata, whole chunks: after 36 rows 2 ranks x 4", ("litdata_resume", [2, 1, 4], {"granularity": "chunk", "seen": 36}), 100, 36, (1, 4), (2, 8)),
+    Case(
+        "litdata: 2 ranks x 5, after 40 rows 3 ranks x 5", ("litdata_resume", [3, 1, 5], {}), 100, 40, (2, 10), (3, 15)
+    ),
+    Case(
+        "litdata, drop_last: after 40 rows 3 ranks x 2 workers x 4",
+        ("litdata_resume", [3, 2, 4], {"drop_last": True}),
+        100,
+        40,
+        (2, 10),
+        (3, 12),
+    ),
+    Case(
+        "litdata, whole chunks: after 36 rows 2 ranks x 4",
+        ("litdata_resume", [2, 1, 4], {"granularity": "chunk", "seen": 36}),
+        100,
+        36,
+        (1, 4),
+        (2, 8),
+    ),
     Case("Mosaic: an epoch on 1 node x 8 ranks x 8", ("mosaic", [1, 8, 8], {}), 1003, 0, (8, 64), (8, 64)),
     Case("Mosaic: an epoch on 4 nodes x 8 ranks x 2", ("mosaic", [4, 8, 2], {}), 1003, 0, (32, 64), (32, 64)),
-    Case("Mosaic: 2 nodes, after 42 rows 4 nodes x 1 rank x 7", ("mosaic", [4, 1, 7], {"seen": 42}), 1003, 42, (2, 14), (4, 28)),
+    Case(
+        "Mosaic: 2 nodes, after 42 rows 4 nodes x 1 rank x 7",
+        ("mosaic", [4, 1, 7], {"seen": 42}),
+        1003,
+        42,
+        (2, 14),
+        (4, 28),
+    ),
 )
 GROUPS, GROUP, BATCH = 200, 1000, 256
 OPEN = (10, 16, 32, 64, 128)
@@ -62,7 +85,10 @@ def gristmill_counts(case: Case) -> dict[str, int]:
         for (world_size, batch), steps in ((case.before, case.seen // case.before[1]), (case.after, None)):
             if steps == 0:
                 continue
-            loaders = [stream(folder, global_batch_size=batch, rank=rank, world_size=world_size, threads=0) for rank in range(world_size)]
+            loaders = [
+                stream(folder, global_batch_size=batch, rank=rank, world_size=world_size, threads=0)
+                for rank in range(world_size)
+            ]
             for loader in loaders:
                 if state is not None:
                     loader.load_state_dict(state)
@@ -75,11 +101,15 @@ def gristmill_counts(case: Case) -> dict[str, int]:
 def mixing(_case: str, peers: str | None, _scale: float, _only: Any = ()) -> None:
     """Prints distinct row groups in a batch beside the row groups that are open at a time; gristmill is given as many as each of Mosaic's blocks has open."""
     ideal = GROUPS * (1 - (1 - 1 / GROUPS) ** BATCH)
-    print(f"mixing of {GROUPS * GROUP:,} sorted rows in {GROUPS} row groups (shards, chunks): distinct ones in a batch of {BATCH}; drawn at random from all rows: {ideal:.1f}")
+    print(
+        f"mixing of {GROUPS * GROUP:,} sorted rows in {GROUPS} row groups (shards, chunks): distinct ones in a batch of {BATCH}; drawn at random from all rows: {ideal:.1f}"
+    )
     if not peers:
         table([[f"gristmill, shuffle_bytes of {most} row groups", *mixed(own_order(most))] for most in OPEN], MIX_HEAD)
         return
-    wanted = [[f"Mosaic py1e, block of {most} shards", "mosaic_order", [GROUPS, GROUP, most * GROUP], {}] for most in OPEN]
+    wanted = [
+        [f"Mosaic py1e, block of {most} shards", "mosaic_order", [GROUPS, GROUP, most * GROUP], {}] for most in OPEN
+    ]
     rows = []
     for name, order in baselines(peers, [*wanted, ["litdata, default", "litdata_order", [GROUPS, GROUP], {}]]).items():
         found = mixed(np.array(order) // GROUP)

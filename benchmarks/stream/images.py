@@ -28,20 +28,33 @@ def compare(case: str, peers: str | None, scale: float, only: Any = ()) -> None:
     groups = data.row_groups(folder)
     size = sum(file.stat().st_size for file in folder.iterdir()) / groups.sum()
     cores = os.cpu_count() or 1
-    print(f"{case}: {groups.sum():,} JPEGs of {size / 1000:.0f} kB, {data.SIZES[case][0]} x {data.SIZES[case][1]}, in {len(groups)} row groups; batches of {BATCH}; {cores} cores")
+    print(
+        f"{case}: {groups.sum():,} JPEGs of {size / 1000:.0f} kB, {data.SIZES[case][0]} x {data.SIZES[case][1]}, in {len(groups)} row groups; batches of {BATCH}; {cores} cores"
+    )
     contents = pq.read_table(next(iter(sorted(folder.glob("*.parquet")))), columns=["image"])["image"].to_pylist()[:200]
     before = rate(decode, contents, cores)
     rows = Rows()
     shared = ["--data", str(folder), "--batch", str(BATCH), "--limit", str(LIMIT)]
     for name, kind in (("gristmill, decoded whole", "rgb"), ("gristmill, crops of 224", "crop")):
         if not only or "gristmill" in only:
-            rows.append(line(name, lambda kind=kind: run(OURS, "ours.py", ["gristmill", "--shuffle-bytes", str(SHUFFLE_BYTES), "--decode", kind, *shared]), groups, batch=BATCH))
+            rows.append(
+                line(
+                    name,
+                    lambda kind=kind: run(
+                        OURS, "ours.py", ["gristmill", "--shuffle-bytes", str(SHUFFLE_BYTES), "--decode", kind, *shared]
+                    ),
+                    groups,
+                    batch=BATCH,
+                )
+            )
     for peer in PEERS if peers else ():
         if not only or peer in only:
             rows.append(of_peer(peers, peer, folder, groups, batch=BATCH, limit=LIMIT))
     after, cpu = rate(decode, contents, cores), cpu_seconds(contents)
     limit = (before + after) / 2
-    print(f"decode limit, simplejpeg alone on whole images in memory: {cores} threads {before:,.0f} images/s before, {after:,.0f} after; {cpu * 1e5:,.0f} CPU s/100k")
+    print(
+        f"decode limit, simplejpeg alone on whole images in memory: {cores} threads {before:,.0f} images/s before, {after:,.0f} after; {cpu * 1e5:,.0f} CPU s/100k"
+    )
     measured = [row for row in rows if isinstance(row[2], int)]
     shares = [[row[0], f"{row[2] / limit:.2f}", f"{cpu * 1e5 / row[4]:.2f}"] for row in measured]
     table(rows, HEAD)

@@ -31,12 +31,23 @@ def compare(case: str, peers: str | None, scale: float, only: Sequence[str] = ()
     folder = data.dataset(case, scale)
     groups = data.row_groups(folder)
     size = sum(file.stat().st_size for file in folder.iterdir())
-    print(f"{case}: {groups.sum():,} rows in {len(groups)} row groups, {size / 1e6:.0f} MB of Parquet; batches of {BATCH}; a shuffle of all rows draws on {ideal_groups(groups, BATCH):.1f} row groups a batch")
+    print(
+        f"{case}: {groups.sum():,} rows in {len(groups)} row groups, {size / 1e6:.0f} MB of Parquet; batches of {BATCH}; a shuffle of all rows draws on {ideal_groups(groups, BATCH):.1f} row groups a batch"
+    )
     rows = Rows()
     try:
-        for name, arguments in (("pyarrow, plain loop", ["pyarrow"]), *((f"gristmill, {kept} MB", ["gristmill", "--shuffle-bytes", str(kept << 20)]) for kept in (1024, 256, 64))):
+        for name, arguments in (
+            ("pyarrow, plain loop", ["pyarrow"]),
+            *((f"gristmill, {kept} MB", ["gristmill", "--shuffle-bytes", str(kept << 20)]) for kept in (1024, 256, 64)),
+        ):
             if not only or arguments[0] in only:
-                rows.append(line(name, lambda arguments=arguments: run(OURS, "ours.py", [*arguments, *settings(folder, LIMIT)]), groups))
+                rows.append(
+                    line(
+                        name,
+                        lambda arguments=arguments: run(OURS, "ours.py", [*arguments, *settings(folder, LIMIT)]),
+                        groups,
+                    )
+                )
         for peer in PEERS[case] if peers else ():
             if not only or peer in only:
                 rows.append(of_peer(peers, peer, folder, groups))
@@ -63,10 +74,21 @@ def line(name: str, measure: Any, groups: Any, copy: Sequence[Any] = ("", ""), b
         found: Measured = measure()
     except RuntimeError as error:
         return [name, f"failed: {error}"[:90], *[""] * 6, *copy][: len(HEAD)]
-    return [name, int(found.rate), int(found.again), found.first, found.cpu, found.peak // 1_000_000, distinct_groups(found.batches, groups, batch), *copy]
+    return [
+        name,
+        int(found.rate),
+        int(found.again),
+        found.first,
+        found.cpu,
+        found.peak // 1_000_000,
+        distinct_groups(found.batches, groups, batch),
+        *copy,
+    ]
 
 
-def of_peer(python: str, peer: str, folder: Path, groups: Any, *, batch: int = BATCH, limit: float = LIMIT) -> list[Any]:
+def of_peer(
+    python: str, peer: str, folder: Path, groups: Any, *, batch: int = BATCH, limit: float = LIMIT
+) -> list[Any]:
     """The row of a peer with the number of workers that was fastest in a short trial."""
     try:
         copy, seconds = converted(python, peer, folder)
@@ -74,7 +96,13 @@ def of_peer(python: str, peer: str, folder: Path, groups: Any, *, batch: int = B
         return [peer, f"failed: {error}"[:90], *[""] * 7]
     where = ["read", peer, "--copy", str(copy)]
     size = sum(file.stat().st_size for file in copy.rglob("*") if file.is_file())
-    workers, _ = max(((number, trial(python, [*where, "--workers", str(number), *settings(folder, PROBE, batch)])) for number in WORKERS), key=lambda pair: pair[1])
+    workers, _ = max(
+        (
+            (number, trial(python, [*where, "--workers", str(number), *settings(folder, PROBE, batch)]))
+            for number in WORKERS
+        ),
+        key=lambda pair: pair[1],
+    )
     measure = lambda: run(python, "peers.py", [*where, "--workers", str(workers), *settings(folder, limit, batch)])
     return line(f"{peer}, {workers} workers", measure, groups, (round(seconds, 1), size // 1_000_000), batch)
 
@@ -93,6 +121,8 @@ def converted(python: str, peer: str, folder: Path) -> tuple[Path, float]:
     done = copy.with_suffix(".done")
     if not done.exists():
         shutil.rmtree(copy, ignore_errors=True)
-        found, _ = call(python, "peers.py", ["convert", peer, "--data", str(folder), "--copy", str(copy)], CONVERT_SECONDS)
+        found, _ = call(
+            python, "peers.py", ["convert", peer, "--data", str(folder), "--copy", str(copy)], CONVERT_SECONDS
+        )
         done.write_text(str(found["seconds"]))
     return copy, float(done.read_text())

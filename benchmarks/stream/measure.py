@@ -48,12 +48,25 @@ def run(python: str, script: str, arguments: Sequence[str], seconds: float = 240
             batches = [arrays[name] for name in arrays.files]
     one, two = found["epochs"]
     cpu = (watch.cpu - found["base_cpu"]) * 1e5 / (one["rows"] + two["rows"])
-    return Measured(one["rows"] / one["seconds"], two["rows"] / two["seconds"], one["first"], cpu, max(0, watch.peak - found["base"]), batches)
+    return Measured(
+        one["rows"] / one["seconds"],
+        two["rows"] / two["seconds"],
+        one["first"],
+        cpu,
+        max(0, watch.peak - found["base"]),
+        batches,
+    )
 
 
 def call(python: str, script: str, arguments: Sequence[str], seconds: float) -> tuple[dict[str, Any], Watch]:
     """(what a script of this folder reported, what was seen of its processes)."""
-    process = subprocess.Popen([python, str(HERE / script), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        [python, str(HERE / script), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     watch = Watch(process.pid)
     try:
         out, error = process.communicate(timeout=seconds)
@@ -112,7 +125,11 @@ def distinct_groups(batches: Sequence[np.ndarray], groups: np.ndarray, size: int
     """Mean distinct row groups in a (nearly) whole batch. groups: (row groups,) their rows, in the order of ids."""
     ends = np.cumsum(groups)
     whole = [batch for batch in batches if len(batch) >= 0.9 * size]
-    return float(np.mean([len(np.unique(np.searchsorted(ends, batch, "right"))) for batch in whole])) if whole else float("nan")
+    return (
+        float(np.mean([len(np.unique(np.searchsorted(ends, batch, "right"))) for batch in whole]))
+        if whole
+        else float("nan")
+    )
 
 
 def ideal_groups(groups: np.ndarray, size: int) -> float:

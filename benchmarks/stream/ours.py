@@ -73,11 +73,23 @@ def main() -> None:
     parser.add_argument("--result")
     given = parser.parse_args()
     if given.subject == "pyarrow":
-        consume(lambda: PlainLoop(given.data, given.batch), lambda batch: batch["id"].numpy(), given.limit, lambda loop, number: loop.epoch(number))
+        consume(
+            lambda: PlainLoop(given.data, given.batch),
+            lambda batch: batch["id"].numpy(),
+            given.limit,
+            lambda loop, number: loop.epoch(number),
+        )
     else:
         kind = RandomResizedCrop(224) if given.decode == "crop" else "rgb"
         decode = {"image": kind} if given.decode else None
-        make = lambda: stream(given.data, global_batch_size=given.batch, epochs=2, tail="drop", shuffle_bytes=given.shuffle_bytes, decode=decode)
+        make = lambda: stream(
+            given.data,
+            global_batch_size=given.batch,
+            epochs=2,
+            tail="drop",
+            shuffle_bytes=given.shuffle_bytes,
+            decode=decode,
+        )
         consume(lambda: run_of(make), ids_of, given.limit, epochs_of)
 
 

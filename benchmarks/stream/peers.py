@@ -55,7 +55,10 @@ def rows_of(folder: Path) -> Iterator[dict[str, Any]]:
     """The rows of the Parquet files in order, token rows as numpy arrays."""
     for path in sorted(folder.glob("*.parquet")):
         for batch in pq.ParquetFile(path).iter_batches(256):
-            columns = {name: _matrix(column) if name == "tokens" else column.to_pylist() for name, column in zip(batch.schema.names, batch.columns, strict=True)}
+            columns = {
+                name: _matrix(column) if name == "tokens" else column.to_pylist()
+                for name, column in zip(batch.schema.names, batch.columns, strict=True)
+            }
             for values in zip(*columns.values(), strict=True):
                 yield dict(zip(columns, values, strict=True))
 
@@ -85,6 +88,7 @@ def ids(batch: Any) -> Any:
 
 # litdata
 
+
 def litdata_folders() -> None:
     """Its optimize empties its default cache folders, so it is given its own."""
     for name in ("DATA_OPTIMIZER_CACHE_FOLDER", "DATA_OPTIMIZER_DATA_CACHE_FOLDER"):
@@ -99,7 +103,10 @@ def _all_rows(folder: str) -> Iterator[Any]:
     import torch
 
     for row in rows_of(Path(folder)):
-        yield {name: torch.from_numpy(value.copy()) if isinstance(value, np.ndarray) else value for name, value in row.items()}
+        yield {
+            name: torch.from_numpy(value.copy()) if isinstance(value, np.ndarray) else value
+            for name, value in row.items()
+        }
 
 
 def _all_tokens(folder: str) -> Iterator[Any]:
@@ -120,7 +127,15 @@ def litdata_tokens_convert(data: Path, copy: Path) -> None:
     from litdata import TokensLoader, optimize
 
     litdata_folders()
-    optimize(_all_tokens, [str(data)], str(copy), chunk_size=TOKENS * 8192, num_workers=1, item_loader=TokensLoader(block_size=TOKENS), verbose=False)
+    optimize(
+        _all_tokens,
+        [str(data)],
+        str(copy),
+        chunk_size=TOKENS * 8192,
+        num_workers=1,
+        item_loader=TokensLoader(block_size=TOKENS),
+        verbose=False,
+    )
 
 
 def litdata_parquet_convert(data: Path, copy: Path) -> None:
@@ -138,9 +153,13 @@ def litdata_read(given: Any, loader: Any = None, **options: Any) -> None:
     litdata_folders()
 
     def make() -> Any:
-        dataset = litdata.StreamingDataset(str(given.copy), item_loader=loader() if loader else None, shuffle=True, drop_last=True)
+        dataset = litdata.StreamingDataset(
+            str(given.copy), item_loader=loader() if loader else None, shuffle=True, drop_last=True
+        )
         more = {"multiprocessing_context": "spawn"} if options.get("spawn") and given.workers else {}
-        return litdata.StreamingDataLoader(dataset, batch_size=given.batch, num_workers=given.workers, persistent_workers=given.workers > 0, **more)
+        return litdata.StreamingDataLoader(
+            dataset, batch_size=given.batch, num_workers=given.workers, persistent_workers=given.workers > 0, **more
+        )
 
     consume(make, ids, given.limit, lambda loader, _: iter(loader))
 
@@ -158,6 +177,7 @@ def litdata_parquet_read(given: Any) -> None:
 
 
 # Mosaic
+
 
 def mosaic() -> Any:
     """The package `streaming`; it imports torchvision, whose CPU wheel lacks its operators beside this torch: one is declared so that the import works."""
@@ -183,10 +203,14 @@ def declare_operators() -> None:
 def mosaic_convert(data: Path, copy: Path) -> None:
     streaming = mosaic()
     schema = pq.read_schema(next(iter(data.glob("*.parquet"))))
-    columns = {field.name: f"ndarray:int32:{TOKENS}" if field.name == "tokens" else MDS[str(field.type)] for field in schema}
+    columns = {
+        field.name: f"ndarray:int32:{TOKENS}" if field.name == "tokens" else MDS[str(field.type)] for field in schema
+    }
     with streaming.MDSWriter(out=str(copy), columns=columns, size_limit=SHARD_BYTES) as writer:
         for row in rows_of(data):
-            writer.write({name: np.float32(value) if isinstance(value, float) else value for name, value in row.items()})
+            writer.write(
+                {name: np.float32(value) if isinstance(value, float) else value for name, value in row.items()}
+            )
 
 
 def mosaic_read(given: Any) -> None:
@@ -194,13 +218,22 @@ def mosaic_read(given: Any) -> None:
     streaming.base.util.clean_stale_shared_memory()
 
     def make() -> Any:
-        dataset = streaming.StreamingDataset(local=str(given.copy), shuffle=True, batch_size=given.batch, num_canonical_nodes=1, **({"shuffle_block_size": given.block} if given.block else {}))
-        return streaming.StreamingDataLoader(dataset, batch_size=given.batch, num_workers=given.workers, persistent_workers=given.workers > 0)
+        dataset = streaming.StreamingDataset(
+            local=str(given.copy),
+            shuffle=True,
+            batch_size=given.batch,
+            num_canonical_nodes=1,
+            **({"shuffle_block_size": given.block} if given.block else {}),
+        )
+        return streaming.StreamingDataLoader(
+            dataset, batch_size=given.batch, num_workers=given.workers, persistent_workers=given.workers > 0
+        )
 
     consume(make, ids, given.limit, lambda loader, _: iter(loader))
 
 
 # WebDataset
+
 
 def webdataset_convert(data: Path, copy: Path) -> None:
     import webdataset
@@ -241,14 +274,19 @@ def webdataset_read(given: Any) -> None:
         return torch.tensor(numbers), torch.stack(values) if isinstance(values[0], torch.Tensor) else list(values)
 
     def make() -> Any:
-        data = webdataset.WebDataset(shards, shardshuffle=len(shards), detshuffle=True, nodesplitter=None, empty_check=False)
+        data = webdataset.WebDataset(
+            shards, shardshuffle=len(shards), detshuffle=True, nodesplitter=None, empty_check=False
+        )
         data = data.shuffle(1000).map(_webdataset_row).batched(given.batch, collation_fn=collate)
-        return webdataset.WebLoader(data, batch_size=None, num_workers=given.workers, persistent_workers=given.workers > 0)
+        return webdataset.WebLoader(
+            data, batch_size=None, num_workers=given.workers, persistent_workers=given.workers > 0
+        )
 
     consume(make, lambda batch: batch[0].numpy(), given.limit, lambda loader, _: iter(loader))
 
 
 # Hugging Face datasets
+
 
 def hf_streaming_read(given: Any) -> None:
     import datasets
@@ -257,8 +295,14 @@ def hf_streaming_read(given: Any) -> None:
     files = sorted(map(str, given.data.glob("*.parquet")))
 
     def make() -> Any:
-        data = datasets.load_dataset("parquet", data_files=files, split="train", streaming=True).shuffle(seed=0, buffer_size=1000).with_format("torch")
-        return torch.utils.data.DataLoader(data, batch_size=given.batch, num_workers=given.workers, persistent_workers=given.workers > 0)
+        data = (
+            datasets.load_dataset("parquet", data_files=files, split="train", streaming=True)
+            .shuffle(seed=0, buffer_size=1000)
+            .with_format("torch")
+        )
+        return torch.utils.data.DataLoader(
+            data, batch_size=given.batch, num_workers=given.workers, persistent_workers=given.workers > 0
+        )
 
     consume(make, ids, given.limit, loader_epochs)
 
@@ -268,7 +312,9 @@ def hf_map_convert(data: Path, copy: Path) -> None:
 
     copy.mkdir(parents=True, exist_ok=True)
     files = sorted(map(str, data.glob("*.parquet")))
-    datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(copy / "cache")).save_to_disk(str(copy / "arrow"))
+    datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(copy / "cache")).save_to_disk(
+        str(copy / "arrow")
+    )
     shutil.rmtree(copy / "cache")
 
 
@@ -279,13 +325,18 @@ def hf_map_read(given: Any) -> None:
     def make() -> Any:
         data = datasets.load_from_disk(str(given.copy / "arrow")).with_format("torch")
         generator = torch.Generator().manual_seed(0)
-        sampler = torch.utils.data.BatchSampler(torch.utils.data.RandomSampler(data, generator=generator), given.batch, drop_last=True)
-        return torch.utils.data.DataLoader(data, sampler=sampler, batch_size=None, num_workers=given.workers, persistent_workers=given.workers > 0)
+        sampler = torch.utils.data.BatchSampler(
+            torch.utils.data.RandomSampler(data, generator=generator), given.batch, drop_last=True
+        )
+        return torch.utils.data.DataLoader(
+            data, sampler=sampler, batch_size=None, num_workers=given.workers, persistent_workers=given.workers > 0
+        )
 
     consume(make, ids, given.limit, lambda loader, _: iter(loader))
 
 
 # images: every peer makes a random crop of 224 x 224, mirrored half of the time, as torchvision does
+
 
 def crop() -> Any:
     """torchvision's RandomResizedCrop and flip over PIL, from the bytes of a JPEG to a (3, 224, 224) tensor."""
@@ -293,7 +344,9 @@ def crop() -> Any:
     from PIL import Image
     from torchvision import transforms
 
-    chain = transforms.Compose([transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip(), transforms.PILToTensor()])
+    chain = transforms.Compose(
+        [transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip(), transforms.PILToTensor()]
+    )
     return lambda content: chain(Image.open(io.BytesIO(content)).convert("RGB"))
 
 
@@ -321,7 +374,13 @@ def files_convert(data: Path, copy: Path) -> None:
 def files_crop(given: Any) -> None:
     import torch
 
-    make = lambda: torch.utils.data.DataLoader(Crops(sorted(map(str, given.copy.glob("*.jpg")))), batch_size=given.batch, shuffle=True, num_workers=given.workers, persistent_workers=given.workers > 0)
+    make = lambda: torch.utils.data.DataLoader(
+        Crops(sorted(map(str, given.copy.glob("*.jpg")))),
+        batch_size=given.batch,
+        shuffle=True,
+        num_workers=given.workers,
+        persistent_workers=given.workers > 0,
+    )
     consume(make, lambda batch: batch[0].numpy(), given.limit, lambda loader, _: iter(loader))
 
 
@@ -336,7 +395,12 @@ def litdata_crop(given: Any) -> None:
             return {"id": row["id"], "image": cropper(row["image"])}
 
     cropper = crop()
-    make = lambda: litdata.StreamingDataLoader(Cropped(str(given.copy), shuffle=True, drop_last=True), batch_size=given.batch, num_workers=given.workers, persistent_workers=given.workers > 0)
+    make = lambda: litdata.StreamingDataLoader(
+        Cropped(str(given.copy), shuffle=True, drop_last=True),
+        batch_size=given.batch,
+        num_workers=given.workers,
+        persistent_workers=given.workers > 0,
+    )
     consume(make, ids, given.limit, lambda loader, _: iter(loader))
 
 
@@ -346,9 +410,15 @@ def webdataset_crop(given: Any) -> None:
     shards, cropper = sorted(map(str, given.copy.glob("*.tar"))), crop()
 
     def make() -> Any:
-        data = webdataset.WebDataset(shards, shardshuffle=len(shards), detshuffle=True, nodesplitter=None, empty_check=False)
-        data = data.shuffle(1000).map(lambda sample: (int(sample["__key__"]), cropper(sample["jpg"]))).batched(given.batch)
-        return webdataset.WebLoader(data, batch_size=None, num_workers=given.workers, persistent_workers=given.workers > 0)
+        data = webdataset.WebDataset(
+            shards, shardshuffle=len(shards), detshuffle=True, nodesplitter=None, empty_check=False
+        )
+        data = (
+            data.shuffle(1000).map(lambda sample: (int(sample["__key__"]), cropper(sample["jpg"]))).batched(given.batch)
+        )
+        return webdataset.WebLoader(
+            data, batch_size=None, num_workers=given.workers, persistent_workers=given.workers > 0
+        )
 
     consume(make, lambda batch: np.array(batch[0]), given.limit, lambda loader, _: iter(loader))
 

@@ -32,17 +32,28 @@ def compare(_case: str, _peers: str | None, scale: float, _only: Any = ()) -> No
     for case, columns in (("tokens", None), ("table", COLUMNS)):
         folder = data.dataset(case, scale)
         for name, bandwidth in LINES:
-            print(f"remote {case}: {'all columns' if columns is None else f'{len(columns)} of {data.COLUMNS + 1} columns'}, latency {LATENCY * 1000:.0f} ms, bandwidth {name}")
+            print(
+                f"remote {case}: {'all columns' if columns is None else f'{len(columns)} of {data.COLUMNS + 1} columns'}, latency {LATENCY * 1000:.0f} ms, bandwidth {name}"
+            )
             with server(folder, bandwidth) as options:
-                rows = [best(lambda reader=reader: reader(folder, columns, options)) for reader in (bare, decoding, ours)]
+                rows = [
+                    best(lambda reader=reader: reader(folder, columns, options)) for reader in (bare, decoding, ours)
+                ]
             table(rows, HEAD)
-            print(f"  gristmill / bare client: {rows[2][1] / rows[0][1]:.2f}, / the one that decodes: {rows[2][1] / rows[1][1]:.2f}\n")
+            print(
+                f"  gristmill / bare client: {rows[2][1] / rows[0][1]:.2f}, / the one that decodes: {rows[2][1] / rows[1][1]:.2f}\n"
+            )
 
 
 @contextlib.contextmanager
 def server(folder: Path, bandwidth: float) -> Iterator[dict[str, str]]:
     """A running server; the options to reach it."""
-    process = subprocess.Popen([sys.executable, str(HERE / "s3_server.py"), str(folder), str(LATENCY), str(bandwidth)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, str(HERE / "s3_server.py"), str(folder), str(LATENCY), str(bandwidth)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     try:
         assert process.stdout is not None
         yield {"endpoint_url": f"http://127.0.0.1:{process.stdout.readline().strip()}", "key": "none", "secret": "none"}
@@ -62,7 +73,14 @@ def bare(folder: Path, columns: tuple[str, ...] | None, options: dict[str, str])
     import obstore
     from obstore.store import S3Store
 
-    store = S3Store("b", endpoint=options["endpoint_url"], aws_access_key_id="none", aws_secret_access_key="none", region="us-east-1", client_options={"allow_http": True})
+    store = S3Store(
+        "b",
+        endpoint=options["endpoint_url"],
+        aws_access_key_id="none",
+        aws_secret_access_key="none",
+        region="us-east-1",
+        client_options={"allow_http": True},
+    )
     wanted, rows = [], 0
     for path in sorted(folder.glob("*.parquet")):
         footer = pq.read_metadata(path)
@@ -70,7 +88,11 @@ def bare(folder: Path, columns: tuple[str, ...] | None, options: dict[str, str])
             group = footer.row_group(i)
             rows += group.num_rows
             chunks = [group.column(j) for j in range(group.num_columns)]
-            ranges = sorted((chunk.data_page_offset, chunk.data_page_offset + chunk.total_compressed_size) for chunk in chunks if columns is None or chunk.path_in_schema.split(".")[0] in columns)
+            ranges = sorted(
+                (chunk.data_page_offset, chunk.data_page_offset + chunk.total_compressed_size)
+                for chunk in chunks
+                if columns is None or chunk.path_in_schema.split(".")[0] in columns
+            )
             joined: list[list[int]] = []
             for start, stop in ranges:
                 if joined and start == joined[-1][1]:
@@ -81,9 +103,21 @@ def bare(folder: Path, columns: tuple[str, ...] | None, options: dict[str, str])
     order = np.random.default_rng(0).permutation(len(wanted))
     begun, cpu = time.perf_counter(), time.process_time()
     with ThreadPoolExecutor(THREADS) as threads:
-        size = sum(threads.map(lambda i: len(obstore.get_range(store, wanted[i][0], start=wanted[i][1], end=wanted[i][2])), order))
+        size = sum(
+            threads.map(
+                lambda i: len(obstore.get_range(store, wanted[i][0], start=wanted[i][1], end=wanted[i][2])), order
+            )
+        )
     seconds = time.perf_counter() - begun
-    return [f"bare client, {THREADS} threads", int(rows / seconds), (time.process_time() - cpu) * 1e5 / rows, size / seconds / 1e6, len(wanted), 1.0, ""]
+    return [
+        f"bare client, {THREADS} threads",
+        int(rows / seconds),
+        (time.process_time() - cpu) * 1e5 / rows,
+        size / seconds / 1e6,
+        len(wanted),
+        1.0,
+        "",
+    ]
 
 
 def decoding(folder: Path, columns: tuple[str, ...] | None, options: dict[str, str]) -> list[Any]:
@@ -91,16 +125,38 @@ def decoding(folder: Path, columns: tuple[str, ...] | None, options: dict[str, s
     from pyarrow.fs import S3FileSystem
 
     address = options["endpoint_url"].removeprefix("http://")
-    store = S3FileSystem(access_key="none", secret_key="none", endpoint_override=address, scheme="http", region="us-east-1")
+    store = S3FileSystem(
+        access_key="none", secret_key="none", endpoint_override=address, scheme="http", region="us-east-1"
+    )
     paths = sorted(folder.glob("*.parquet"))
-    files = [pq.ParquetFile(store.open_input_file(f"b/{path.name}"), metadata=pq.read_metadata(path), pre_buffer=True) for path in paths]
+    files = [
+        pq.ParquetFile(store.open_input_file(f"b/{path.name}"), metadata=pq.read_metadata(path), pre_buffer=True)
+        for path in paths
+    ]
     wanted = [(file, i) for file in files for i in range(file.metadata.num_row_groups)]
     order = np.random.default_rng(0).permutation(len(wanted))
     begun, cpu = time.perf_counter(), time.process_time()
     with ThreadPoolExecutor(THREADS) as threads:
-        rows = sum(threads.map(lambda i: wanted[i][0].read_row_group(wanted[i][1], columns=columns and list(columns), use_threads=False).num_rows, order))
+        rows = sum(
+            threads.map(
+                lambda i: (
+                    wanted[i][0]
+                    .read_row_group(wanted[i][1], columns=columns and list(columns), use_threads=False)
+                    .num_rows
+                ),
+                order,
+            )
+        )
     seconds = time.perf_counter() - begun
-    return [f"pyarrow, {THREADS} threads", int(rows / seconds), (time.process_time() - cpu) * 1e5 / rows, "", "", "", ""]
+    return [
+        f"pyarrow, {THREADS} threads",
+        int(rows / seconds),
+        (time.process_time() - cpu) * 1e5 / rows,
+        "",
+        "",
+        "",
+        "",
+    ]
 
 
 def ours(folder: Path, columns: tuple[str, ...] | None, options: dict[str, str]) -> list[Any]:
@@ -116,5 +172,15 @@ def ours(folder: Path, columns: tuple[str, ...] | None, options: dict[str, str])
         first = first or time.perf_counter() - begun
         rows += len(batch["id"])
     seconds = time.perf_counter() - begun
-    requests, size, needed = (now - then for now, then in zip((traffic.requests, traffic.bytes, traffic.needed), before, strict=True))
-    return ["gristmill", int(rows / seconds), (time.process_time() - cpu) * 1e5 / rows, size / seconds / 1e6, requests, size / needed, first]
+    requests, size, needed = (
+        now - then for now, then in zip((traffic.requests, traffic.bytes, traffic.needed), before, strict=True)
+    )
+    return [
+        "gristmill",
+        int(rows / seconds),
+        (time.process_time() - cpu) * 1e5 / rows,
+        size / seconds / 1e6,
+        requests,
+        size / needed,
+        first,
+    ]

@@ -25,14 +25,32 @@ GROUP, GROUPS_IN_FILE = 10_000, 100
 BATCH = 1024
 ROW_BYTES = 400
 TIMES = 5  # each with a new loader; the fastest is shown
-HEAD = ("rows", "row groups", "open ms", "load state ms", "first rows ms", "resume ms", "MB", "state bytes", "trace step ms", "trace row ms", "MB")
+HEAD = (
+    "rows",
+    "row groups",
+    "open ms",
+    "load state ms",
+    "first rows ms",
+    "resume ms",
+    "MB",
+    "state bytes",
+    "trace step ms",
+    "trace row ms",
+    "MB",
+)
 
 
 def compare(_case: str, _peers: str | None, _scale: float, _only: Any = ()) -> None:
     """Prints the table."""
-    print(f"resume and trace: row groups of {GROUP:,} rows, files of {GROUPS_IN_FILE} row groups, batches of {BATCH}; the state is of the middle of the second epoch")
-    print("  open: manifest and order; load state; first rows: where the rows of the next step are; resume: the last two together. trace step: where the rows of a step of")
-    print("  the third epoch are; trace row: all steps of a row in 3 epochs. Without reading rows. MB: the most that Python and numpy held beyond the manifest.")
+    print(
+        f"resume and trace: row groups of {GROUP:,} rows, files of {GROUPS_IN_FILE} row groups, batches of {BATCH}; the state is of the middle of the second epoch"
+    )
+    print(
+        "  open: manifest and order; load state; first rows: where the rows of the next step are; resume: the last two together. trace step: where the rows of a step of"
+    )
+    print(
+        "  the third epoch are; trace row: all steps of a row in 3 epochs. Without reading rows. MB: the most that Python and numpy held beyond the manifest."
+    )
     table([measure(10**power) for power in range(5, 10)], HEAD)
 
 
@@ -42,7 +60,9 @@ def measure(rows: int) -> list[Any]:
     try:
         opened, loader = min((timed(lambda: make(folder)) for _ in range(TIMES)), key=lambda pair: pair[0])
         steps = rows * 3 // 2 // BATCH
-        state = json.dumps({**loader.state_dict(), "step": steps, "position": steps * BATCH, "history": [[0, 0, BATCH, "carry"]]})
+        state = json.dumps(
+            {**loader.state_dict(), "step": steps, "position": steps * BATCH, "history": [[0, 0, BATCH, "carry"]]}
+        )
         loaded, first = min((resume(make(folder), state) for _ in range(TIMES)), key=sum)
         resume(loader := make(folder), state)
         with counted() as resuming:
@@ -54,7 +74,16 @@ def measure(rows: int) -> list[Any]:
         shutil.rmtree(folder)
     milliseconds = [opened, loaded, first, loaded + first]
     groups = -(-rows // GROUP)
-    return [rows, groups, *(round(each * 1000, 1) for each in milliseconds), round(resuming[0], 1), len(state), round(step * 1000, 1), round(row * 1000, 1), round(tracing[0], 1)]
+    return [
+        rows,
+        groups,
+        *(round(each * 1000, 1) for each in milliseconds),
+        round(resuming[0], 1),
+        len(state),
+        round(step * 1000, 1),
+        round(row * 1000, 1),
+        round(tracing[0], 1),
+    ]
 
 
 def make(folder: Path) -> Any:

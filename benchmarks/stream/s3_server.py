@@ -44,7 +44,9 @@ class Handler(BaseHTTPRequestHandler):
         start, stop = 0, size
         if (wanted := self.headers.get("Range")) is not None:
             first, _, last = wanted.removeprefix("bytes=").partition("-")
-            start, stop = (int(first), min(size, int(last) + 1) if last else size) if first else (max(0, size - int(last)), size)
+            start, stop = (
+                (int(first), min(size, int(last) + 1) if last else size) if first else (max(0, size - int(last)), size)
+            )
             self.send_response(206)
             self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{size}")
         else:

@@ -29,7 +29,9 @@ def run(
         ),
     ] = None,
     conf: Annotated[list[str] | None, typer.Option(help="A setting of Spark; repeatable.", metavar="KEY=VALUE")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Items worked on at a time; as many as cores by default.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Items worked on at a time; as many as cores by default.")
+    ] = None,
     memory: Annotated[str | None, typer.Option(help="What all workers together may hold, such as 1.5GB.")] = None,
     scratch: Annotated[str | None, typer.Option(help="Folder for work files; OUTPUT/_work by default.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Ignore finished work.")] = False,

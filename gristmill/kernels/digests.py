@@ -60,7 +60,9 @@ def row_digests(table: pa.Table, exclude: Collection[str] = ()) -> U64:
     for start in range(0, rows, step):
         block = table.slice(start, step)
         columns = [_column(name, block.column(i)) for i, name in enumerate(names)]
-        out[start : start + step] = _combine(names, columns, min(step, rows - start))  # a slice of no columns miscounts its rows
+        out[start : start + step] = _combine(
+            names, columns, min(step, rows - start)
+        )  # a slice of no columns miscounts its rows
     return out
 
 

@@ -58,7 +58,9 @@ def _scan(data, offsets, valid, composed):  # type: ignore[no-untyped-def]
         if not valid[i]:
             continue
         high, clean = np.uint8(0), np.uint8(0)
-        for at in range(offsets[i], offsets[i + 1]):  # without branches, so that many bytes are looked at in one instruction
+        for at in range(
+            offsets[i], offsets[i + 1]
+        ):  # without branches, so that many bytes are looked at in one instruction
             byte = data[at]
             high |= byte
             # U+0080-9F begin with C2, U+2028 and 2029 with E2 80, U+FEFF with EF BB: rows with these first bytes are looked at closely

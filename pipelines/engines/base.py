@@ -21,7 +21,9 @@ class Engine(Protocol):
     name: str
     workers: int
 
-    def map(self, function: Callable[[Task], dict[str, Any]], tasks: Sequence[Task], done: Callable[[dict[str, Any]], None]) -> list[dict[str, Any]]:
+    def map(
+        self, function: Callable[[Task], dict[str, Any]], tasks: Sequence[Task], done: Callable[[dict[str, Any]], None]
+    ) -> list[dict[str, Any]]:
         """The results in the order of the tasks; `done` is called with each as it comes. Both pickle; each task is tried up to TRIES times.
 
         Raises:
@@ -32,7 +34,9 @@ class Engine(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
 
 
 class InProcess:
@@ -42,7 +46,9 @@ class InProcess:
         self.name = name
         self.workers = workers
 
-    def map(self, function: Callable[[Task], dict[str, Any]], tasks: Sequence[Task], done: Callable[[dict[str, Any]], None]) -> list[dict[str, Any]]:
+    def map(
+        self, function: Callable[[Task], dict[str, Any]], tasks: Sequence[Task], done: Callable[[dict[str, Any]], None]
+    ) -> list[dict[str, Any]]:
         """See `Engine.map`."""
         return gather(tasks, self._outcomes(function, tasks), done)
 
@@ -62,7 +68,9 @@ class InProcess:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         return None
 
 
@@ -100,6 +108,7 @@ def raise_failed(failed: Sequence[tuple[Task, BaseException]]) -> None:
         f"{task} failed {TRIES} times: {type(error).__name__}: {error}{notes}{others}. "
         "What is finished is kept: mend the cause and run the same command again."
     ) from error
+
 
 def guarded(function: Callable[[Task], dict[str, Any]], task: Task) -> dict[str, Any] | BaseException:
     """The function's result, or after TRIES tries its error as a value: clusters lose an error's context on the way to the driver, which names the item."""

@@ -95,7 +95,9 @@ def _check_address(address: str) -> None:
     try:
         get_address_host_port(address)
     except ValueError as error:
-        raise UsageError(f"--address {address}: {error}; write where the scheduler is, such as tcp://host:8786") from None
+        raise UsageError(
+            f"--address {address}: {error}; write where the scheduler is, such as tcp://host:8786"
+        ) from None
 
 
 def _connect(address: str | None, workers: int, folder: str) -> Any:

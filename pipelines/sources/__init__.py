@@ -22,7 +22,13 @@ from gristmill.pipelines.sources.parquet import read_parquet
 from gristmill.pipelines.sources.schemas import cast_table, unify_schemas
 from gristmill.pipelines.sources.text import read_frame, read_text, store_frame
 
-READERS = {JsonlSource: read_jsonl, CsvSource: read_csv, ParquetSource: read_parquet, TextSource: read_text, FrameSource: read_frame}
+READERS = {
+    JsonlSource: read_jsonl,
+    CsvSource: read_csv,
+    ParquetSource: read_parquet,
+    TextSource: read_text,
+    FrameSource: read_frame,
+}
 
 
 def read_item(source: Source, item: WorkItem, *, chunk_bytes: int = 16 << 20) -> Iterator[Chunk]:

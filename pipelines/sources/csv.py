@@ -125,6 +125,14 @@ class _Reader:
             first = min(stop + 1, len(data))
 
     def _header(self, data: bytes, start: int, stop: int, fields: int) -> list[str]:
+        try:
+            data[start:stop].decode()
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"'{self.piece.file}': the first line, which names the columns, is not UTF-8 text: byte 0x{data[start + error.start]:02x} "
+                f"at {start + error.start}. Convert the file to UTF-8, or give `columns`",
+                path=self.piece.file,
+            ) from None
         table = self._arrow(data[start:stop], [f"{i}" for i in range(fields)])
         names = [str(column[0].as_py() or "") for column in table.columns]
         for i, name in enumerate(names):

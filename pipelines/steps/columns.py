@@ -51,7 +51,9 @@ class RenameColumns(RowStep):
     def _not_ours(cls, value: dict[str, str]) -> dict[str, str]:
         for old, new in value.items():
             if old.startswith("_") or new.startswith("_"):
-                raise UsageError(f"can't rename '{old}' to '{new}': names that start with '_' are kept for the row's identity")
+                raise UsageError(
+                    f"can't rename '{old}' to '{new}': names that start with '_' are kept for the row's identity"
+                )
         if len(set(value.values())) < len(value):
             raise UsageError("two columns are renamed to the same name")
         return value
@@ -63,7 +65,9 @@ class RenameColumns(RowStep):
         renamed = [self.columns.get(name, name) for name in columns]
         twice = sorted({name for name in renamed if renamed.count(name) > 1})
         if twice:
-            raise PipelineError(f"rename_columns: column '{twice[0]}' would exist twice; drop or rename the other one too")
+            raise PipelineError(
+                f"rename_columns: column '{twice[0]}' would exist twice; drop or rename the other one too"
+            )
         return renamed
 
     def apply(self, table: pa.Table) -> tuple[pa.Table, pa.Table]:

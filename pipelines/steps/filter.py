@@ -54,7 +54,9 @@ def _mask(value: Any, term: str, rows: int) -> pa.ChunkedArray:
     """True where the value is true; false where it is false or null. A constant counts for every row."""
     value = value.cast(pa.bool_()) if pa.types.is_null(value.type) else value
     if not pa.types.is_boolean(value.type):
-        raise PipelineError(f"where: '{term}' is {value.type}, expected true or false; compare it with something, such as {term} > 0")
+        raise PipelineError(
+            f"where: '{term}' is {value.type}, expected true or false; compare it with something, such as {term} > 0"
+        )
     if isinstance(value, pa.Scalar):
         return pa.chunked_array([pa.repeat(pa.scalar(bool(value.as_py())), rows)])
     return pc.fill_null(value, False)

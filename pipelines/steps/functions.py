@@ -91,7 +91,9 @@ def _like(result: pa.Table, before: pa.Table) -> pa.Table:
         if field.type != old.type and _is_pandas_form(field.type, old.type):
             result = result.set_column(i, old, result[field.name].cast(old.type))
         if pa.types.is_floating(old.type) and result.schema.field(i).type == old.type:
-            was_nan = pc.is_nan(before[field.name]).take(pc.index_in(result["_uid"], value_set=before["_uid"].combine_chunks()))
+            was_nan = pc.is_nan(before[field.name]).take(
+                pc.index_in(result["_uid"], value_set=before["_uid"].combine_chunks())
+            )
             again = pc.and_(pc.is_null(result[field.name]), pc.fill_null(was_nan, False))
             result = result.set_column(i, old, pc.if_else(again, pa.scalar(float("nan"), old.type), result[field.name]))
     return result
@@ -122,7 +124,9 @@ def load(name: str) -> Callable[..., Any]:
         raise PipelineError(f"function '{name}': can't import module '{module_name}': {error}") from error
     found = getattr(module, attribute, None)
     if not callable(found):
-        raise PipelineError(f"function '{name}': module '{module_name}' has no function '{attribute}'.{did_you_mean(attribute, vars(module))}")
+        raise PipelineError(
+            f"function '{name}': module '{module_name}' has no function '{attribute}'.{did_you_mean(attribute, vars(module))}"
+        )
     return found
 
 
@@ -136,7 +140,9 @@ def accounted(before: pa.Table, after: pa.Table, rule: str) -> tuple[pa.Table, p
         raise RunError(f"step {rule}: the result has no column '_uid'; return the rows with the '_uid' they came with")
     old, new = before["_uid"].combine_chunks(), after["_uid"].combine_chunks().cast(before["_uid"].type)
     if pc.count_distinct(new, mode="all").as_py() < len(new) or new.null_count:
-        raise RunError(f"step {rule}: the result has repeated or null '_uid' values; a row that is made needs a '_uid' of its own")
+        raise RunError(
+            f"step {rule}: the result has repeated or null '_uid' values; a row that is made needs a '_uid' of its own"
+        )
     found = []
     gone = pc.invert(pc.is_in(old, value_set=new))
     if pc.any(gone).as_py():
@@ -146,7 +152,9 @@ def accounted(before: pa.Table, after: pa.Table, rule: str) -> tuple[pa.Table, p
     if pc.any(made).as_py():
         parents = after["_parent_uid"].filter(made) if "_parent_uid" in after.column_names else None
         if parents is None or parents.null_count:
-            raise RunError(f"step {rule}: a row that is made needs the '_uid' of the row it was made from in column '_parent_uid'")
+            raise RunError(
+                f"step {rule}: a row that is made needs the '_uid' of the row it was made from in column '_parent_uid'"
+            )
         found.append(decisions.decide(new.filter(made), "create", rule, other_uid=parents))
     stayed = pc.is_valid(place)
     shared = [name for name in before.column_names if name in after.column_names]

@@ -55,7 +55,9 @@ class NormalizeText(RowStep):
                 found.append(decisions.decide(uids.filter(pa.array(changed)), "edit", self.form.lower()))
         if not found:
             return table, decisions.none()
-        return table.set_column(table.column_names.index(self.column), table.schema.field(self.column), array), pa.concat_tables(found)
+        return table.set_column(
+            table.column_names.index(self.column), table.schema.field(self.column), array
+        ), pa.concat_tables(found)
 
 
 def compose(column: pa.ChunkedArray | pa.Array, form: str = "NFC") -> pa.ChunkedArray | pa.Array:
@@ -63,7 +65,9 @@ def compose(column: pa.ChunkedArray | pa.Array, form: str = "NFC") -> pa.Chunked
     return compose_rows(column, scan(slices(column)), form)[0]
 
 
-def compose_rows(column: pa.ChunkedArray | pa.Array, flags: U8, form: str) -> tuple[pa.ChunkedArray | pa.Array, npt.NDArray[np.bool_]]:
+def compose_rows(
+    column: pa.ChunkedArray | pa.Array, flags: U8, form: str
+) -> tuple[pa.ChunkedArray | pa.Array, npt.NDArray[np.bool_]]:
     """(the text in the form, which rows changed)."""
     changed = np.zeros(len(column), bool)
     wide = np.flatnonzero(flags & (NOT_NFC if form == "NFC" else NON_ASCII))
@@ -71,7 +75,11 @@ def compose_rows(column: pa.ChunkedArray | pa.Array, flags: U8, form: str) -> tu
         return column, changed
     some = column.take(pa.array(wide))
     composed = pc.utf8_normalize(some, form=form)
-    differs = pc.not_equal(some, composed).to_numpy(zero_copy_only=False) if isinstance(some, pa.Array) else pc.not_equal(some, composed).to_numpy()
+    differs = (
+        pc.not_equal(some, composed).to_numpy(zero_copy_only=False)
+        if isinstance(some, pa.Array)
+        else pc.not_equal(some, composed).to_numpy()
+    )
     changed[wide] = np.asarray(differs, bool)
     if not changed.any():
         return column, changed

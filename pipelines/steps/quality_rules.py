@@ -45,7 +45,9 @@ class QualityRules(RowStep):
 
     def rules(self) -> list[Rule]:
         """The preset's rules with this step's thresholds."""
-        return [rule._replace(threshold=self.thresholds.get(rule.name, rule.threshold)) for rule in PRESETS[self.preset]]
+        return [
+            rule._replace(threshold=self.thresholds.get(rule.name, rule.threshold)) for rule in PRESETS[self.preset]
+        ]
 
     def apply(self, table: pa.Table) -> tuple[pa.Table, pa.Table]:
         column = text_column(table, self.column, self.step)
@@ -60,7 +62,11 @@ class QualityRules(RowStep):
             failed = pc.fill_null((pc.less if rule.bound == "least" else pc.greater)(values, rule.threshold), False)
             if pc.any(failed).as_py():
                 keep = pc.and_(keep, pc.invert(failed))
-                found.append(decisions.decide(uids.filter(failed), "drop", rule.name, value=values.filter(failed), threshold=rule.threshold))
+                found.append(
+                    decisions.decide(
+                        uids.filter(failed), "drop", rule.name, value=values.filter(failed), threshold=rule.threshold
+                    )
+                )
         if self.keep_signals:
             for name in NAMES:
                 table = table.append_column(f"_signal_{name}", signals[name])

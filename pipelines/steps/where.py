@@ -80,7 +80,9 @@ def measured(node: ast.expr, table: pa.Table) -> tuple[Any, float | None]:
     if not (isinstance(bound, ast.Constant) and type(bound.value) in (int, float)):
         return None, None
     left = _value(node.left, table)
-    numeric = isinstance(left, (pa.Array, pa.ChunkedArray)) and (pa.types.is_integer(left.type) or pa.types.is_floating(left.type))
+    numeric = isinstance(left, (pa.Array, pa.ChunkedArray)) and (
+        pa.types.is_integer(left.type) or pa.types.is_floating(left.type)
+    )
     return (left, sign * float(bound.value)) if numeric else (None, None)  # type: ignore[arg-type]
 
 
@@ -117,7 +119,9 @@ def _check(node: ast.expr, text: str) -> None:
                 raise PipelineError(f"where: no function '{name}' in '{text}'.{did_you_mean(name, _FUNCTIONS)}")
             _check(argument, text)
             return
-    raise PipelineError(f"where: '{ast.unparse(node)}' is not allowed in '{text}'; compare columns with constants, joined by and, or, not")
+    raise PipelineError(
+        f"where: '{ast.unparse(node)}' is not allowed in '{text}'; compare columns with constants, joined by and, or, not"
+    )
 
 
 def _value(node: ast.expr, table: pa.Table) -> Any:
@@ -151,7 +155,11 @@ def _value(node: ast.expr, table: pa.Table) -> Any:
 
 
 def _as_float(value: Any) -> Any:
-    return value.cast(pa.float64(), safe=False) if pa.types.is_integer(value.type) or pa.types.is_null(value.type) else value
+    return (
+        value.cast(pa.float64(), safe=False)
+        if pa.types.is_integer(value.type) or pa.types.is_null(value.type)
+        else value
+    )
 
 
 def _typed(value: Any, kind: pa.DataType) -> Any:
@@ -166,7 +174,9 @@ def _compare(left: ast.expr, op: ast.cmpop, right: ast.expr, table: pa.Table) ->
     if isinstance(op, (ast.In, ast.NotIn)) and isinstance(right, (ast.List, ast.Tuple)):
         # SQL: null IN (...) is null, not false
         tests = [pc.equal(value, _value(item, table)) for item in right.elts]
-        found = functools.reduce(pc.or_kleene, tests) if tests else pc.and_kleene(pc.equal(value, value), pa.scalar(False))
+        found = (
+            functools.reduce(pc.or_kleene, tests) if tests else pc.and_kleene(pc.equal(value, value), pa.scalar(False))
+        )
         return found if isinstance(op, ast.In) else pc.invert(found)
     other = _value(right, table)
     if pa.types.is_null(value.type) and pa.types.is_null(other.type):

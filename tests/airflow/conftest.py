@@ -34,7 +34,12 @@ class Driver:
         dags = project.parent / "dags"
         shutil.copytree(DAGS, dags, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copytree(Path(__file__).with_name("dags"), dags / "tests", ignore=shutil.ignore_patterns("__pycache__"))
-        env = {**os.environ, "GRISTMILL_FOLDER": str(project), "GRISTMILL_RETRIES": "0", "AIRFLOW__CORE__DAGS_FOLDER": str(dags)}
+        env = {
+            **os.environ,
+            "GRISTMILL_FOLDER": str(project),
+            "GRISTMILL_RETRIES": "0",
+            "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
+        }
         self._log = open(project.parent / "driver.log", "w+")  # noqa: SIM115
         self._process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("driver.py")), str(dags)],

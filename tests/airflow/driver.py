@@ -56,7 +56,15 @@ def found(run):
         for row in session.scalars(select(XComModel).where(XComModel.run_id == run.run_id)):
             xcoms.setdefault(name(row.task_id, row.map_index), {})[row.key] = plain(row.value)
         events = session.scalars(select(AssetEvent).where(AssetEvent.source_run_id == run.run_id)).all()
-        events = [{"asset": event.asset.name, "uri": event.asset.uri, "extra": event.extra, "aliases": [a.name for a in event.source_aliases]} for event in events]
+        events = [
+            {
+                "asset": event.asset.name,
+                "uri": event.asset.uri,
+                "extra": event.extra,
+                "aliases": [a.name for a in event.source_aliases],
+            }
+            for event in events
+        ]
         tasks = {name(ti.task_id, ti.map_index): ti.state for ti in run.get_task_instances(session=session)}
     return {"state": run.state, "tasks": tasks, "xcoms": xcoms, "events": events}
 

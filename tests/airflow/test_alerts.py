@@ -17,12 +17,21 @@ from gristmill.airflow.alerts import CONNECTION
 
 
 def context(task: Any, error: BaseException | None, map_index: int = -1) -> dict[str, Any]:
-    ti = SimpleNamespace(dag_id="gristmill_etl", task_id=task.task_id, run_id="manual__1", map_index=map_index, try_number=2, log_url="http://airflow/log")
+    ti = SimpleNamespace(
+        dag_id="gristmill_etl",
+        task_id=task.task_id,
+        run_id="manual__1",
+        map_index=map_index,
+        try_number=2,
+        log_url="http://airflow/log",
+    )
     return {"ti": ti, "task": task, "exception": error}
 
 
 def test_the_text_says_what_where_and_what_next() -> None:
-    task = GristmillValidateOperator(task_id="each.validate", data="/data/docs@1b2c3d4e5f607182", suite="s.json", cwd="/project")
+    task = GristmillValidateOperator(
+        task_id="each.validate", data="/data/docs@1b2c3d4e5f607182", suite="s.json", cwd="/project"
+    )
     task.ran = "gristmill validate /data/docs@1b2c3d4e5f607182 --suite s.json"
     text = failure_text(context(task, AirflowFailException("3 rows are null"), map_index=4))
     assert text.splitlines() == [
@@ -77,7 +86,11 @@ def test_the_text_goes_to_the_connection(webhook: tuple[str, list[Any]], monkeyp
     assert len(got) == 1 and "ValueError: no pipeline file" in got[0]["text"]
 
 
-def test_an_alert_that_can_not_be_sent_is_said(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setenv(f"AIRFLOW_CONN_{CONNECTION.upper()}", json.dumps({"conn_type": "http", "host": "http://127.0.0.1:9/hook"}))
+def test_an_alert_that_can_not_be_sent_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(
+        f"AIRFLOW_CONN_{CONNECTION.upper()}", json.dumps({"conn_type": "http", "host": "http://127.0.0.1:9/hook"})
+    )
     alert(context(GristmillPlanOperator(task_id="plan", pipeline="docs.yaml"), None))
     assert f"could not be sent to Connection '{CONNECTION}'" in caplog.text

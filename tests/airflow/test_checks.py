@@ -21,24 +21,36 @@ from gristmill.validators.gate import judge
 
 
 def publish(path: Path, rows: list[dict[str, Any]], split: dict[str, Any] | None = None) -> gristmill.Dataset:
-    model: dict[str, Any] = {"name": "t", "sources": [{"kind": "frame", "name": "rows"}], "id": "id", "output": {"path": str(path)}}
+    model: dict[str, Any] = {
+        "name": "t",
+        "sources": [{"kind": "frame", "name": "rows"}],
+        "id": "id",
+        "output": {"path": str(path)},
+    }
     if split:
         model["split"] = split
     return gristmill.run(model, inputs={"rows": pa.Table.from_pylist(rows)}, progress="quiet").dataset
 
 
 def rows(count: int, shift: float = 0.0) -> list[dict[str, Any]]:
-    return [{"id": str(number), "value": number / count + shift, "text": f"row {number} of a set that has {count} of them"} for number in range(count)]
+    return [
+        {"id": str(number), "value": number / count + shift, "text": f"row {number} of a set that has {count} of them"}
+        for number in range(count)
+    ]
 
 
 def command(*arguments: str) -> tuple[int, Any, str]:
-    done = subprocess.run([sys.executable, "-m", "gristmill.airflow.data_checks", *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "gristmill.airflow.data_checks", *arguments], capture_output=True, text=True, check=False
+    )
     return done.returncode, json.loads(done.stdout) if done.stdout.strip() else None, done.stderr
 
 
 def test_drift_is_against_the_last_version_that_passed(tmp_path: Path) -> None:
     suite = tmp_path / "suite.json"
-    suite.write_text(suite_text("s", [("expect_column_values_to_be_between", {"column": "value", "min_value": 0, "max_value": 2})]))
+    suite.write_text(
+        suite_text("s", [("expect_column_values_to_be_between", {"column": "value", "min_value": 0, "max_value": 2})])
+    )
     first = publish(tmp_path / "d", rows(500))
     assert drift(f"{first.path}@1") == {"check": "drift", "verdict": "unverified", "against": None, "found": []}
     judge(first, str(suite))
@@ -54,7 +66,13 @@ def test_drift_is_against_the_last_version_that_passed(tmp_path: Path) -> None:
 
 
 def test_leakage_between_splits(tmp_path: Path) -> None:
-    same = [{"id": str(number), "text": f"the same few words, text {number % 40} of forty that are repeated again and again here"} for number in range(400)]
+    same = [
+        {
+            "id": str(number),
+            "text": f"the same few words, text {number % 40} of forty that are repeated again and again here",
+        }
+        for number in range(400)
+    ]
     leaking = publish(tmp_path / "leaking", same, {"train": 0.5, "test": 0.5, "similarity": None})
     status, found, _ = command("leakage", f"{leaking.path}@1")
     assert status == 0 and found["found"] == [], "ids differ, so no row is the same"
@@ -72,7 +90,12 @@ def test_errors_are_those_of_gristmill(tmp_path: Path) -> None:
 def test_the_stream_check(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="torch is not installed: pip install 'gristmill[torch]'")
     path = publish(tmp_path / "d", rows(100)).path
-    assert check(path, 2, {"global_batch_size": 8, "columns": ["value"]}) == {"data": path, "steps": 13, "rows_read": 16, "columns": {"value": "torch.float64"}}
+    assert check(path, 2, {"global_batch_size": 8, "columns": ["value"]}) == {
+        "data": path,
+        "steps": 13,
+        "rows_read": 16,
+        "columns": {"value": "torch.float64"},
+    }
     with pytest.raises(GristmillError, match="vlaue|value"):
         check(path, 2, {"columns": ["vlaue"]})
 
@@ -88,7 +111,14 @@ def test_only_reports_of_datasets_are_shown(tmp_path: Path) -> None:
     outside.write_text("x")
     link = tmp_path / "d/reports/link.html"
     link.symlink_to(outside)
-    for path in ("/etc/passwd", str(outside), str(link), f"{tmp_path}/d/reports/../../secret.html", str(tmp_path / "d/reports/absent.html"), run.report_path.replace(".html", ".json")):
+    for path in (
+        "/etc/passwd",
+        str(outside),
+        str(link),
+        f"{tmp_path}/d/reports/../../secret.html",
+        str(tmp_path / "d/reports/absent.html"),
+        run.report_path.replace(".html", ".json"),
+    ):
         assert report_path(path) is None
 
 
@@ -109,10 +139,14 @@ def test_the_report_page_asks_for_a_login(tmp_path: Path) -> None:
     assert client.get("/report", params={"path": str(report)}).status_code == 401
     found["app"].dependency_overrides[get_user] = lambda: object()
     answer = client.get("/report", params={"path": str(report)})
-    assert (answer.status_code, answer.text) == (200, "<p>rows read</p>") and answer.headers["content-security-policy"].startswith("sandbox;")
+    assert (answer.status_code, answer.text) == (200, "<p>rows read</p>") and answer.headers[
+        "content-security-policy"
+    ].startswith("sandbox;")
     assert client.get("/report", params={"path": "/etc/passwd"}).status_code == 404
 
 
 def test_airflow_finds_the_page() -> None:
-    done = subprocess.run([sys.executable, "-m", "airflow", "plugins", "-o", "json"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "airflow", "plugins", "-o", "json"], capture_output=True, text=True, check=False
+    )
     assert "EntryPoint(name='gristmill'" in done.stdout, done.stderr[-1000:]

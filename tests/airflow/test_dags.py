@@ -13,7 +13,22 @@ import pytest
 
 from .conftest import DAGS
 
-HEAVY = ("pyarrow", "numpy", "numba", "scipy", "dask", "distributed", "pandas", "polars", "torch", "pyspark", "great_expectations", "xxhash", "fsspec", "typer")
+HEAVY = (
+    "pyarrow",
+    "numpy",
+    "numba",
+    "scipy",
+    "dask",
+    "distributed",
+    "pandas",
+    "polars",
+    "torch",
+    "pyspark",
+    "great_expectations",
+    "xxhash",
+    "fsspec",
+    "typer",
+)
 IDS = {"gristmill_etl", "gristmill_maintenance", "gristmill_training_ready", "gristmill_validate"}
 
 EDGES = {
@@ -32,7 +47,12 @@ EDGES = {
         "each.approve": {"each.accept"},
         "each.accept": set(),
     },
-    "gristmill_training_ready": {"mixes": {"each.pin"}, "each.pin": {"each.stream", "each.train"}, "each.stream": {"each.train"}, "each.train": set()},
+    "gristmill_training_ready": {
+        "mixes": {"each.pin"},
+        "each.pin": {"each.stream", "each.train"},
+        "each.stream": {"each.train"},
+        "each.train": set(),
+    },
     "gristmill_maintenance": {"datasets": {"each.gc", "each.verify"}, "each.verify": {"each.gc"}, "each.gc": set()},
 }
 
@@ -95,19 +115,33 @@ def test_edges(loaded: dict[str, Any]) -> None:
 
 def test_settings_of_the_dags(loaded: dict[str, Any]) -> None:
     dags = loaded["dags"]
-    assert {name: dag["max_active_runs"] for name, dag in dags.items() if name != "gristmill_validate"} == dict.fromkeys(IDS - {"gristmill_validate"}, 1)
+    assert {
+        name: dag["max_active_runs"] for name, dag in dags.items() if name != "gristmill_validate"
+    } == dict.fromkeys(IDS - {"gristmill_validate"}, 1)
     for dag in dags.values():
         assert not dag["catchup"] and dag["tags"] == ["gristmill"] and dag["doc"]
         for name, task in dag["tasks"].items():
             assert task["alert"] and task["retries"] == 3, name
             assert task["mapped"] == name.startswith("each."), name
-    assert "gristmill_datasets" in dags["gristmill_validate"]["schedule"] and "gristmill_validated" in dags["gristmill_training_ready"]["schedule"]
+    assert (
+        "gristmill_datasets" in dags["gristmill_validate"]["schedule"]
+        and "gristmill_validated" in dags["gristmill_training_ready"]["schedule"]
+    )
 
 
 def test_settings_from_the_environment() -> None:
-    env = {"GRISTMILL_PYTHON": "/envs/gristmill/bin/python", "GRISTMILL_POOL": "mill", "GRISTMILL_RETRIES": "5", "GRISTMILL_ETL_SCHEDULE": "@hourly"}
+    env = {
+        "GRISTMILL_PYTHON": "/envs/gristmill/bin/python",
+        "GRISTMILL_POOL": "mill",
+        "GRISTMILL_RETRIES": "5",
+        "GRISTMILL_ETL_SCHEDULE": "@hourly",
+    }
     tasks = load(**env)["dags"]["gristmill_etl"]["tasks"]
-    assert {name: tasks[name]["pool"] for name in ("each.plan", "each.run", "each.validate")} == {"each.plan": "default_pool", "each.run": "mill", "each.validate": "mill"}
+    assert {name: tasks[name]["pool"] for name in ("each.plan", "each.run", "each.validate")} == {
+        "each.plan": "default_pool",
+        "each.run": "mill",
+        "each.validate": "mill",
+    }
     assert {task["retries"] for task in tasks.values()} == {5} and tasks["each.run"]["priority"] == 10
     assert tasks["each.run"]["python"] == "/envs/gristmill/bin/python"
 
@@ -116,7 +150,10 @@ def test_forms(loaded: dict[str, Any]) -> None:
     """Every field has a title; those that may be left out take null; the pipeline files are proposed."""
     etl = loaded["dags"]["gristmill_etl"]["params"]
     assert set(etl) == {"pipeline", "date", "engine", "address", "workers", "memory", "suite", "destination"}
-    assert etl["pipeline"][1]["examples"] == ["*.yaml", "daily.yaml", "packages.yaml"] and etl["date"][1]["format"] == "date"
+    assert (
+        etl["pipeline"][1]["examples"] == ["*.yaml", "daily.yaml", "packages.yaml"]
+        and etl["date"][1]["format"] == "date"
+    )
     for dag in loaded["dags"].values():
         for name, (value, schema) in dag["params"].items():
             assert schema["title"], name
@@ -133,4 +170,7 @@ def test_the_provider_is_known_to_airflow() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.strip().splitlines()[-1].startswith("True <function gristmill_task") and "gristmill.airflow.links.ReportLink" in done.stdout
+    assert (
+        done.stdout.strip().splitlines()[-1].startswith("True <function gristmill_task")
+        and "gristmill.airflow.links.ReportLink" in done.stdout
+    )

@@ -46,7 +46,9 @@ def saying(tmp_path: Path) -> Any:
     def make(status: int, result: Any = None, error: str = "") -> str:
         path = tmp_path / f"python-{status}-{len(list(tmp_path.iterdir()))}"
         answer = f"print({json.dumps(result)!r})" if result is not None else "pass"
-        path.write_text(f"#!{sys.executable}\nimport sys\n{answer}\nprint({error!r}, file=sys.stderr)\nsys.exit({status})\n")
+        path.write_text(
+            f"#!{sys.executable}\nimport sys\n{answer}\nprint({error!r}, file=sys.stderr)\nsys.exit({status})\n"
+        )
         path.chmod(0o755)
         return str(path)
 
@@ -68,14 +70,18 @@ def test_exit_status(saying: Any, status: int, error: str, raised: type[Exceptio
     with pytest.raises(raised) as caught:
         execute(operator)
     assert isinstance(caught.value, AirflowFailException) is not retried
-    assert f"gristmill show x ended with {status}" in str(caught.value) and error.removeprefix("gristmill: ") in str(caught.value)
+    assert f"gristmill show x ended with {status}" in str(caught.value) and error.removeprefix("gristmill: ") in str(
+        caught.value
+    )
 
 
 def test_a_real_error_is_in_the_text(tmp_path: Path) -> None:
     (tmp_path / "docs.yaml").write_text("name: docs\nsteps:\n  - {step: fliter, where: 'a > 1'}\n")
     with pytest.raises(AirflowFailException) as caught:
         execute(GristmillPlanOperator(task_id="t", pipeline="docs.yaml", cwd=str(tmp_path)))
-    assert "docs.yaml:3: unknown step 'fliter'. Did you mean 'filter'?" in str(caught.value) and "sources: required" in str(caught.value)
+    assert "docs.yaml:3: unknown step 'fliter'. Did you mean 'filter'?" in str(
+        caught.value
+    ) and "sources: required" in str(caught.value)
     with pytest.raises(AirflowFailException, match="Did you mean 'docs.yaml'"):
         execute(GristmillPlanOperator(task_id="t", pipeline="dosc.yaml", cwd=str(tmp_path)))
 
@@ -95,34 +101,83 @@ def test_the_defaults_of_retries_and_that_they_can_be_set() -> None:
 
 def test_command_lines() -> None:
     run = GristmillRunOperator(
-        task_id="t", pipeline="p.yaml", candidate=True, engine="spark", address="spark://h:7077", workers="", memory=None, settings=["a.b=1", "output.path=x y"]
+        task_id="t",
+        pipeline="p.yaml",
+        candidate=True,
+        engine="spark",
+        address="spark://h:7077",
+        workers="",
+        memory=None,
+        settings=["a.b=1", "output.path=x y"],
     )
-    assert run.command() == ["run", "p.yaml", "--candidate", "--engine", "spark", "--address", "spark://h:7077", "--set", "a.b=1", "--set", "output.path=x y"]
+    assert run.command() == [
+        "run",
+        "p.yaml",
+        "--candidate",
+        "--engine",
+        "spark",
+        "--address",
+        "spark://h:7077",
+        "--set",
+        "a.b=1",
+        "--set",
+        "output.path=x y",
+    ]
     assert operators.shown(run.command()).endswith("--set 'output.path=x y'")
     validate = GristmillValidateOperator(task_id="t", data="d@3", suite="s.json", quarantine="q", report_file="r.html")
     assert validate.command() == ["validate", "d@3", "--suite", "s.json", "--quarantine", "q", "--report", "r.html"]
     assert GristmillVerifyOperator(task_id="t", dataset="d", fast="True").command() == ["verify", "d", "--fast"]
     assert GristmillVerifyOperator(task_id="t", dataset="d", fast="False").command() == ["verify", "d"]
-    assert GristmillGcOperator(task_id="t", dataset="d", keep="3", dry_run=True).command() == ["gc", "d", "--keep", "3", "--dry-run"]
+    assert GristmillGcOperator(task_id="t", dataset="d", keep="3", dry_run=True).command() == [
+        "gc",
+        "d",
+        "--keep",
+        "3",
+        "--dry-run",
+    ]
 
 
 def result(**expectation: Any) -> dict[str, Any]:
-    config = {"type": "expect_column_values_to_not_be_null", "kwargs": {"column": "text"}, "severity": expectation.pop("severity", "critical")}
-    return {"success": False, "expectation_config": config, "result": {"unexpected_count": 3}, "exception_info": {}, **expectation}
+    config = {
+        "type": "expect_column_values_to_not_be_null",
+        "kwargs": {"column": "text"},
+        "severity": expectation.pop("severity", "critical"),
+    }
+    return {
+        "success": False,
+        "expectation_config": config,
+        "result": {"unexpected_count": 3},
+        "exception_info": {},
+        **expectation,
+    }
 
 
 def test_verdicts(saying: Any) -> None:
-    good = {"success": True, "results": [{"success": True}], "statistics": {"evaluated_expectations": 1}, "suite_name": "docs", "num_rows": 9}
+    good = {
+        "success": True,
+        "results": [{"success": True}],
+        "statistics": {"evaluated_expectations": 1},
+        "suite_name": "docs",
+        "num_rows": 9,
+    }
     warned = {**good, "results": [result(severity="warning")]}
     bad = {**good, "success": False, "results": [result()]}
     for answer, status, expected in ((good, 0, "passed"), (warned, 0, "warned")):
         found = execute(GristmillValidateOperator(task_id="t", data="d@1", suite="s", python=saying(status, answer)))
         assert (found["verdict"], found["suite"], found["rows"]) == (expected, "docs", 9)
     context = Pushed()
-    with pytest.raises(AirflowFailException, match=r"d@1 failed suite docs: expect_column_values_to_not_be_null of 'text' \(critical, 3 rows\)"):
+    with pytest.raises(
+        AirflowFailException,
+        match=r"d@1 failed suite docs: expect_column_values_to_not_be_null of 'text' \(critical, 3 rows\)",
+    ):
         execute(GristmillValidateOperator(task_id="t", data="d@1", suite="s", python=saying(1, bad)), context)
     assert context.xcoms["verdict"]["verdict"] == "failed"
-    assert execute(GristmillValidateOperator(task_id="t", data="d@1", suite="s", python=saying(1, bad), data_failed="return"))["verdict"] == "failed"
+    assert (
+        execute(
+            GristmillValidateOperator(task_id="t", data="d@1", suite="s", python=saying(1, bad), data_failed="return")
+        )["verdict"]
+        == "failed"
+    )
 
 
 def test_a_validation_fails_closed(saying: Any) -> None:
@@ -148,10 +203,18 @@ def test_verify_says_what_is_wrong(saying: Any) -> None:
 
 
 def test_summaries_stay_small() -> None:
-    many = [{"item": f"file-{i}", "bytes": 10, "action": "read" if i % 2 else "reuse", "reason": "new"} for i in range(50_000)]
-    plan = summaries.of_plan({"pipeline": "p", "output": "o", "newest_version": 3, "items": many, "removed_files": [], "segments": []})
+    many = [
+        {"item": f"file-{i}", "bytes": 10, "action": "read" if i % 2 else "reuse", "reason": "new"}
+        for i in range(50_000)
+    ]
+    plan = summaries.of_plan(
+        {"pipeline": "p", "output": "o", "newest_version": 3, "items": many, "removed_files": [], "segments": []}
+    )
     assert (plan["read"], plan["reuse"], plan["read_bytes"]) == (25_000, 25_000, 250_000)
-    verdict = summaries.of_verdict({"success": False, "results": [result(result={"unexpected_list": list(range(10_000))}) for _ in range(500)]}, "d")
+    verdict = summaries.of_verdict(
+        {"success": False, "results": [result(result={"unexpected_list": list(range(10_000))}) for _ in range(500)]},
+        "d",
+    )
     assert verdict["unmet"] == 500 and len(verdict["expectations"]) == summaries.SHOWN
     assert len(json.dumps(plan)) < 500 and len(json.dumps(verdict)) < 5000
 
@@ -164,20 +227,29 @@ def test_the_approval_is_asked_for_only_where_it_is_wanted(monkeypatch: pytest.M
     monkeypatch.setattr(ApprovalOperator, "execute", lambda self, context: "asked")
     passed, warned = [{"verdict": "passed"}, {"verdict": "unverified"}], [{"verdict": "passed"}, {"verdict": "warned"}]
     answers = [
-        execute(GristmillApprovalOperator(task_id="t", subject="?", found=found, wanted=wanted)) for found in (passed, warned) for wanted in ("True", "False")
+        execute(GristmillApprovalOperator(task_id="t", subject="?", found=found, wanted=wanted))
+        for found in (passed, warned)
+        for wanted in ("True", "False")
     ]
     assert answers == [None, None, "asked", None]
     assert (verdict_of(passed), verdict_of(warned)) == ("passed", "warned")
 
 
 def test_credentials_come_from_connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    store = {"conn_type": "aws", "login": "key", "password": "s3cret", "extra": {"endpoint_url": "http://127.0.0.1:9000", "region_name": "eu-north-1", "env": {"X": 1}}}
+    store = {
+        "conn_type": "aws",
+        "login": "key",
+        "password": "s3cret",
+        "extra": {"endpoint_url": "http://127.0.0.1:9000", "region_name": "eu-north-1", "env": {"X": 1}},
+    }
     monkeypatch.setenv("AIRFLOW_CONN_LAKE", json.dumps(store))
     assert connection_env("lake") == {
         **{"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "s3cret", "AWS_DEFAULT_REGION": "eu-north-1"},
         **{"AWS_ENDPOINT_URL": "http://127.0.0.1:9000", "X": "1"},
     }
-    monkeypatch.setenv("AIRFLOW_CONN_GCP", json.dumps({"conn_type": "google_cloud_platform", "extra": {"key_path": "/k.json"}}))
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_GCP", json.dumps({"conn_type": "google_cloud_platform", "extra": {"key_path": "/k.json"}})
+    )
     assert connection_env("gcp") == {"GOOGLE_APPLICATION_CREDENTIALS": "/k.json"}
     monkeypatch.setenv("AIRFLOW_CONN_MAIL", json.dumps({"conn_type": "smtp", "host": "h"}))
     with pytest.raises(ValueError, match="'mail' of type 'smtp' has nothing for a storage client"):
@@ -188,16 +260,28 @@ def test_credentials_come_from_connections(monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_command_gets_the_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_LAKE", json.dumps({"conn_type": "aws", "login": "key", "password": "s3cret"}))
     path = tmp_path / "python"
-    path.write_text(f"#!{sys.executable}\nimport os, json\nprint(json.dumps({{'key': os.environ['AWS_ACCESS_KEY_ID'], 'x': os.environ['X']}}))\n")
+    path.write_text(
+        f"#!{sys.executable}\nimport os, json\nprint(json.dumps({{'key': os.environ['AWS_ACCESS_KEY_ID'], 'x': os.environ['X']}}))\n"
+    )
     path.chmod(0o755)
-    assert execute(GristmillOperator(task_id="t", arguments=["log", "d"], python=str(path), conn_id="lake", env={"X": "1"})) == {"key": "key", "x": "1"}
+    assert execute(
+        GristmillOperator(task_id="t", arguments=["log", "d"], python=str(path), conn_id="lake", env={"X": "1"})
+    ) == {"key": "key", "x": "1"}
 
 
 def test_storage_that_does_not_answer_is_tried_again(tmp_path: Path) -> None:
     """A real client against a port where nobody listens."""
     (tmp_path / "raw.jsonl").write_text('{"text": "one"}\n')
-    (tmp_path / "p.yaml").write_text("name: p\nsources: [{kind: jsonl, path: raw.jsonl, name: raw}]\noutput: {path: 's3://bucket/out'}\n")
-    env = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1", "AWS_DEFAULT_REGION": "us-east-1"}
+    (tmp_path / "p.yaml").write_text(
+        "name: p\nsources: [{kind: jsonl, path: raw.jsonl, name: raw}]\noutput: {path: 's3://bucket/out'}\n"
+    )
+    env = {
+        "AWS_ACCESS_KEY_ID": "k",
+        "AWS_SECRET_ACCESS_KEY": "s",
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+        "AWS_MAX_ATTEMPTS": "1",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
     with pytest.raises(AirflowException, match="ended with 3") as caught:
         execute(GristmillRunOperator(task_id="t", pipeline="p.yaml", cwd=str(tmp_path), env=env))
     assert not isinstance(caught.value, AirflowFailException) and "127.0.0.1:9" in str(caught.value)
@@ -205,10 +289,21 @@ def test_storage_that_does_not_answer_is_tried_again(tmp_path: Path) -> None:
 
 def test_spark_without_java(tmp_path: Path) -> None:
     (tmp_path / "raw.jsonl").write_text('{"text": "one"}\n')
-    (tmp_path / "p.yaml").write_text("name: p\nsources: [{kind: jsonl, path: raw.jsonl, name: raw}]\noutput: {path: out}\n")
+    (tmp_path / "p.yaml").write_text(
+        "name: p\nsources: [{kind: jsonl, path: raw.jsonl, name: raw}]\noutput: {path: out}\n"
+    )
     env = {"PATH": "/nonexistent", "JAVA_HOME": ""}
     with pytest.raises(AirflowFailException, match="(?i)java"):
-        execute(GristmillRunOperator(task_id="t", pipeline="p.yaml", engine="spark", address="spark://127.0.0.1:7077", cwd=str(tmp_path), env=env))
+        execute(
+            GristmillRunOperator(
+                task_id="t",
+                pipeline="p.yaml",
+                engine="spark",
+                address="spark://127.0.0.1:7077",
+                cwd=str(tmp_path),
+                env=env,
+            )
+        )
     assert not (tmp_path / "out" / "manifests").exists()
 
 
@@ -240,7 +335,9 @@ def test_publishing_again_after_it_was_done_finds_it_done(tmp_path: Path, monkey
     events: list[Any] = []
     monkeypatch.setattr(operators, "emit", lambda *arguments: events.append(arguments))
     for _ in range(2):
-        found = execute(GristmillPublishOperator(task_id="t", target=f"{tmp_path}/d@{candidate}", verdict={"verdict": "passed"}))
+        found = execute(
+            GristmillPublishOperator(task_id="t", target=f"{tmp_path}/d@{candidate}", verdict={"verdict": "passed"})
+        )
         assert (found["version"], found["rows"], found["verdict"]) == (1, 1, "passed")
     assert len(events) == 2
     with pytest.raises(AirflowFailException, match="no candidate"):

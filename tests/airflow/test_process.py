@@ -134,6 +134,9 @@ def test_nothing_is_left_when_the_worker_is_killed(tmp_path: Path) -> None:
 
 def test_the_guard_needs_no_packages() -> None:
     """It runs before every command, so it must start fast: the interpreter, isolated and without site, and few modules."""
-    code = "import sys; sys.argv = ['guard', '1', 'true']; import runpy; runpy.run_path(%r); print(len(sys.modules))" % process_module.GUARD
+    code = (
+        "import sys; sys.argv = ['guard', '1', 'true']; import runpy; runpy.run_path(%r); print(len(sys.modules))"
+        % process_module.GUARD
+    )
     found = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
     assert int(found.stdout) < 90

@@ -19,8 +19,15 @@ def test_pipelines_are_found_by_name_glob_and_path(tmp_path: Path) -> None:
     make_project(tmp_path, days=1)
     both = [str(tmp_path / "pipelines" / name) for name in ("daily.yaml", "packages.yaml")]
     assert find_pipelines(tmp_path) == both and find_pipelines(tmp_path, "d*.yaml") == both[:1]
-    assert find_pipelines(tmp_path, "daily.yaml") == find_pipelines(tmp_path, "pipelines/daily.yaml") == find_pipelines(tmp_path, both[0]) == both[:1]
-    assert find_pipelines(tmp_path, "absent.yaml") == [str(tmp_path / "pipelines" / "absent.yaml")]  # left to `gristmill plan`, which says so
+    assert (
+        find_pipelines(tmp_path, "daily.yaml")
+        == find_pipelines(tmp_path, "pipelines/daily.yaml")
+        == find_pipelines(tmp_path, both[0])
+        == both[:1]
+    )
+    assert find_pipelines(tmp_path, "absent.yaml") == [
+        str(tmp_path / "pipelines" / "absent.yaml")
+    ]  # left to `gristmill plan`, which says so
     assert find_pipelines(tmp_path / "no folder") == [] and find_pipelines(tmp_path, "x*.yaml") == []
 
 
@@ -35,7 +42,9 @@ def test_a_date_is_laid_over_every_text_that_has_it(tmp_path: Path) -> None:
 
 
 def test_a_text_that_is_only_a_date_stays_a_text(tmp_path: Path) -> None:
-    (tmp_path / "p.yaml").write_text("name: p\nsources: [{kind: jsonl, path: x, name: '{date}'}]\noutput: {path: out}\n")
+    (tmp_path / "p.yaml").write_text(
+        "name: p\nsources: [{kind: jsonl, path: x, name: '{date}'}]\noutput: {path: out}\n"
+    )
     found = read_pipeline(str(tmp_path / "p.yaml"), tmp_path, MOMENT)
     assert [yaml.safe_load(setting.partition("=")[2]) for setting in found.settings] == ["2026-03-04"]
 
@@ -45,7 +54,11 @@ def test_a_pipeline_without_a_date_needs_nothing(tmp_path: Path) -> None:
     found = read_pipeline(str(tmp_path / "pipelines/packages.yaml"), tmp_path, MOMENT)
     assert (found.settings, found.output, found.asset) == ([], "shards/packages", "shards/packages")
     given = read_pipeline(found.path, tmp_path, MOMENT, {"destination": "elsewhere/{date}", "suite": "other.json"})
-    assert (given.settings, given.suite, given.asset) == (['output.path="elsewhere/2026-03-04"'], "other.json", "elsewhere")
+    assert (given.settings, given.suite, given.asset) == (
+        ['output.path="elsewhere/2026-03-04"'],
+        "other.json",
+        "elsewhere",
+    )
 
 
 def test_files_that_are_no_pipelines_are_left_to_gristmill(tmp_path: Path) -> None:

@@ -49,7 +49,9 @@ def test_real_texts_go_through_all_four(driver: Driver, project: Path, shared_da
     (project / "pipelines/licences.yaml").write_text(LICENCES % (shared_data / "text/spdx_licences"))
     (project / "suites/licences.json").write_text(suite_text("licences", SUITES["packages"]))
     mark = project / "trained.json"
-    code = f"import os; open({str(mark)!r}, 'w').write(os.environ['GRISTMILL_MIX'] + ' ' + os.environ['GRISTMILL_STREAM'])"
+    code = (
+        f"import os; open({str(mark)!r}, 'w').write(os.environ['GRISTMILL_MIX'] + ' ' + os.environ['GRISTMILL_STREAM'])"
+    )
     make_project(project)  # leaves what is there
     (project / "mixes/base.yaml").write_text(
         "datasets: [{data: shards/packages, split: train, weight: 1}]\nstream: {global_batch_size: 8, columns: [text]}\n"
@@ -62,11 +64,18 @@ def test_real_texts_go_through_all_four(driver: Driver, project: Path, shared_da
     counts = run["counts"]
     assert counts["read"] >= 819 and counts["read"] == counts["kept"] + counts["dropped"] + counts["quarantined"]
     assert dataset.num_rows == counts["kept"] == dataset.to_table().num_rows and dataset.verify() == []
-    assert (publish["version"], publish["rows"], publish["fingerprint"], publish["verdict"]) == (1, dataset.num_rows, dataset.fingerprint, "passed")
+    assert (publish["version"], publish["rows"], publish["fingerprint"], publish["verdict"]) == (
+        1,
+        dataset.num_rows,
+        dataset.fingerprint,
+        "passed",
+    )
     assert found["xcoms"]["each.validate[0]"]["return_value"]["verdict"] == "passed"
     assert all(len(json.dumps(each)) < 4000 for each in found["xcoms"].values())
     (event,) = found["events"]
-    assert (event["asset"], event["uri"]) == ("shards/packages", f"file://{project}/shards/packages") and event["aliases"] == ["gristmill_datasets"]
+    assert (event["asset"], event["uri"]) == ("shards/packages", f"file://{project}/shards/packages") and event[
+        "aliases"
+    ] == ["gristmill_datasets"]
     assert {name: event["extra"][name] for name in ("version", "rows", "fingerprint", "verdict")} == {
         **{"version": 1, "rows": dataset.num_rows, "fingerprint": dataset.fingerprint, "verdict": "passed"}
     }
@@ -74,8 +83,13 @@ def test_real_texts_go_through_all_four(driver: Driver, project: Path, shared_da
 
     found = driver.run("gristmill_validate", conf={"dataset": "shards/packages", "suite": "suites/licences.json"})
     assert found["state"] == "success", found["log"][-3000:]
-    assert [event["extra"]["verdict"] for event in found["events"]] == ["passed"] and found["events"][0]["aliases"] == ["gristmill_validated"]
-    assert (found["events"][0]["asset"], found["events"][0]["uri"]) == ("shards/packages:validated", f"file://{project}/shards/packages:validated")
+    assert [event["extra"]["verdict"] for event in found["events"]] == ["passed"] and found["events"][0]["aliases"] == [
+        "gristmill_validated"
+    ]
+    assert (found["events"][0]["asset"], found["events"][0]["uri"]) == (
+        "shards/packages:validated",
+        f"file://{project}/shards/packages:validated",
+    )
     assert found["xcoms"]["each.leakage[0]"]["return_value"] == {"check": "leakage", "verdict": "passed", "found": []}
 
     found = driver.run("gristmill_training_ready")
@@ -99,7 +113,9 @@ def test_the_same_date_twice_is_one_version(driver: Driver, project: Path) -> No
     assert (first["state"], second["state"]) == ("success", "success")
     assert first["tasks"]["each.publish[0]"] == "success" and second["tasks"]["each.publish[0]"] == "skipped"
     assert versions(project / "shards/daily" / DAY) == [1] and second["events"] == []
-    assert [(event["asset"], event["uri"]) for event in first["events"]] == [("shards/daily", f"file://{project}/shards/daily")]  # of all dates
+    assert [(event["asset"], event["uri"]) for event in first["events"]] == [
+        ("shards/daily", f"file://{project}/shards/daily")
+    ]  # of all dates
     assert daily(project).num_rows == 10 and {row["id"][:10] for row in daily(project).to_table().to_pylist()} == {DAY}
 
 
@@ -112,7 +128,9 @@ def test_days_in_any_order_are_the_same(driver: Driver, project: Path) -> None:
     prints = []
     for order, out in ((days, "in-order"), ([days[2], days[0], days[1]], "mixed")):
         for day in order:
-            found = driver.run("gristmill_etl", conf={"pipeline": "daily.yaml", "destination": f"{out}/{{date}}"}, date=day)
+            found = driver.run(
+                "gristmill_etl", conf={"pipeline": "daily.yaml", "destination": f"{out}/{{date}}"}, date=day
+            )
             assert found["state"] == "success", found["log"][-2000:]
         prints.append([open_dataset(str(project / out / day)).fingerprint for day in days])
     assert prints[0] == prints[1] and len(set(prints[0])) == 3
@@ -125,9 +143,16 @@ def test_a_bad_batch_is_stopped_at_the_gate(driver: Driver, project: Path) -> No
         file.write(json.dumps({"id": "leak", "text": "the password of the mill is 1234, tell nobody"}) + "\n")
     found = driver.run("gristmill_etl", conf={"pipeline": "daily.yaml"}, date=DAY)
     assert found["state"] == "failed"
-    assert (found["tasks"]["each.validate[0]"], found["tasks"]["each.publish[0]"]) == ("failed", "upstream_failed") and found["events"] == []
+    assert (found["tasks"]["each.validate[0]"], found["tasks"]["each.publish[0]"]) == (
+        "failed",
+        "upstream_failed",
+    ) and found["events"] == []
     verdict = found["xcoms"]["each.validate[0]"]["verdict"]
-    assert verdict["verdict"] == "failed" and verdict["expectations"][0]["column"] == "text" and verdict["expectations"][0]["unexpected"] == 1
+    assert (
+        verdict["verdict"] == "failed"
+        and verdict["expectations"][0]["column"] == "text"
+        and verdict["expectations"][0]["unexpected"] == 1
+    )
     assert daily(project).fingerprint == good and daily(project).version == 1
     waiting = list_candidates(daily(project).folder)
     assert [each.num_rows for each in waiting] == [11]  # to be looked at, published or rejected
@@ -139,14 +164,24 @@ def test_a_bad_batch_is_stopped_at_the_gate(driver: Driver, project: Path) -> No
     [
         ("absent.yaml", None, "no pipeline file"),
         ("broken.yaml", "name: [", "broken.yaml:1: not valid YAML"),
-        ("wrong.yaml", "name: w\nsources: [{kind: jsonl, path: x, name: x}]\nsteps: [{step: fliter, where: a}]\noutput: {path: o}\n", "Did you mean 'filter'?"),
+        (
+            "wrong.yaml",
+            "name: w\nsources: [{kind: jsonl, path: x, name: x}]\nsteps: [{step: fliter, where: a}]\noutput: {path: o}\n",
+            "Did you mean 'filter'?",
+        ),
     ],
 )
-def test_a_pipeline_file_that_is_missing_or_wrong(driver: Driver, project: Path, file: str, text: str | None, said: str) -> None:
+def test_a_pipeline_file_that_is_missing_or_wrong(
+    driver: Driver, project: Path, file: str, text: str | None, said: str
+) -> None:
     if text is not None:
         (project / "pipelines" / file).write_text(text)
     found = driver.run("gristmill_etl", conf={"pipeline": file})
-    assert found["state"] == "failed" and found["tasks"]["each.plan[0]"] == "failed" and found["tasks"]["each.run[0]"] == "upstream_failed"
+    assert (
+        found["state"] == "failed"
+        and found["tasks"]["each.plan[0]"] == "failed"
+        and found["tasks"]["each.run[0]"] == "upstream_failed"
+    )
     assert said in found["log"]
 
 
@@ -159,14 +194,20 @@ def test_a_wrong_file_does_not_keep_the_others_from_running(driver: Driver, proj
 
 def test_a_suite_that_is_missing(driver: Driver, project: Path) -> None:
     found = driver.run("gristmill_etl", conf={"pipeline": "daily.yaml", "suite": "suites/absent.json"}, date=DAY)
-    assert found["state"] == "failed" and found["tasks"]["each.validate[0]"] == "failed" and versions(project / "shards/daily" / DAY) == []
+    assert (
+        found["state"] == "failed"
+        and found["tasks"]["each.validate[0]"] == "failed"
+        and versions(project / "shards/daily" / DAY) == []
+    )
     assert "absent.json" in found["log"]
 
 
 @pytest.mark.slow
 def test_a_version_without_a_suite_is_not_validated(driver: Driver, project: Path) -> None:
     (project / "suites/daily.json").unlink()
-    assert driver.run("gristmill_etl", conf={"pipeline": "daily.yaml"}, date=DAY)["state"] == "success"  # no suite was asked for
+    assert (
+        driver.run("gristmill_etl", conf={"pipeline": "daily.yaml"}, date=DAY)["state"] == "success"
+    )  # no suite was asked for
     found = driver.run("gristmill_validate", conf={"dataset": f"shards/daily/{DAY}"})
     assert found["state"] == "failed" and "no suite for" in found["log"] and "gristmill profile" in found["log"]
 
@@ -180,18 +221,27 @@ def test_no_project_at_all(driver: Driver, project: Path) -> None:
     import shutil
 
     shutil.rmtree(project)
-    for dag, tasks in (("gristmill_etl", "each.run"), ("gristmill_training_ready", "each.pin"), ("gristmill_maintenance", "each.gc"), ("gristmill_validate", "each.suite")):
+    for dag, tasks in (
+        ("gristmill_etl", "each.run"),
+        ("gristmill_training_ready", "each.pin"),
+        ("gristmill_maintenance", "each.gc"),
+        ("gristmill_validate", "each.suite"),
+    ):
         found = driver.run(dag)
         assert found["state"] == "success" and found["tasks"][tasks] == "skipped", (dag, found["tasks"])
 
 
 @pytest.mark.slow
 def test_training_waits_for_verdicts(driver: Driver, project: Path) -> None:
-    (project / "mixes/base.yaml").write_text(f"datasets: [{{data: shards/daily/{DAY}, weight: 1}}, {{data: shards/absent, weight: 1}}]\n")
+    (project / "mixes/base.yaml").write_text(
+        f"datasets: [{{data: shards/daily/{DAY}, weight: 1}}, {{data: shards/absent, weight: 1}}]\n"
+    )
     driver.run("gristmill_etl", conf={"pipeline": "daily.yaml"}, date=DAY)
     found = driver.run("gristmill_training_ready")
     assert found["tasks"]["each.pin[0]"] == "skipped" and "shards/absent: no version yet" in found["log"]
-    assert f"shards/daily/{DAY}: " not in found["log"].rpartition("waits for")[2].partition("\n")[0]  # it passed its suite
+    assert (
+        f"shards/daily/{DAY}: " not in found["log"].rpartition("waits for")[2].partition("\n")[0]
+    )  # it passed its suite
 
 
 def test_taskflow(driver: Driver, project: Path) -> None:
@@ -205,7 +255,15 @@ def test_taskflow(driver: Driver, project: Path) -> None:
 def test_the_sensor_waits_for_the_next_version(driver: Driver, project: Path) -> None:
     def publish(seconds: float = 0) -> None:
         time.sleep(seconds)
-        command = [sys.executable, "-m", "gristmill.cli.main", "run", "pipelines/daily.yaml", "--set", f"sources.0.path=raw/daily/{DAY}/*.jsonl"]
+        command = [
+            sys.executable,
+            "-m",
+            "gristmill.cli.main",
+            "run",
+            "pipelines/daily.yaml",
+            "--set",
+            f"sources.0.path=raw/daily/{DAY}/*.jsonl",
+        ]
         subprocess.run([*command, "--set", "output.path=shards/x"], cwd=project, check=True, capture_output=True)
 
     thread = threading.Thread(target=publish, args=(2,))
@@ -213,8 +271,12 @@ def test_the_sensor_waits_for_the_next_version(driver: Driver, project: Path) ->
     found = driver.run("pieces_sensor", conf={"dataset": "shards/x", "after": "0"})  # not there yet
     thread.join()
     assert found["state"] == "success", found["log"][-2000:]
-    assert found["xcoms"]["wait"]["return_value"]["version"] == 1 and found["xcoms"]["wait"]["return_value"]["rows"] == 10
-    (project / f"raw/daily/{DAY}/more.jsonl").write_text(json.dumps({"id": "more", "text": "one more sack of grain came in the evening"}) + "\n")
+    assert (
+        found["xcoms"]["wait"]["return_value"]["version"] == 1 and found["xcoms"]["wait"]["return_value"]["rows"] == 10
+    )
+    (project / f"raw/daily/{DAY}/more.jsonl").write_text(
+        json.dumps({"id": "more", "text": "one more sack of grain came in the evening"}) + "\n"
+    )
     thread = threading.Thread(target=publish, args=(2,))
     thread.start()
     found = driver.run("pieces_sensor", conf={"dataset": "shards/x", "after": ""})  # newer than what is there
@@ -225,7 +287,7 @@ def test_the_sensor_waits_for_the_next_version(driver: Driver, project: Path) ->
 def test_another_python(driver: Driver, project: Path) -> None:
     """A Python of another environment, here one that says which it is; Airflow need not be in it."""
     path = project / "python"
-    path.write_text(f"#!/bin/sh\necho \"another environment runs: $3 $4\" >&2\nexec {sys.executable} \"$@\"\n")
+    path.write_text(f'#!/bin/sh\necho "another environment runs: $3 $4" >&2\nexec {sys.executable} "$@"\n')
     path.chmod(0o755)
     (project / "pipelines/daily.yaml").write_text((project / "pipelines/daily.yaml").read_text().replace("{date}", DAY))
     found = driver.run("pieces_python")

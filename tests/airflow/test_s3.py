@@ -10,7 +10,13 @@ from typing import Any
 
 import pytest
 
-from gristmill.airflow import GristmillOperator, GristmillPublishOperator, GristmillRunOperator, GristmillVersionSensor, operators
+from gristmill.airflow import (
+    GristmillOperator,
+    GristmillPublishOperator,
+    GristmillRunOperator,
+    GristmillVersionSensor,
+    operators,
+)
 from gristmill.storage.folder import open_folder
 
 from .test_operators import execute
@@ -31,7 +37,9 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     options = {"endpoint_url": url, "key": "test", "secret": "test"}
     open_folder(OUTPUT, options)._client.call_s3("create_bucket", Bucket="lake")
     extra = {"endpoint_url": url, "region_name": "us-east-1"}
-    monkeypatch.setenv("AIRFLOW_CONN_LAKE", json.dumps({"conn_type": "aws", "login": "test", "password": "test", "extra": extra}))
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_LAKE", json.dumps({"conn_type": "aws", "login": "test", "password": "test", "extra": extra})
+    )
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"):
         monkeypatch.delenv(name, raising=False)
     yield url
@@ -40,7 +48,9 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 def test_run_publish_and_look(endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "raw.jsonl").write_text("".join(json.dumps({"text": f"note {number}"}) + "\n" for number in range(9)))
-    (tmp_path / "p.yaml").write_text("name: p\nsources: [{kind: jsonl, path: raw.jsonl, name: raw}]\noutput: {path: '%s'}\n" % OUTPUT)
+    (tmp_path / "p.yaml").write_text(
+        "name: p\nsources: [{kind: jsonl, path: raw.jsonl, name: raw}]\noutput: {path: '%s'}\n" % OUTPUT
+    )
     env = {"XDG_CACHE_HOME": str(tmp_path / "scratch")}
     common: dict[str, Any] = {"task_id": "t", "cwd": str(tmp_path), "conn_id": "lake", "env": env}
     found = execute(GristmillRunOperator(pipeline="p.yaml", candidate=True, **common))

@@ -60,10 +60,15 @@ class Seen(LocalAirflow):
 
     def tasks(self, dag: str, run: str) -> dict[str, dict[str, Any]]:
         found = self.request("GET", f"dags/{dag}/dagRuns/{quote(run)}/taskInstances")["task_instances"]
-        return {f"{each['task_id']}[{each['map_index']}]" if each["map_index"] >= 0 else each["task_id"]: each for each in found}
+        return {
+            f"{each['task_id']}[{each['map_index']}]" if each["map_index"] >= 0 else each["task_id"]: each
+            for each in found
+        }
 
     def runs(self, dag: str, kind: str) -> list[dict[str, Any]]:
-        return [run for run in self.request("GET", f"dags/{dag}/dagRuns?limit=100")["dag_runs"] if run["run_type"] == kind]
+        return [
+            run for run in self.request("GET", f"dags/{dag}/dagRuns?limit=100")["dag_runs"] if run["run_type"] == kind
+        ]
 
     def finished(self, dag: str, run: str, seconds: float = 300) -> str:
         try:
@@ -73,12 +78,18 @@ class Seen(LocalAirflow):
         return self.state(dag, run)
 
     def xcom(self, dag: str, run: str, task: str, key: str = "return_value", index: int = 0) -> Any:
-        found = self.request("GET", f"dags/{dag}/dagRuns/{quote(run)}/taskInstances/{task}/xcomEntries/{key}?map_index={index}&deserialize=true")
+        found = self.request(
+            "GET",
+            f"dags/{dag}/dagRuns/{quote(run)}/taskInstances/{task}/xcomEntries/{key}?map_index={index}&deserialize=true",
+        )
         value = found["value"]
         return json.loads(value) if isinstance(value, str) and value[:1] in "{[" else value
 
     def log_of(self, dag: str, run: str, task: str, index: int = 0, attempt: int = 1) -> str:
-        found = self.request("GET", f"dags/{dag}/dagRuns/{quote(run)}/taskInstances/{task}/logs/{attempt}?map_index={index}&full_content=true")
+        found = self.request(
+            "GET",
+            f"dags/{dag}/dagRuns/{quote(run)}/taskInstances/{task}/logs/{attempt}?map_index={index}&full_content=true",
+        )
         return json.dumps(found["content"])
 
 
@@ -115,7 +126,12 @@ def commands(pipeline: str) -> list[psutil.Process]:
             line = process.cmdline()
         except psutil.Error:
             continue
-        if "gristmill.cli.main" in line and "run" in line and any(pipeline in word for word in line) and not any("guard.py" in word for word in line):
+        if (
+            "gristmill.cli.main" in line
+            and "run" in line
+            and any(pipeline in word for word in line)
+            and not any("guard.py" in word for word in line)
+        ):
             found.append(process)
     return found
 
@@ -128,22 +144,36 @@ def test_a_scheduled_run_is_green_and_its_assets_start_the_next(local: Seen) -> 
     packages = open_dataset(str(local.project / "shards/packages"))
     assert packages.verify() == [] and packages.num_rows > 10
     events = local.request("GET", "assets/events?limit=50")["asset_events"]
-    extras = {event["extra"]["dataset"]: event["extra"] for event in events if event["source_dag_id"] == "gristmill_etl"}
+    extras = {
+        event["extra"]["dataset"]: event["extra"] for event in events if event["source_dag_id"] == "gristmill_etl"
+    }
     assert extras[packages.path]["fingerprint"] == packages.fingerprint and extras[packages.path]["verdict"] == "passed"
     followed = wait_for(lambda: local.runs("gristmill_validate", "asset_triggered"), 60)
     assert {local.finished("gristmill_validate", each["dag_run_id"], 300) for each in followed} == {"success"}
-    trained = wait_for(lambda: [run for run in local.runs("gristmill_training_ready", "asset_triggered") if run["state"] == "success"], 300, every=2)
+    trained = wait_for(
+        lambda: [run for run in local.runs("gristmill_training_ready", "asset_triggered") if run["state"] == "success"],
+        300,
+        every=2,
+    )
     assert trained
     names = {"shards/daily", "shards/packages", "shards/daily:validated", "shards/packages:validated"}
-    wait_for(lambda: {asset["name"] for asset in local.request("GET", "assets?limit=50")["assets"]} == names, 150, every=2)  # Airflow registers them by and by
+    wait_for(
+        lambda: {asset["name"] for asset in local.request("GET", "assets?limit=50")["assets"]} == names, 150, every=2
+    )  # Airflow registers them by and by
     ready = wait_for(lambda: list((local.project / "ready").glob("base-*.trained")), 200, every=2)
     assert json.loads(ready[0].with_suffix(".json").read_text())["datasets"][0]["data"] == f"{packages.path}@1"
 
 
 def test_reports_are_shown_to_who_is_logged_in(local: Seen) -> None:
     run = local.runs("gristmill_etl", "scheduled")[0]["dag_run_id"]
-    index = next(task["map_index"] for task in local.tasks("gristmill_etl", run).values() if task["rendered_map_index"] == "packages")
-    links = local.request("GET", f"dags/gristmill_etl/dagRuns/{quote(run)}/taskInstances/each.run/links?map_index={index}")["extra_links"]
+    index = next(
+        task["map_index"]
+        for task in local.tasks("gristmill_etl", run).values()
+        if task["rendered_map_index"] == "packages"
+    )
+    links = local.request(
+        "GET", f"dags/gristmill_etl/dagRuns/{quote(run)}/taskInstances/each.run/links?map_index={index}"
+    )["extra_links"]
     address = local.url + links["Report"]
 
     def get(url: str, token: str | None) -> tuple[int, str]:
@@ -172,7 +202,9 @@ def test_a_bad_batch_is_stopped_at_the_gate(local: Seen) -> None:
     assert (tasks["each.validate[0]"]["state"], tasks["each.publish[0]"]["state"]) == ("failed", "upstream_failed")
     assert tasks["each.validate[0]"]["try_number"] == 1  # data that failed is not tried again
     folder = open_folder(str(local.project / "shards/daily" / day))
-    assert [each.num_rows for each in list_candidates(folder)] == [11] and not any("json" in name for name, *_ in folder.list("manifests", recursive=False))
+    assert [each.num_rows for each in list_candidates(folder)] == [11] and not any(
+        "json" in name for name, *_ in folder.list("manifests", recursive=False)
+    )
     assert "password" not in json.dumps(local.xcom("gristmill_etl", run, "each.run"))
     assert "gristmill reject" in local.log_of("gristmill_etl", run, "each.validate")
 
@@ -182,9 +214,16 @@ def make_slow(local: Seen, name: str, sources: int = 4) -> None:
     listed = []
     for number in range(sources):
         path = local.project / f"raw/{name}-{number}.jsonl"
-        path.write_text("".join(json.dumps({"id": f"{name}-{number}-{row}", "text": f"row {row} of source {number}"}) + "\n" for row in range(5)))
+        path.write_text(
+            "".join(
+                json.dumps({"id": f"{name}-{number}-{row}", "text": f"row {row} of source {number}"}) + "\n"
+                for row in range(5)
+            )
+        )
         listed.append(f"{{kind: jsonl, name: s{number}, path: raw/{name}-{number}.jsonl}}")
-    (local.project / f"pipelines/{name}.yaml").write_text(SLOW.replace("slow", name, 1).replace("shards/slow", f"shards/{name}") % ", ".join(listed))
+    (local.project / f"pipelines/{name}.yaml").write_text(
+        SLOW.replace("slow", name, 1).replace("shards/slow", f"shards/{name}") % ", ".join(listed)
+    )
     (local.project / "slowly.py").write_text(SLOWLY)
     (local.project / "steps.log").write_text("")
 
@@ -232,8 +271,25 @@ def test_a_cancelled_run_leaves_nothing(local: Seen) -> None:
 
 def create_backfill(local: Seen, days: list[str]) -> None:
     """The command as a user types it. On SQLite two writers at once may fail one of them, whatever the time-out: it is then cancelled and asked for again."""
-    command = ["backfill", "create", "--dag-id", "gristmill_etl", "--from-date", days[0], "--to-date", days[-1], "--run-backwards"]
-    command += ["--max-active-runs", "2", "--dag-run-conf", json.dumps({"pipeline": "daily.yaml"}), "--reprocess-behavior", "completed"]
+    command = [
+        "backfill",
+        "create",
+        "--dag-id",
+        "gristmill_etl",
+        "--from-date",
+        days[0],
+        "--to-date",
+        days[-1],
+        "--run-backwards",
+    ]
+    command += [
+        "--max-active-runs",
+        "2",
+        "--dag-run-conf",
+        json.dumps({"pipeline": "daily.yaml"}),
+        "--reprocess-behavior",
+        "completed",
+    ]
     for _ in range(6):
         done = local.airflow(*command)
         if done.returncode == 0:
@@ -274,10 +330,18 @@ def test_warnings_wait_for_somebody(local: Seen) -> None:
     suite["expectations"][0]["severity"] = "warning"
     (local.project / "suites/careful.json").write_text(json.dumps(suite))
     day = str(TODAY - timedelta(days=1))
-    run = local.trigger("gristmill_validate", dataset=f"shards/daily/{day}", suite="suites/careful.json", approve_warnings=True)
-    wait_for(lambda: local.tasks("gristmill_validate", run).get("each.approve[0]", {}).get("state") in ("awaiting_input", "deferred"), 300, every=2)
+    run = local.trigger(
+        "gristmill_validate", dataset=f"shards/daily/{day}", suite="suites/careful.json", approve_warnings=True
+    )
+    wait_for(
+        lambda: (
+            local.tasks("gristmill_validate", run).get("each.approve[0]", {}).get("state")
+            in ("awaiting_input", "deferred")
+        ),
+        300,
+        every=2,
+    )
     path = f"dags/gristmill_validate/dagRuns/{quote(run)}/taskInstances/each.approve/0/hitlDetails"
     local.request("PATCH", path, {"chosen_options": ["Approve"], "params_input": {}})
     assert local.finished("gristmill_validate", run, 120) == "success"
     assert local.xcom("gristmill_validate", run, "each.accept")["verdict"] == "warned"
-

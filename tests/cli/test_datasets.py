@@ -27,7 +27,11 @@ def test_show(cli, dataset):
     assert found["schema"] == {"id": "string", "text": "string", "_uid": "string", "_source": "string"}
     assert found["candidates"] == found["gate"] == found["verdicts"] == []
     old = cli("show", f"{dataset}@1")
-    assert "@1: 40 rows in 2 files, " in old.out and "splits: train 32, validation 8" in old.out and "text: string" in old.out
+    assert (
+        "@1: 40 rows in 2 files, " in old.out
+        and "splits: train 32, validation 8" in old.out
+        and "text: string" in old.out
+    )
     assert found["fingerprint"] in cli("show", dataset).out
 
 
@@ -86,7 +90,17 @@ def test_a_candidate_waits_is_seen_and_is_settled(cli, dataset):
 
 
 def test_a_store_that_gives_no_answer_is_told(cli, mine, monkeypatch):
-    for name, value in (("AWS_ACCESS_KEY_ID", "x"), ("AWS_SECRET_ACCESS_KEY", "x"), ("AWS_ENDPOINT_URL", "http://127.0.0.1:9"), ("AWS_MAX_ATTEMPTS", "1")):
+    for name, value in (
+        ("AWS_ACCESS_KEY_ID", "x"),
+        ("AWS_SECRET_ACCESS_KEY", "x"),
+        ("AWS_ENDPOINT_URL", "http://127.0.0.1:9"),
+        ("AWS_MAX_ATTEMPTS", "1"),
+    ):
         monkeypatch.setenv(name, value)
     done = cli("show", "s3://nowhere/at/all")
-    assert done.status == 3 and "s3://nowhere/at/all" in done.err and "Check the address" in done.err and "Traceback" not in done.err
+    assert (
+        done.status == 3
+        and "s3://nowhere/at/all" in done.err
+        and "Check the address" in done.err
+        and "Traceback" not in done.err
+    )

@@ -55,7 +55,9 @@ def test_the_same_again_publishes_nothing(cli, mine):
 
 def test_plan_says_what_a_run_would_do_and_why(cli, mine):
     found = cli("plan", "mine/pipeline.yaml", "--json").json
-    assert [item["action"] for item in found["items"]] == ["reuse"] and [part["action"] for part in found["segments"]] == ["reuse"]
+    assert [item["action"] for item in found["items"]] == ["reuse"] and [
+        part["action"] for part in found["segments"]
+    ] == ["reuse"]
     found = cli("plan", "mine/pipeline.yaml", "--json", "--set", "steps.0.form=NFKC").json
     assert [item["action"] for item in found["items"]] == ["reuse"] and found["segments"][0]["action"] == "redo"
     with (mine / "mine/raw/notes.jsonl").open("a") as raw:
@@ -66,7 +68,17 @@ def test_plan_says_what_a_run_would_do_and_why(cli, mine):
 
 
 def test_set_lays_values_over_the_file(cli, mine):
-    found = cli("run", "mine/pipeline.yaml", "--json", "--set", "steps.1.where=length(text) > 5", "--set", "split={only: 1}", "--set", "output.path=elsewhere").json
+    found = cli(
+        "run",
+        "mine/pipeline.yaml",
+        "--json",
+        "--set",
+        "steps.1.where=length(text) > 5",
+        "--set",
+        "split={only: 1}",
+        "--set",
+        "output.path=elsewhere",
+    ).json
     assert found["path"] == "elsewhere" and found["splits"] == {"only": 41}
     assert found["counts"]["dropped"] == 2
 
@@ -76,16 +88,51 @@ def test_set_lays_values_over_the_file(cli, mine):
     [
         ("name: starter", "nmae: starter", 4, "unknown key 'nmae'. Did you mean 'name'?"),
         ("kind: jsonl", "kind: jsonlines", 6, "unknown kind 'jsonlines'. Did you mean 'jsonl'?"),
-        ("step: normalize_text", "step: normalise_text", 9, "unknown step 'normalise_text'. Did you mean 'normalize_text'?"),
+        (
+            "step: normalize_text",
+            "step: normalise_text",
+            9,
+            "unknown step 'normalise_text'. Did you mean 'normalize_text'?",
+        ),
         ("threshold: 0.8", "treshold: 0.8", 12, "unknown key 'treshold'. Did you mean 'threshold'?"),
-        ("threshold: 0.8", "threshold: high", 12, "steps.3.threshold: Input should be a valid number, unable to parse string as a number (found 'high')"),
-        ("threshold: 0.8", "threshold: 1.8", 12, "steps.3.threshold: Input should be less than or equal to 1 (found 1.8)"),
-        ("length(text)", "lenght(text)", 10, "steps.1.where: no function 'lenght' in 'lenght(text) > 20'. Did you mean 'length'?"),
+        (
+            "threshold: 0.8",
+            "threshold: high",
+            12,
+            "steps.3.threshold: Input should be a valid number, unable to parse string as a number (found 'high')",
+        ),
+        (
+            "threshold: 0.8",
+            "threshold: 1.8",
+            12,
+            "steps.3.threshold: Input should be less than or equal to 1 (found 1.8)",
+        ),
+        (
+            "length(text)",
+            "lenght(text)",
+            10,
+            "steps.1.where: no function 'lenght' in 'lenght(text) > 20'. Did you mean 'length'?",
+        ),
         ("length(text)", "length(txet)", 10, "step 2 (filter): no column 'txet'. Did you mean 'text'?"),
-        ("drop_near_duplicates, column: text", "drop_near_duplicates, column: texts", 12, "step 4 (drop_near_duplicates): no column 'texts'. Did you mean 'text'?"),
+        (
+            "drop_near_duplicates, column: text",
+            "drop_near_duplicates, column: texts",
+            12,
+            "step 4 (drop_near_duplicates): no column 'texts'. Did you mean 'text'?",
+        ),
         ("id: id", "id: idd", 7, "id: no column 'idd'. Did you mean 'id'?"),
-        ("{step: drop_exact_duplicates, column: text}", "{step: quality_rules, column: text, preset: gophr}", 11, "unknown preset 'gophr'. Did you mean 'gopher'?"),
-        ("{step: drop_exact_duplicates, column: text}", "{step: cast, columns: {text: int65}}", 11, "no type 'int65'. Did you mean 'int64'?"),
+        (
+            "{step: drop_exact_duplicates, column: text}",
+            "{step: quality_rules, column: text, preset: gophr}",
+            11,
+            "unknown preset 'gophr'. Did you mean 'gopher'?",
+        ),
+        (
+            "{step: drop_exact_duplicates, column: text}",
+            "{step: cast, columns: {text: int65}}",
+            11,
+            "no type 'int65'. Did you mean 'int64'?",
+        ),
         ("train: 0.8", "train: 0.9", 13, "the shares add up to 1.1, expected 1"),
         ("similarity: 0.5", "group_by: grp", 13, "split: no column 'grp'."),
         ("output: {path: ", "output: {shard_bytes: big, path: ", 14, "'big' is not a size"),
@@ -115,9 +162,18 @@ def test_a_column_is_found_in_the_line_where_it_stands(cli, mine):
 
 def test_all_mistakes_are_told_at_once(cli, mine):
     path = mine / "mine" / "pipeline.yaml"
-    path.write_text(path.read_text().replace("name:", "nmae:", 1).replace("threshold", "treshold").replace("kind: jsonl", "kind: jsnol"))
+    path.write_text(
+        path.read_text()
+        .replace("name:", "nmae:", 1)
+        .replace("threshold", "treshold")
+        .replace("kind: jsonl", "kind: jsnol")
+    )
     err = cli("run", "mine/pipeline.yaml").err
-    assert [f":{line}: unknown" in err for line in (4, 6, 12)] == [True, True, True] and "name: required and missing" in err
+    assert [f":{line}: unknown" in err for line in (4, 6, 12)] == [
+        True,
+        True,
+        True,
+    ] and "name: required and missing" in err
 
 
 @pytest.mark.parametrize(
@@ -156,7 +212,10 @@ def test_settings_that_cannot_be_meant(cli, mine, setting, text):
 def test_explain_tells_a_rows_story(cli, mine):
     near = cli("explain", "mine/shards", "repeat-2")
     assert near.status == 0 and "repeat-2 in " in near.out and ": dropped" in near.out
-    assert "drop_near_duplicates: drop by rule near_duplicate" in near.out and "duplicate of note-1-2 (similarity 0." in near.out
+    assert (
+        "drop_near_duplicates: drop by rule near_duplicate" in near.out
+        and "duplicate of note-1-2 (similarity 0." in near.out
+    )
     assert "note-1-2 was read from mine/raw/notes.jsonl:byte " in near.out
     found = cli("explain", "mine/shards", "short", "--json").json
     assert found["fate"] == "dropped" and found["decisions"][0]["rule"] == "length(text) > 20"

@@ -98,26 +98,38 @@ def with_step(mine, function: str) -> None:
     """The pipeline with a python step at its end."""
     (mine / "own_steps.py").write_text(FAILING)
     text = (mine / "mine" / "pipeline.yaml").read_text()
-    (mine / "own.yaml").write_text(text.replace("split:", f"  - {{step: python, function: 'own_steps:{function}'}}\nsplit:"))
+    (mine / "own.yaml").write_text(
+        text.replace("split:", f"  - {{step: python, function: 'own_steps:{function}'}}\nsplit:")
+    )
 
 
 def test_a_run_that_fails_is_status_3_and_says_where(mine):
     with_step(mine, "fail")
     done = console("run", "own.yaml", "--json", cwd=mine)
     assert done.status == 3 and done.out == ""
-    assert "no luck today" in done.err and "own_steps:fail" in done.err.replace("own_steps.fail", "own_steps:fail") and "Traceback" not in done.err
+    assert (
+        "no luck today" in done.err
+        and "own_steps:fail" in done.err.replace("own_steps.fail", "own_steps:fail")
+        and "Traceback" not in done.err
+    )
     for words in (["--debug", "run", "own.yaml"], ["run", "own.yaml", "--debug"]):
         assert "Traceback" in console(*words, cwd=mine).err
 
 
 def test_interrupted_run_says_that_it_resumes(mine):
     with_step(mine, "slow")
-    process = subprocess.Popen([SCRIPT, "run", "own.yaml"], cwd=mine, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [SCRIPT, "run", "own.yaml"], cwd=mine, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert process.stdout.readline() == "at work\n"
     time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
-    assert process.returncode == 130 and err.endswith("gristmill: stopped; the same command resumes\n") and "Traceback" not in err
+    assert (
+        process.returncode == 130
+        and err.endswith("gristmill: stopped; the same command resumes\n")
+        and "Traceback" not in err
+    )
     done = console("run", "mine/pipeline.yaml", "--json", cwd=mine)
     assert done.json["published"] is False and done.json["version"] == 1
 

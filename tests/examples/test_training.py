@@ -26,7 +26,9 @@ LIMIT = 120  # seconds, for a machine that does other things
 def texts(tmp_path_factory):
     folder = tmp_path_factory.mktemp("texts")
     rows = [f"row {i} says {'ab' * (i % 40)} and ends" for i in range(240)]
-    pq.write_table(pa.table({"_uid": [f"u{i}" for i in range(240)], "text": rows}), folder / "a.parquet", row_group_size=20)
+    pq.write_table(
+        pa.table({"_uid": [f"u{i}" for i in range(240)], "text": rows}), folder / "a.parquet", row_group_size=20
+    )
     return folder
 
 
@@ -46,10 +48,30 @@ def pictures(tmp_path_factory):
 
 
 def start(example, data, output, processes, *options):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", str(processes), "-m", f"examples.{example}", str(data)]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--local-addr",
+        "127.0.0.1",
+        "--nproc-per-node",
+        str(processes),
+        "-m",
+        f"examples.{example}",
+        str(data),
+    ]
     command += ["--output", str(output), "--batch-size", "8", "--checkpoint-every", "4", "--log-rows", *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def finish(process):
@@ -88,7 +110,10 @@ def rows_of(output, from_step, world_size):
         for entry in map(json.loads, path.read_text().splitlines()):
             if entry["world_size"] == world_size and entry["step"] >= from_step:
                 found.setdefault(entry["step"], {})[rank] = entry["uids"]
-    return {step: list(itertools.chain.from_iterable(ranks[rank] for rank in sorted(ranks))) for step, ranks in sorted(found.items())}
+    return {
+        step: list(itertools.chain.from_iterable(ranks[rank] for rank in sorted(ranks)))
+        for step, ranks in sorted(found.items())
+    }
 
 
 def loss_in(out):

@@ -101,7 +101,30 @@ def plainly(text: str) -> dict[str, float]:
     return out
 
 
-PIECES = ["a", "b", "the ", "to ", "x1", "\n", "\n\n", ". ", "...", "'", "’s", "é", "e\u0301", "…", "日本", " ", "-", "--", "_", "#", "7", "ก็"]
+PIECES = [
+    "a",
+    "b",
+    "the ",
+    "to ",
+    "x1",
+    "\n",
+    "\n\n",
+    ". ",
+    "...",
+    "'",
+    "’s",
+    "é",
+    "e\u0301",
+    "…",
+    "日本",
+    " ",
+    "-",
+    "--",
+    "_",
+    "#",
+    "7",
+    "ก็",
+]
 texts = st.lists(st.sampled_from(PIECES), max_size=60).map("".join)
 
 
@@ -121,7 +144,14 @@ def test_signals_are_those_of_the_plain_reading(found: list[str]) -> None:
 
 def test_long_lines_paragraphs_and_n_grams_are_told_apart_by_their_last_character() -> None:
     line = "w" * 40
-    check([f"{line}a\n{line}b\n{line}a", f"{line}1\n\n{line}2\n\n{line}1", " ".join(["one two three four five six seven"] * 40), "x" * 17 + "\n" + "x" * 18])
+    check(
+        [
+            f"{line}a\n{line}b\n{line}a",
+            f"{line}1\n\n{line}2\n\n{line}1",
+            " ".join(["one two three four five six seven"] * 40),
+            "x" * 17 + "\n" + "x" * 18,
+        ]
+    )
 
 
 def test_bullets_and_ends_of_lines() -> None:

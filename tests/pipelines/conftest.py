@@ -37,14 +37,28 @@ def corpus(families: int = 40, seed: int = 0) -> list[dict[str, Any]]:
     rows = []
     for family in range(families):
         text = document(seed * 10_000 + family)
-        versions = [text, variant(text, family * 3 + 1, 1), variant(text, family * 3 + 2, 1), variant(text, family * 3 + 3, 4)]
+        versions = [
+            text,
+            variant(text, family * 3 + 1, 1),
+            variant(text, family * 3 + 2, 1),
+            variant(text, family * 3 + 3, 4),
+        ]
         for number, content in enumerate(versions):
-            rows.append({"id": f"{family:03d}-{number}", "text": content, "family": family, "score": (family * 7 + number * 3) % 11})
+            rows.append(
+                {
+                    "id": f"{family:03d}-{number}",
+                    "text": content,
+                    "family": family,
+                    "score": (family * 7 + number * 3) % 11,
+                }
+            )
     random.Random(seed).shuffle(rows)
     return rows
 
 
-def write_jsonl(folder: Path, rows: Sequence[dict[str, Any]], files: int = 4, prefix: str = "part", packed: bool = True) -> None:
+def write_jsonl(
+    folder: Path, rows: Sequence[dict[str, Any]], files: int = 4, prefix: str = "part", packed: bool = True
+) -> None:
     """The rows over so many files."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(files):
@@ -68,9 +82,16 @@ STEPS = [
 def run(tmp_path: Path) -> Callable[..., RunResult]:
     """run(path, steps=..., out=..., ...) -> RunResult: a pipeline over JSON lines."""
 
-    def call(path: str | Path | None = None, *, steps: Any = STEPS, out: str = "out", split: Any = None, **options: Any) -> RunResult:
+    def call(
+        path: str | Path | None = None, *, steps: Any = STEPS, out: str = "out", split: Any = None, **options: Any
+    ) -> RunResult:
         sources = options.pop("sources", None) or [{"kind": "jsonl", "path": str(path), "name": "web"}]
-        model: dict[str, Any] = {"name": "test", "sources": sources, "steps": steps, "output": {"path": str(tmp_path / out), **options.pop("output", {})}}
+        model: dict[str, Any] = {
+            "name": "test",
+            "sources": sources,
+            "steps": steps,
+            "output": {"path": str(tmp_path / out), **options.pop("output", {})},
+        }
         if split:
             model["split"] = split
         if "id" in options:

@@ -19,12 +19,16 @@ from gristmill.pipelines.sources import items
 from gristmill.pipelines.work import WorkStore
 from gristmill.storage.folder import Folder
 
-PROCESSES = multiprocessing.get_context("forkserver")  # children of a process that has imported everything and has no threads
+PROCESSES = multiprocessing.get_context(
+    "forkserver"
+)  # children of a process that has imported everything and has no threads
 HANG = 600  # seconds after which something has hung, on the busiest machine
 PROCESSES.set_forkserver_preload([f"{__package__}.warmed"])
 
 
-def run_in_child(model: dict[str, Any], kill_at: int | None = None, meet: Any = None, **options: Any) -> dict[str, Any] | None:
+def run_in_child(
+    model: dict[str, Any], kill_at: int | None = None, meet: Any = None, **options: Any
+) -> dict[str, Any] | None:
     """What a run in a process of its own came to, or None where it was killed at its moment number `kill_at`.
 
     `meet`: a barrier of PROCESSES where runs wait for each other before their first stage. Work is cut small, so that every kind of work item comes several times: one item a file, several partitions of each exchange.
@@ -103,7 +107,12 @@ def _watch(moment: Any, keys: list[str]) -> None:
         keys.extend(task.key for task in tasks)
         return mapped(self, name, function, tasks)
 
-    WorkStore.create, Folder.writer, Folder.create, runner.Runner.map = watched_work, watched_writer, watched_create, watched_map  # type: ignore[method-assign]
+    WorkStore.create, Folder.writer, Folder.create, runner.Runner.map = (
+        watched_work,
+        watched_writer,
+        watched_create,
+        watched_map,
+    )  # type: ignore[method-assign]
 
 
 def _wait_before_work(meet: Any) -> None:

@@ -17,7 +17,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gristmill.errors import ColumnError, InputError, InputNotFoundError, NotADatasetError, PipelineError, RunError, SchemaMismatchError
+from gristmill.errors import (
+    ColumnError,
+    InputError,
+    InputNotFoundError,
+    NotADatasetError,
+    PipelineError,
+    RunError,
+    SchemaMismatchError,
+)
 from gristmill.storage.parquet import read_table
 
 from .conftest import ledger_of, rows_of, write_jsonl
@@ -38,7 +46,9 @@ except gristmill.errors.GristmillError as error:
 """
 
 
-def run_apart(tmp_path: Path, path: Path, *, before: tuple[str, ...] = (), out: str = "out", preexec: Any = None, **options: Any) -> list[Any]:
+def run_apart(
+    tmp_path: Path, path: Path, *, before: tuple[str, ...] = (), out: str = "out", preexec: Any = None, **options: Any
+) -> list[Any]:
     """[counts, peak KB] of a run in a process of its own, or [error, its text]. `before`: a command that starts the process."""
     model = {"name": "test", "sources": [{"kind": "jsonl", "path": str(path)}], "output": {"path": str(tmp_path / out)}}
     command = [*before, sys.executable, "-c", RUN, json.dumps([model, options])]
@@ -53,7 +63,10 @@ def quarantine(result) -> list[tuple[str, int, bytes]]:
     found = []
     for name, *_ in dataset.folder.list(dataset.manifest.ledger):
         if "/quarantine-" in name:
-            found += [(row["reason"], int(row["position"].rsplit(" ", 1)[1]), row["raw"]) for row in read_table(dataset.folder, name).to_pylist()]
+            found += [
+                (row["reason"], int(row["position"].rsplit(" ", 1)[1]), row["raw"])
+                for row in read_table(dataset.folder, name).to_pylist()
+            ]
     return found
 
 
@@ -89,7 +102,10 @@ def test_one_bad_record_among_good_ones(run, tmp_path, record, reason, place):
 
 
 def test_nul_byte_order_mark_crlf_blank_lines_and_no_last_line_end(run, tmp_path):
-    content = b"\xef\xbb\xbf" + b'{"text": "first"}\r\n\r\n   \n{"text": "nul \\u0000 inside"}\n{"text": "2020-01-01T00:00:00"}'
+    content = (
+        b"\xef\xbb\xbf"
+        + b'{"text": "first"}\r\n\r\n   \n{"text": "nul \\u0000 inside"}\n{"text": "2020-01-01T00:00:00"}'
+    )
     (tmp_path / "in.jsonl").write_bytes(content)
     result = run(tmp_path / "in.jsonl", steps=[])
     assert sorted(row["text"] for row in rows_of(result)) == ["2020-01-01T00:00:00", "first", "nul \x00 inside"]
@@ -148,9 +164,18 @@ def test_empty_file_and_zero_rows(run, tmp_path):
     kept = run(tmp_path / "raw", steps=[{"step": "filter", "where": "n < 7"}])
     assert kept.counts["kept"] == 7
     assert run(tmp_path / "raw", steps=[]).counts["kept"] == 30
-    none = run(tmp_path / "raw", steps=[{"step": "filter", "where": "n < 0"}], split={"train": 0.5, "test": 0.5, "similarity": 0.5})
+    none = run(
+        tmp_path / "raw",
+        steps=[{"step": "filter", "where": "n < 0"}],
+        split={"train": 0.5, "test": 0.5, "similarity": 0.5},
+    )
     assert none.counts == {"read": 30, "created": 0, "kept": 0, "dropped": 30, "quarantined": 0}
-    assert none.splits == {"train": 0, "test": 0} and none.dataset.to_table("test").column_names == ["text", "n", "_uid", "_source"]
+    assert none.splits == {"train": 0, "test": 0} and none.dataset.to_table("test").column_names == [
+        "text",
+        "n",
+        "_uid",
+        "_source",
+    ]
 
 
 def test_parquet_with_zero_rows(run, tmp_path):
@@ -182,8 +207,13 @@ def test_types_that_differ_between_files(run, tmp_path):
     (tmp_path / "raw" / "b.jsonl").write_bytes(lines({"text": "two", "n": 2.5}))
     assert {row["n"] for row in rows_of(run(tmp_path / "raw", steps=[]))} == {1.0, 2.5}
     pq.write_table(pa.table({"text": ["three"], "n": ["many"]}), tmp_path / "c.parquet")
-    sources = [{"kind": "jsonl", "path": str(tmp_path / "raw"), "name": "a"}, {"kind": "parquet", "path": str(tmp_path / "c.parquet"), "name": "c"}]
-    with pytest.raises(SchemaMismatchError, match=r"column 'n' is int64 in .*raw.a\.jsonl.* and string in .*c\.parquet.*Declare it"):
+    sources = [
+        {"kind": "jsonl", "path": str(tmp_path / "raw"), "name": "a"},
+        {"kind": "parquet", "path": str(tmp_path / "c.parquet"), "name": "c"},
+    ]
+    with pytest.raises(
+        SchemaMismatchError, match=r"column 'n' is int64 in .*raw.a\.jsonl.* and string in .*c\.parquet.*Declare it"
+    ):
         run(sources=sources, steps=[], out="other")
     declared = [{**source, "schema": {"n": "double"}} for source in sources]
     result = run(sources=declared, steps=[], out="other")
@@ -193,13 +223,24 @@ def test_types_that_differ_between_files(run, tmp_path):
 
 
 def test_repeated_ids(run, tmp_path):
-    rows = [{"id": "a", "text": "one"}, {"id": "a", "text": "one"}, {"id": "b", "text": "x"}, {"id": "b", "text": "y"}, {"id": None, "text": "z"}, {"text": "w"}]
+    rows = [
+        {"id": "a", "text": "one"},
+        {"id": "a", "text": "one"},
+        {"id": "b", "text": "x"},
+        {"id": "b", "text": "y"},
+        {"id": None, "text": "z"},
+        {"text": "w"},
+    ]
     write_jsonl(tmp_path / "raw", rows, files=2)
     result = run(tmp_path / "raw", id="id", steps=[])
     assert sorted(row["_uid"] for row in rows_of(result)) == ["a", "b"]
     assert result.counts == {"read": 6, "created": 0, "kept": 2, "dropped": 1, "quarantined": 3}
     entries = {(entry["rule"], entry["action"], entry["other_uid"]) for entry in ledger_of(result)}
-    assert entries == {("duplicate_id", "drop", "a"), ("conflicting_id", "quarantine", "b"), ("null_id", "quarantine", None)}
+    assert entries == {
+        ("duplicate_id", "drop", "a"),
+        ("conflicting_id", "quarantine", "b"),
+        ("null_id", "quarantine", None),
+    }
     assert all(entry["position"].startswith(f"{tmp_path}/raw/part-") for entry in ledger_of(result))
 
 
@@ -231,7 +272,11 @@ def test_rows_without_any_column(run, tmp_path):
 def test_null_text_passes_edits_fails_quality_and_matches_nothing(run, tmp_path):
     rows = [{"text": None, "k": 1}, {"text": None, "k": 2}, {"text": "", "k": 3}]
     (tmp_path / "in.jsonl").write_bytes(lines(*rows))
-    dedupe = [{"step": "normalize_text", "column": "text"}, {"step": "drop_exact_duplicates", "column": "text"}, {"step": "drop_near_duplicates", "column": "text"}]
+    dedupe = [
+        {"step": "normalize_text", "column": "text"},
+        {"step": "drop_exact_duplicates", "column": "text"},
+        {"step": "drop_near_duplicates", "column": "text"},
+    ]
     assert run(tmp_path / "in.jsonl", steps=dedupe).counts["kept"] == 3
     result = run(tmp_path / "in.jsonl", steps=[{"step": "quality_rules", "column": "text", "preset": "gopher"}])
     rules = {}
@@ -311,7 +356,9 @@ def test_a_disk_that_is_really_full(tmp_path, megabytes):
     disk.mkdir()
     (tmp_path / "in.jsonl").write_bytes(lines(*[{"text": os.urandom(1000).hex(), "n": i} for i in range(1000)]))  # 2 MB
     script = f'mount -t tmpfs -o size={megabytes}m none {disk} && "$@"; s=$?; find {disk} -name "*.tmp-*" >&2; exit $s'
-    found = run_apart(tmp_path, tmp_path / "in.jsonl", before=(unshare, "-rm", "sh", "-c", script, "sh"), out="disk/out")
+    found = run_apart(
+        tmp_path, tmp_path / "in.jsonl", before=(unshare, "-rm", "sh", "-c", script, "sh"), out="disk/out"
+    )
     if megabytes >= 12:
         assert found[0]["kept"] == 1000
     elif megabytes == 1:
@@ -326,7 +373,9 @@ def test_output_that_is_no_dataset_or_a_file(run, tmp_path):
     (tmp_path / "mine" / "thesis.txt").write_text("precious")
     with pytest.raises(NotADatasetError, match=r"exists and is not a gristmill dataset \(it holds thesis.txt\)"):
         run(tmp_path / "in.jsonl", out="mine")
-    assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious" and len(list((tmp_path / "mine").iterdir())) == 1
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious" and len(
+        list((tmp_path / "mine").iterdir())
+    ) == 1
     (tmp_path / "file").write_text("a file")
     with pytest.raises(NotADatasetError, match="is a file"):
         run(tmp_path / "in.jsonl", out="file")
@@ -351,16 +400,36 @@ def test_file_that_changes_under_the_run(run, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("steps", "error", "text"),
     [
-        ([{"step": "filter", "where": "lenght(text) > 1"}], PipelineError, "no function 'lenght'.*Did you mean 'length'"),
-        ([{"step": "filter", "where": "txt == 'a'"}], ColumnError, r"step 1 \(filter\): no column 'txt'. Did you mean 'text'"),
+        (
+            [{"step": "filter", "where": "lenght(text) > 1"}],
+            PipelineError,
+            "no function 'lenght'.*Did you mean 'length'",
+        ),
+        (
+            [{"step": "filter", "where": "txt == 'a'"}],
+            ColumnError,
+            r"step 1 \(filter\): no column 'txt'. Did you mean 'text'",
+        ),
         ([{"step": "filter", "where": "text > 5"}], PipelineError, "can't be evaluated"),
         ([{"step": "drop_near_duplicates", "column": "body"}], ColumnError, "no column 'body'"),
         ([{"step": "normalize_text", "column": "n"}], PipelineError, "column 'n' is int64, expected text"),
-        ([{"step": "select_columns", "columns": ["n"]}, {"step": "normalize_text", "column": "text"}], ColumnError, r"step 2 \(normalize_text\)"),
+        (
+            [{"step": "select_columns", "columns": ["n"]}, {"step": "normalize_text", "column": "text"}],
+            ColumnError,
+            r"step 2 \(normalize_text\)",
+        ),
         ([{"step": "python", "function": "nowhere:f"}], PipelineError, "can't import module 'nowhere'"),
-        ([{"step": "quality_rules", "column": "text", "preset": "gophr"}], PipelineError, "unknown preset 'gophr'. Did you mean 'gopher'"),
+        (
+            [{"step": "quality_rules", "column": "text", "preset": "gophr"}],
+            PipelineError,
+            "unknown preset 'gophr'. Did you mean 'gopher'",
+        ),
         ([{"step": "cast", "columns": {"n": "int65"}}], PipelineError, "no type 'int65'. Did you mean 'int64'"),
-        ([{"step": "filter", "where": "n"}], PipelineError, r"step 1 \(filter\): where: 'n' is int64, expected true or false"),
+        (
+            [{"step": "filter", "where": "n"}],
+            PipelineError,
+            r"step 1 \(filter\): where: 'n' is int64, expected true or false",
+        ),
         ([{"step": "filter", "where": "n > 1 and 'a'"}], PipelineError, "''a'' is string, expected true or false"),
         ([{"step": "select_columns", "columns": ["n", "text", "n"]}], PipelineError, "column 'n' is selected twice"),
         (

@@ -41,8 +41,12 @@ def test_nothing_new_leaves_no_candidate(run: Callable[..., RunResult], tmp_path
 
 def test_the_command_says_what_to_do_next(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "raw", corpus(5))
-    (tmp_path / "p.yaml").write_text("name: p\nsources: [{kind: jsonl, path: 'raw/*', name: web}]\noutput: {path: out}\n")
+    (tmp_path / "p.yaml").write_text(
+        "name: p\nsources: [{kind: jsonl, path: 'raw/*', name: web}]\noutput: {path: out}\n"
+    )
     command = [sys.executable, "-m", "gristmill.cli.main", "run", "p.yaml", "--candidate"]
     said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
-    name = json.loads(subprocess.run([*command, "--json"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout)["candidate"]
+    name = json.loads(
+        subprocess.run([*command, "--json"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    )["candidate"]
     assert f"gristmill publish out@{name}" in said

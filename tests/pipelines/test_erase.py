@@ -23,7 +23,13 @@ def planted_rows() -> list[dict]:
     """Rows of which three hold the string: one that is kept, an exact and a near copy of it."""
     rows = corpus(12)
     text = f"{document(77)} {PLANTED} {document(78)}"
-    return [*rows, *({"id": f"p{i}", "text": t, "family": 900, "score": i} for i, t in enumerate([text, text + " ", text + " more"]))]
+    return [
+        *rows,
+        *(
+            {"id": f"p{i}", "text": t, "family": 900, "score": i}
+            for i, t in enumerate([text, text + " ", text + " more"])
+        ),
+    ]
 
 
 def holding(folder: Path, text: str = PLANTED) -> list[str]:
@@ -54,7 +60,9 @@ def test_a_planted_string_is_nowhere_after_erase_and_gc_and_after_another_run(tm
     options = {"split": SPLIT, **({"id": "id"} if by_id else {})}
     first = run(tmp_path / "in", **options)
     out = Path(first.path)
-    assert any(name.startswith("data/") for name in holding(out)) and any(name.startswith("_work/") for name in holding(out))
+    assert any(name.startswith("data/") for name in holding(out)) and any(
+        name.startswith("_work/") for name in holding(out)
+    )
     before = first.dataset
     kept = [row["_uid"] for row in rows_of(first) if PLANTED in row["text"]]
     assert len(kept) == 1, "its copies are dropped"
@@ -64,9 +72,14 @@ def test_a_planted_string_is_nowhere_after_erase_and_gc_and_after_another_run(tm
     newest = gristmill.open_dataset(first.path)
     assert newest.num_rows == before.num_rows - 1 and not newest.verify()
     untouched = {entry.sha256 for entry in before.files()} & {entry.sha256 for entry in newest.files()}
-    assert len(receipt["shards"]) == 1 and len(untouched) == len(before.files()) - 1, "only the shard that held it is written anew"
+    assert len(receipt["shards"]) == 1 and len(untouched) == len(before.files()) - 1, (
+        "only the shard that held it is written anew"
+    )
     counts = newest.manifest.counts
-    assert counts["read"] == counts["kept"] + counts["dropped"] + counts["quarantined"] and counts["kept"] == newest.num_rows
+    assert (
+        counts["read"] == counts["kept"] + counts["dropped"] + counts["quarantined"]
+        and counts["kept"] == newest.num_rows
+    )
     with pytest.raises(TaintedVersionError, match="version 1 holds rows that were erased"):
         gristmill.open_dataset(first.path, version=1)
     with pytest.raises(TaintedVersionError):
@@ -110,7 +123,9 @@ def doubled(table):
     names = table.column_names
     first = table.append_column("_parent_uid", pa.nulls(table.num_rows, pa.string()))
     uids = pa.array([uid + "-made" for uid in table["_uid"].to_pylist()])
-    made = table.set_column(names.index("_uid"), "_uid", uids).append_column("_parent_uid", table["_uid"].cast(pa.string()))
+    made = table.set_column(names.index("_uid"), "_uid", uids).append_column(
+        "_parent_uid", table["_uid"].cast(pa.string())
+    )
     return pa.concat_tables([first, made])
 
 
@@ -180,7 +195,13 @@ def test_the_command(tmp_path, run, capsys):
 def test_erased_on_s3(s3_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_folder.options["endpoint_url"])
     write_jsonl(tmp_path / "in", planted_rows(), files=2)
-    model = {"name": "t", "id": "id", "sources": [{"kind": "jsonl", "path": str(tmp_path / "in")}], "steps": STEPS, "output": {"path": f"{s3_folder.base}/docs"}}
+    model = {
+        "name": "t",
+        "id": "id",
+        "sources": [{"kind": "jsonl", "path": str(tmp_path / "in")}],
+        "steps": STEPS,
+        "output": {"path": f"{s3_folder.base}/docs"},
+    }
     result = gristmill.run(model, progress="quiet", scratch=tmp_path / "scratch")
     receipt = erase(result.path, ids=["p0"])
     assert receipt["rows"] == 1

@@ -28,7 +28,9 @@ class Source:
 
 
 def view(store: WorkStore, source: Source) -> pa.Table:
-    return pa.table({"key": pa.array(source.keys, pa.uint64()), "source": pa.array([source.digest] * len(source.keys), pa.string())})
+    return pa.table(
+        {"key": pa.array(source.keys, pa.uint64()), "source": pa.array([source.digest] * len(source.keys), pa.string())}
+    )
 
 
 def count(table: pa.Table) -> pa.Table:
@@ -47,7 +49,9 @@ def keys(table: list[pa.Table]) -> list[tuple[int, int, int]]:
 def test_every_row_of_a_key_is_in_one_call(tmp_path_factory, sources, partitions):
     store = WorkStore(str(tmp_path_factory.mktemp("work")))
     inputs = [Source(f"s{i}", tuple(found)) for i, found in enumerate(sources)]
-    results, used = exchange(InProcess(), store, inputs, view, count, size=partitions * module.PARTITION_BYTES, name="t")
+    results, used = exchange(
+        InProcess(), store, inputs, view, count, size=partitions * module.PARTITION_BYTES, name="t"
+    )
     expected: dict[int, list[int]] = {}
     for i, found in enumerate(sources):
         for key in found:
@@ -59,7 +63,9 @@ def test_every_row_of_a_key_is_in_one_call(tmp_path_factory, sources, partitions
 
 def test_small_ones_are_done_here_without_files(tmp_path):
     store = WorkStore(str(tmp_path / "work"))
-    results, used = exchange(InProcess(), store, [Source("a", (1, 2)), Source("b", (2,))], view, count, size=1000, name="t")
+    results, used = exchange(
+        InProcess(), store, [Source("a", (1, 2)), Source("b", (2,))], view, count, size=1000, name="t"
+    )
     assert keys(results) == [(1, 1, 1), (2, 2, 2)] and used == [] and not (tmp_path / "work").exists()
     assert exchange(InProcess(), store, [], view, count, size=0, name="t") == ([], [])
 
@@ -84,7 +90,9 @@ def test_finished_halves_are_found_again_and_one_new_input_costs_one_half(tmp_pa
     again, _ = exchange(InProcess(), store, inputs, view, count, size=30, name="t")
     assert len(seen) == 6 and keys(again) == keys(first)
     exchange(InProcess(), store, [*inputs, Source("new", (9,))], view, count, size=30, name="t")
-    assert [call for call in seen[6:] if call.startswith("_scatter")] == ["_scatter exchange: rows of new"] and len(seen) == 10
+    assert [call for call in seen[6:] if call.startswith("_scatter")] == ["_scatter exchange: rows of new"] and len(
+        seen
+    ) == 10
     exchange(InProcess(), store, inputs, view, count, size=30, name="other")
     assert len(seen) == 16, "another exchange is other work"
 
@@ -93,6 +101,8 @@ def test_finished_halves_are_found_again_and_one_new_input_costs_one_half(tmp_pa
 def test_rows_are_spread_over_partitions(tmp_path, partitions):
     rng = np.random.default_rng(0)
     inputs = [Source("a", tuple(rng.integers(0, 2**63, 7000).tolist()))]
-    results, _ = exchange(InProcess(), WorkStore(str(tmp_path)), inputs, view, count, size=partitions * module.PARTITION_BYTES, name="t")
+    results, _ = exchange(
+        InProcess(), WorkStore(str(tmp_path)), inputs, view, count, size=partitions * module.PARTITION_BYTES, name="t"
+    )
     rows = [part.num_rows for part in results]
     assert len(rows) == partitions and min(rows) > 0.8 * 7000 / partitions

@@ -50,7 +50,9 @@ def result(tmp_path_factory):
 def test_kept(result):
     found = explain_row(result.dataset, "long")
     assert found["fate"] == "kept" and found["decisions"] == [] and found["split"] in ("train", "test")
-    assert found["row"]["lang"] == "en" and found["file"] in {entry.path for entry in result.dataset.files(found["split"])}
+    assert found["row"]["lang"] == "en" and found["file"] in {
+        entry.path for entry in result.dataset.files(found["split"])
+    }
     assert [origin["position"].endswith("in.jsonl:byte 0") for origin in found["origins"]] == [True]
     text = story(found)
     assert f"long in {result.path}@1: kept" in text and "source web" in text and f"split {found['split']}" in text
@@ -59,13 +61,20 @@ def test_kept(result):
 def test_kept_and_edited(result):
     found = explain_row(result.path, "edited")
     assert found["fate"] == "kept"
-    assert {(e["rule"], e["action"], e["value"]) for e in found["decisions"]} == {("line_breaks", "edit", 1.0), ("control_characters", "edit", 1.0)}
+    assert {(e["rule"], e["action"], e["value"]) for e in found["decisions"]} == {
+        ("line_breaks", "edit", 1.0),
+        ("control_characters", "edit", 1.0),
+    }
 
 
 def test_dropped_with_every_rule_its_value_and_threshold(result):
     found = explain_row(result.dataset, "bad")
     rules = {entry["rule"]: (entry["value"], entry["threshold"]) for entry in found["decisions"]}
-    assert found["fate"] == "dropped" and {"gopher_too_many_hashes", "top_2_gram", "duplicated_5_n_grams"} <= set(rules) and len(rules) >= 8
+    assert (
+        found["fate"] == "dropped"
+        and {"gopher_too_many_hashes", "top_2_gram", "duplicated_5_n_grams"} <= set(rules)
+        and len(rules) >= 8
+    )
     assert rules["gopher_too_many_hashes"] == (pytest.approx(30 / 90), 0.1)
     assert all(value is not None and threshold is not None for value, threshold in rules.values())
     assert "rule gopher_too_many_hashes, value 0.333333, threshold 0.1" in story(found)
@@ -75,7 +84,9 @@ def test_dropped_by_one_term_of_a_filter(result):
     found = explain_row(result.dataset, "foreign")
     assert [(e["step"], e["rule"], e["value"]) for e in found["decisions"]] == [("filter", "lang == 'en'", None)]
     found = explain_row(result.dataset, "none")
-    assert [(e["step"], e["rule"]) for e in found["decisions"]] == [("filter", "length(text) < 5000")], "unknown is not true"
+    assert [(e["step"], e["rule"]) for e in found["decisions"]] == [("filter", "length(text) < 5000")], (
+        "unknown is not true"
+    )
 
 
 @pytest.mark.parametrize(("uid", "rule"), [("near", "near_duplicate"), ("same", "exact_duplicate")])
@@ -113,12 +124,27 @@ def _split_rows(table: pa.Table) -> pa.Table:
     table = table.append_column("_parent_uid", pa.nulls(table.num_rows, pa.string()))
     made = table.slice(0, 1)
     new = pa.array([f"{made['_uid'][0]}-made"])
-    return pa.concat_tables([table, made.set_column(made.column_names.index("_parent_uid"), "_parent_uid", made["_uid"]).set_column(made.column_names.index("_uid"), "_uid", new)])
+    return pa.concat_tables(
+        [
+            table,
+            made.set_column(made.column_names.index("_parent_uid"), "_parent_uid", made["_uid"]).set_column(
+                made.column_names.index("_uid"), "_uid", new
+            ),
+        ]
+    )
 
 
 def test_rows_that_were_made_name_the_row_they_came_from(run, tmp_path):
     (tmp_path / "in.jsonl").write_text('{"id": "a", "text": "x"}\n')
-    result = run(tmp_path / "in.jsonl", id="id", steps=[{"step": "python", "function": "tests.pipelines.test_explain:_split_rows"}])
+    result = run(
+        tmp_path / "in.jsonl",
+        id="id",
+        steps=[{"step": "python", "function": "tests.pipelines.test_explain:_split_rows"}],
+    )
     assert result.counts == {"read": 1, "created": 1, "kept": 2, "dropped": 0, "quarantined": 0}
     found = explain_row(result.dataset, "a-made")
-    assert found["fate"] == "kept" and "made from a" in story(found) and found["decisions"][0]["position"].endswith("byte 0")
+    assert (
+        found["fate"] == "kept"
+        and "made from a" in story(found)
+        and found["decisions"][0]["position"].endswith("byte 0")
+    )

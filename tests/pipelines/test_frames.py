@@ -35,7 +35,10 @@ def dask_frame(partitions: int = 3) -> Any:
 KINDS = {
     "pandas": (lambda: pd.DataFrame(ROWS), pd.DataFrame),
     "arrow": (lambda: pa.Table.from_pylist(ROWS), pa.Table),
-    "chunked arrow": (lambda: pa.concat_tables([pa.Table.from_pylist(ROWS[:50]), pa.Table.from_pylist(ROWS[50:])]), pa.Table),
+    "chunked arrow": (
+        lambda: pa.concat_tables([pa.Table.from_pylist(ROWS[:50]), pa.Table.from_pylist(ROWS[50:])]),
+        pa.Table,
+    ),
     "polars": (lambda: pl.DataFrame(ROWS), pl.DataFrame),
     "dask of 1": (lambda: dask_frame(1), dd.DataFrame),
     "dask of 2": (lambda: dask_frame(2), dd.DataFrame),
@@ -47,8 +50,17 @@ def listed(frame: Any) -> list[dict[str, Any]]:
     """The rows of any frame, nulls as None, sorted."""
     if isinstance(frame, dd.DataFrame):
         frame = frame.compute(scheduler="sync")
-    table = pa.Table.from_pandas(frame, preserve_index=False) if isinstance(frame, pd.DataFrame) else frame.to_arrow() if isinstance(frame, pl.DataFrame) else frame
-    rows = [{key: None if isinstance(value, float) and value != value else value for key, value in row.items()} for row in table.to_pylist()]
+    table = (
+        pa.Table.from_pandas(frame, preserve_index=False)
+        if isinstance(frame, pd.DataFrame)
+        else frame.to_arrow()
+        if isinstance(frame, pl.DataFrame)
+        else frame
+    )
+    rows = [
+        {key: None if isinstance(value, float) and value != value else value for key, value in row.items()}
+        for row in table.to_pylist()
+    ]
     return sorted(rows, key=lambda row: [str(value) for value in row.values()])
 
 
@@ -57,7 +69,12 @@ def pipeline(tmp_path_factory):
     """(kept rows, decisions) of a pipeline over the same rows."""
     folder = tmp_path_factory.mktemp("frames")
     write_jsonl(folder / "raw", ROWS, files=3)
-    model = {"name": "t", "sources": [{"kind": "jsonl", "path": str(folder / "raw")}], "steps": STEPS, "output": {"path": str(folder / "out")}}
+    model = {
+        "name": "t",
+        "sources": [{"kind": "jsonl", "path": str(folder / "raw")}],
+        "steps": STEPS,
+        "output": {"path": str(folder / "out")},
+    }
     result = gristmill.run(model, progress="quiet")
     kept = [{name: row[name] for name in ("text", "score", "_uid")} for row in rows_of(result)]
     decided = [{name: entry[name] for name in DECISION} for entry in ledger_of(result) if entry["step"] != "id"]
@@ -79,7 +96,11 @@ def test_apply_gives_the_same_kind_and_the_pipelines_answer(kind, pipeline):
 def test_near_duplicates_of_any_kind(kind):
     make, cls = KINDS[kind]
     pairs = gristmill.near_duplicates(make(), column="text", threshold=0.8)
-    assert isinstance(pairs, cls) and list(pairs.columns if cls is not pa.Table else pairs.column_names) == ["uid", "kept_uid", "similarity"]
+    assert isinstance(pairs, cls) and list(pairs.columns if cls is not pa.Table else pairs.column_names) == [
+        "uid",
+        "kept_uid",
+        "similarity",
+    ]
     found = listed(pairs)
     assert found == listed(gristmill.near_duplicates(pa.Table.from_pylist(ROWS), threshold=0.8))
     names = gristmill.apply(pa.Table.from_pylist(ROWS), [])[0]
@@ -93,10 +114,19 @@ def test_near_duplicates_of_any_kind(kind):
 def test_near_duplicates_are_those_of_the_pipeline(tmp_path):
     write_jsonl(tmp_path / "raw", ROWS, files=3)
     steps = [{"step": "drop_near_duplicates", "column": "text", "threshold": 0.7, "shingle": 3}]
-    model = {"name": "t", "sources": [{"kind": "jsonl", "path": str(tmp_path / "raw")}], "steps": steps, "output": {"path": str(tmp_path / "out")}}
-    entries = [entry for entry in ledger_of(gristmill.run(model, progress="quiet")) if entry["rule"] == "near_duplicate"]
+    model = {
+        "name": "t",
+        "sources": [{"kind": "jsonl", "path": str(tmp_path / "raw")}],
+        "steps": steps,
+        "output": {"path": str(tmp_path / "out")},
+    }
+    entries = [
+        entry for entry in ledger_of(gristmill.run(model, progress="quiet")) if entry["rule"] == "near_duplicate"
+    ]
     pairs = gristmill.near_duplicates(pd.DataFrame(ROWS), threshold=0.7, shingle=3)
-    assert sorted((entry["uid"], entry["other_uid"], entry["similarity"]) for entry in entries) == list(pairs.itertuples(index=False, name=None))
+    assert sorted((entry["uid"], entry["other_uid"], entry["similarity"]) for entry in entries) == list(
+        pairs.itertuples(index=False, name=None)
+    )
 
 
 def test_dask_frames_stay_lazy(tmp_path):
@@ -128,16 +158,31 @@ def test_duplicates_across_partitions_are_found_and_uids_are_numbered_across_the
 def test_own_names_are_kept_and_checked():
     frame = pd.DataFrame({"_uid": ["b", "a"], "text": ["one and the same text", "one and the same text"]})
     kept, decisions = gristmill.apply(frame, [{"step": "drop_exact_duplicates", "column": "text"}])
-    assert kept["_uid"].tolist() == ["a"] and decisions["uid"].tolist() == ["b"] and decisions["other_uid"].tolist() == ["a"]
+    assert (
+        kept["_uid"].tolist() == ["a"]
+        and decisions["uid"].tolist() == ["b"]
+        and decisions["other_uid"].tolist() == ["a"]
+    )
     for uids in (["a", "a"], ["a", None]):
         with pytest.raises(PipelineError, match="'_uid' has null or repeated values"):
             gristmill.apply(pd.DataFrame({"_uid": uids, "text": ["x", "y"]}), [])
 
 
 def test_rows_keep_their_order_and_types():
-    table = pa.table({"n": pa.array([3, 1, 2], pa.int16()), "when": pa.array([1, 2, None], pa.timestamp("ms")), "text": ["a", "b", "c"]})
+    table = pa.table(
+        {
+            "n": pa.array([3, 1, 2], pa.int16()),
+            "when": pa.array([1, 2, None], pa.timestamp("ms")),
+            "text": ["a", "b", "c"],
+        }
+    )
     kept, decisions = gristmill.apply(table, [{"step": "filter", "where": "n != 1"}])
-    assert kept.select(["n", "when", "text"]).equals(table.take([0, 2])) and kept.column_names == ["n", "when", "text", "_uid"]
+    assert kept.select(["n", "when", "text"]).equals(table.take([0, 2])) and kept.column_names == [
+        "n",
+        "when",
+        "text",
+        "_uid",
+    ]
     assert decisions["value"].to_pylist() == [1.0]
     empty, none = gristmill.apply(table.slice(0, 0), STEPS[:1])
     assert empty.schema == kept.schema and none.num_rows == 0

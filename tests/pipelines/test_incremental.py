@@ -115,7 +115,9 @@ def test_a_threshold_changed_reads_nothing(model, done, tmp_path):
     steps = [model["steps"][0], {**model["steps"][1], "threshold": 0.9}, model["steps"][2]]
     changed = {**model, "steps": steps}
     plan = gristmill.plan(changed)
-    assert [part["action"] for part in plan["segments"]] == ["redo", "redo"] and not [i for i in plan["items"] if i["action"] == "read"]
+    assert [part["action"] for part in plan["segments"]] == ["redo", "redo"] and not [
+        i for i in plan["items"] if i["action"] == "read"
+    ]
     second = run(changed)
     assert done["ingest"] == 0
     assert second.fingerprint == fresh(changed, tmp_path).fingerprint

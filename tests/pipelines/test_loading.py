@@ -44,7 +44,13 @@ def test_file_mapping_and_model_are_the_same(tmp_path):
         split=Split(shares={"train": 0.9, "test": 0.1}, similarity=0.5),
         output=Output(path="shards", shard_bytes=64_000_000),
     )
-    assert load_pipeline(file(tmp_path)) == load_pipeline(str(file(tmp_path))) == load_pipeline(yaml.safe_load(GOOD)) == load_pipeline(model) == model
+    assert (
+        load_pipeline(file(tmp_path))
+        == load_pipeline(str(file(tmp_path)))
+        == load_pipeline(yaml.safe_load(GOOD))
+        == load_pipeline(model)
+        == model
+    )
     assert load_pipeline(model.model_dump(mode="json", by_alias=True)) == model
 
 
@@ -59,7 +65,12 @@ def test_models_are_frozen(tmp_path):
     ("old", "new", "line", "text"),
     [
         ("threshold: 0.9", "treshold: 0.9", 9, "unknown key 'treshold'. Did you mean 'threshold'?"),
-        ("step: drop_near_duplicates", "step: drop_near_duplicate", 7, "unknown step 'drop_near_duplicate'. Did you mean 'drop_near_duplicates'?"),
+        (
+            "step: drop_near_duplicates",
+            "step: drop_near_duplicate",
+            7,
+            "unknown step 'drop_near_duplicate'. Did you mean 'drop_near_duplicates'?",
+        ),
         ("kind: jsonl", "kind: jsnl", 3, "unknown kind 'jsnl'. Did you mean 'jsonl'?"),
         ("id: url", "ids: url", 4, "unknown key 'ids'. Did you mean 'id'?"),
         ("threshold: 0.9", "threshold: 9", 9, "steps.1.threshold: Input should be less than or equal to 1"),
@@ -99,11 +110,21 @@ def test_mistakes_in_a_mapping_are_named_by_their_path():
 def test_settings_are_laid_over_files_mappings_and_models(tmp_path):
     settings = ["steps.1.threshold=0.5", "output.path=elsewhere", "split.similarity=null", "id=null"]
     found = load_pipeline(file(tmp_path), settings)
-    assert found.steps[1].threshold == 0.5 and found.output.path == "elsewhere" and found.split.similarity is None and found.id is None
+    assert (
+        found.steps[1].threshold == 0.5
+        and found.output.path == "elsewhere"
+        and found.split.similarity is None
+        and found.id is None
+    )
     data = yaml.safe_load(GOOD)
     assert load_pipeline(data, settings) == found == load_pipeline(load_pipeline(file(tmp_path)), settings)
     assert data == yaml.safe_load(GOOD), "what was given is not changed"
-    for setting, text in (("steps.7.threshold=1", "nothing at '7'"), ("steps.1.treshold=1", "Did you mean 'threshold'"), ("name", "write key.path=value"), ("name.x=1", "plain value")):
+    for setting, text in (
+        ("steps.7.threshold=1", "nothing at '7'"),
+        ("steps.1.treshold=1", "Did you mean 'threshold'"),
+        ("name", "write key.path=value"),
+        ("name.x=1", "plain value"),
+    ):
         with pytest.raises(PipelineError, match=text):
             load_pipeline(file(tmp_path), [setting])
 

@@ -13,7 +13,12 @@ import pytest
 from .conftest import STEPS
 
 LIMIT = 1_200_000_000
-WORDS = [f"{a}{b}{c}" for a in ("re", "in", "con", "de", "pro", "ab") for b in ("ter", "lin", "mor", "sta", "que", "vi") for c in ("ous", "ing", "al", "or", "ate", "y")]
+WORDS = [
+    f"{a}{b}{c}"
+    for a in ("re", "in", "con", "de", "pro", "ab")
+    for b in ("ter", "lin", "mor", "sta", "que", "vi")
+    for c in ("ous", "ing", "al", "or", "ate", "y")
+]
 
 
 def write_corpus(folder: Path, size: int) -> int:
@@ -58,7 +63,18 @@ def test_three_hundred_megabytes_within_memory(tmp_path: Path) -> None:
         "output": {"path": str(tmp_path / "out")},
     }
     (tmp_path / "pipeline.yaml").write_text(json.dumps(model))
-    command = [sys.executable, "-c", RUN, "run", str(tmp_path / "pipeline.yaml"), "--workers", "2", "--memory", str(LIMIT), "--json"]
+    command = [
+        sys.executable,
+        "-c",
+        RUN,
+        "run",
+        str(tmp_path / "pipeline.yaml"),
+        "--workers",
+        "2",
+        "--memory",
+        str(LIMIT),
+        "--json",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     counts = json.loads(done.stdout)["counts"]

@@ -37,11 +37,18 @@ def pipeline(tmp_path: Path, steps=STEPS_TWICE) -> dict:
 def ledger(out: Path) -> dict[str, list[dict]]:
     """The ledger's files by name, without the run's own folder."""
     dataset = open_dataset(out)
-    return {name.rsplit("/", 1)[1]: read_table(dataset.folder, name).to_pylist() for name, *_ in dataset.folder.list(dataset.manifest.ledger)}
+    return {
+        name.rsplit("/", 1)[1]: read_table(dataset.folder, name).to_pylist()
+        for name, *_ in dataset.folder.list(dataset.manifest.ledger)
+    }
 
 
 def check_whole(out: Path, reference: dict, found: dict) -> None:
-    assert (found["fingerprint"], found["layout"], found["counts"]) == (reference["fingerprint"], reference["layout"], reference["counts"])
+    assert (found["fingerprint"], found["layout"], found["counts"]) == (
+        reference["fingerprint"],
+        reference["layout"],
+        reference["counts"],
+    )
     dataset = open_dataset(out)
     assert dataset.version == 1 and dataset.verify() == [] and dataset.layout == reference["layout"]
     assert leftovers(out) == []
@@ -56,7 +63,9 @@ def uninterrupted(tmp_path_factory):
     with open(folder / "raw" / "part-03.jsonl", "w") as out:
         out.write("{broken\n")
     found = run_in_child(pipeline(folder))
-    assert found is not None and found["published"] and found["reused_items"] == 0 and found["counts"]["quarantined"] == 1
+    assert (
+        found is not None and found["published"] and found["reused_items"] == 0 and found["counts"]["quarantined"] == 1
+    )
     return folder, found, ledger(folder / "out")
 
 
@@ -110,10 +119,17 @@ def test_killed_while_a_second_version_is_made(uninterrupted, tmp_path):
     reference = run_in_child({**changed, "output": {**changed["output"], "path": str(tmp_path / "reference")}})
     for moment in (1, 9, 14, 20, 25):
         assert run_in_child(changed, kill_at=moment) is None
-        assert open_dataset(folder / "out").version == 1 and open_dataset(folder / "out").fingerprint == first["fingerprint"]
+        assert (
+            open_dataset(folder / "out").version == 1
+            and open_dataset(folder / "out").fingerprint == first["fingerprint"]
+        )
         assert open_dataset(folder / "out").verify() == []
     found = run_in_child(changed)
-    assert (found["version"], found["fingerprint"], found["layout"]) == (2, reference["fingerprint"], reference["layout"])
+    assert (found["version"], found["fingerprint"], found["layout"]) == (
+        2,
+        reference["fingerprint"],
+        reference["layout"],
+    )
     assert leftovers(folder / "out") == []
 
 
@@ -125,7 +141,10 @@ def test_two_runs_at_once_one_wins_and_one_is_told(uninterrupted, tmp_path):
     other = {**pipeline(tmp_path / "other"), "output": model["output"]}
     found: list[dict] = []
     meet = PROCESSES.Barrier(2)  # both have seen the empty folder when they begin
-    threads = [threading.Thread(target=lambda model=model: found.append(run_in_child(model, meet=meet))) for model in (model, other)]
+    threads = [
+        threading.Thread(target=lambda model=model: found.append(run_in_child(model, meet=meet)))
+        for model in (model, other)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -133,11 +152,17 @@ def test_two_runs_at_once_one_wins_and_one_is_told(uninterrupted, tmp_path):
     told = [one for one in found if "error" in one]
     assert [(one["error"], one["exit"]) for one in told] == [("CommitConflictError", 3)], found
     won = next(one for one in found if "error" not in one)
-    assert won["version"] == 1 and open_dataset(tmp_path / "out").fingerprint == won["fingerprint"] and open_dataset(tmp_path / "out").verify() == []
+    assert (
+        won["version"] == 1
+        and open_dataset(tmp_path / "out").fingerprint == won["fingerprint"]
+        and open_dataset(tmp_path / "out").verify() == []
+    )
     again = {run_in_child(one)["version"] for one in (model, other)}
     assert again == {1, 2} or again == {2, 3}
     assert open_dataset(tmp_path / "out").verify() == [] and leftovers(tmp_path / "out") == []
-    assert uninterrupted[1]["fingerprint"] in {version["fingerprint"] for version in open_dataset(tmp_path / "out").history()}
+    assert uninterrupted[1]["fingerprint"] in {
+        version["fingerprint"] for version in open_dataset(tmp_path / "out").history()
+    }
 
 
 CLUSTER = """
@@ -188,7 +213,9 @@ def held(process: subprocess.Popen, folder: Path) -> list[psutil.Process]:
 
 def workers_of(pid: int) -> list[psutil.Process]:
     try:
-        return [child for child in psutil.Process(pid).children() if "resource_tracker" not in " ".join(child.cmdline())]
+        return [
+            child for child in psutil.Process(pid).children() if "resource_tracker" not in " ".join(child.cmdline())
+        ]
     except psutil.Error:
         return []
 
@@ -232,7 +259,9 @@ def test_a_worker_is_killed(large):
     check_whole(folder / "out", reference, found)
     assert not victim.is_running()
     after = finished(folder / "out")
-    assert {key: after[key] for key in before if key in after} == {key: value for key, value in before.items() if key in after}
+    assert {key: after[key] for key in before if key in after} == {
+        key: value for key, value in before.items() if key in after
+    }
 
 
 def test_the_run_is_killed_while_workers_are_at_work(large):
@@ -278,5 +307,9 @@ def test_runs_and_workers_killed_at_any_time(large, seed):
     found = end(start(pipeline(folder), folder))
     check_whole(folder / "out", reference, found)
     after = finished(folder / "out")
-    assert {key: after[key] for key in before if key in after} == {key: value for key, value in before.items() if key in after}
-    assert not list(Path(tempfile.gettempdir()).glob(f"gristmill-dask-{process.pid}-*")), "workers' own files are gone too"
+    assert {key: after[key] for key in before if key in after} == {
+        key: value for key, value in before.items() if key in after
+    }
+    assert not list(Path(tempfile.gettempdir()).glob(f"gristmill-dask-{process.pid}-*")), (
+        "workers' own files are gone too"
+    )

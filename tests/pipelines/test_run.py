@@ -31,7 +31,9 @@ def test_every_row_is_accounted_for_and_removals_are_right(run, tmp_path):
     assert {entry["uid"] for entry in drops} | {row["_uid"] for row in kept} == set(text)
     for entry in drops:  # verified, and against a row that is really there
         assert entry["rule"] == "near_duplicate" and entry["step"] == "drop_near_duplicates"
-        assert entry["similarity"] == pytest.approx(jaccard(shingles(text[entry["uid"]]), shingles(text[entry["other_uid"]])))
+        assert entry["similarity"] == pytest.approx(
+            jaccard(shingles(text[entry["uid"]]), shingles(text[entry["other_uid"]]))
+        )
         assert entry["similarity"] >= 0.8 and entry["other_uid"] in {row["_uid"] for row in kept}
         assert entry["position"].startswith(str(tmp_path / "raw")) and entry["source"] == "web"
     sets = {row["_uid"]: shingles(row["text"]) for row in kept}
@@ -72,8 +74,14 @@ def test_layout_and_fingerprint_are_the_same_on_worker_processes(run, tmp_path):
 def test_splits_do_not_leak(run, tmp_path):
     rows = corpus(80)
     write_jsonl(tmp_path / "raw", rows)
-    result = run(tmp_path / "raw", split=SPLIT, steps=[{"step": "drop_near_duplicates", "column": "text", "threshold": 0.95}])
-    parts = {name: [shingles(text) for text in result.dataset.to_table(split=name)["text"].to_pylist()] for name in SPLIT if name != "similarity"}
+    result = run(
+        tmp_path / "raw", split=SPLIT, steps=[{"step": "drop_near_duplicates", "column": "text", "threshold": 0.95}]
+    )
+    parts = {
+        name: [shingles(text) for text in result.dataset.to_table(split=name)["text"].to_pylist()]
+        for name in SPLIT
+        if name != "similarity"
+    }
     assert sum(len(part) for part in parts.values()) == result.counts["kept"] and all(parts.values())
     within = max(jaccard(a, b) for part in parts.values() for a, b in itertools.combinations(part, 2))
     across = max(jaccard(a, b) for x, y in itertools.combinations(parts.values(), 2) for a in x for b in y)
@@ -90,7 +98,9 @@ def test_group_by_keeps_a_group_in_one_split(run, tmp_path):
 def test_survivor_is_by_priority_then_quality_then_uid(run, tmp_path):
     text = "the same words in every one of these rows so that only one may stay"
     write_jsonl(tmp_path / "a", [{"id": "a1", "text": text, "q": 9.0}, {"id": "a2", "text": text, "q": None}], files=1)
-    write_jsonl(tmp_path / "b", [{"id": "b1", "text": text, "q": 1.0}, {"id": "b2", "text": text + " ", "q": 2.0}], files=1)
+    write_jsonl(
+        tmp_path / "b", [{"id": "b1", "text": text, "q": 1.0}, {"id": "b2", "text": text + " ", "q": 2.0}], files=1
+    )
     sources = [{"kind": "jsonl", "path": str(tmp_path / name), "name": name} for name in "ab"]
 
     def kept(**options):
@@ -110,10 +120,15 @@ def test_no_chains(run, tmp_path):
     words = [f"word{i}" for i in range(40)]
     b, c = [*words[4:], "b1", "b2", "b3", "b4"], [*words[8:], "b1", "b2", "b3", "b4", "c1", "c2", "c3", "c4"]
     rows = [{"id": name, "text": " ".join(text)} for name, text in (("a", words), ("b", b), ("c", c))]
-    similar = {(x["id"], y["id"]): jaccard(shingles(x["text"]), shingles(y["text"])) for x, y in itertools.combinations(rows, 2)}
+    similar = {
+        (x["id"], y["id"]): jaccard(shingles(x["text"]), shingles(y["text"]))
+        for x, y in itertools.combinations(rows, 2)
+    }
     assert similar["a", "b"] >= 0.7 <= similar["b", "c"] and similar["a", "c"] < 0.7
     write_jsonl(tmp_path / "raw", rows, files=1)
-    result = run(tmp_path / "raw", id="id", steps=[{"step": "drop_near_duplicates", "column": "text", "threshold": 0.7}])
+    result = run(
+        tmp_path / "raw", id="id", steps=[{"step": "drop_near_duplicates", "column": "text", "threshold": 0.7}]
+    )
     assert [row["_uid"] for row in rows_of(result)] == ["a", "c"]
 
 
@@ -152,7 +167,14 @@ def test_only_what_is_new_is_done(run, tmp_path):
     write_jsonl(tmp_path / "raw", corpus(30), files=6)
     first = run(tmp_path / "raw")
     write_jsonl(tmp_path / "raw", corpus(5, seed=9), files=1, prefix="new")
-    plan = gristmill.plan({"name": "test", "sources": [{"kind": "jsonl", "path": str(tmp_path / "raw"), "name": "web"}], "steps": STEPS, "output": {"path": str(tmp_path / "out")}})
+    plan = gristmill.plan(
+        {
+            "name": "test",
+            "sources": [{"kind": "jsonl", "path": str(tmp_path / "raw"), "name": "web"}],
+            "steps": STEPS,
+            "output": {"path": str(tmp_path / "out")},
+        }
+    )
     assert [item["action"] for item in plan["items"]].count("read") <= 2 and plan["newest_version"] == 1
     second = run(tmp_path / "raw")
     assert second.version == 2 and second.counts["read"] == first.counts["read"] + 20
@@ -175,7 +197,9 @@ def test_outputs_that_are_refused(run, tmp_path):
     (tmp_path / "mine" / "thesis.txt").write_text("precious")
     with pytest.raises(NotADatasetError, match=r"not a gristmill dataset \(it holds thesis.txt\)"):
         run(tmp_path / "raw", out="mine")
-    assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious" and len(list((tmp_path / "mine").iterdir())) == 1
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious" and len(
+        list((tmp_path / "mine").iterdir())
+    ) == 1
     with pytest.raises(PipelineError, match="lies inside the input folder"):
         run(tmp_path / "raw", out="raw/shards")
     run(tmp_path / "raw")

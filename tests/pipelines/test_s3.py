@@ -26,14 +26,22 @@ def test_from_s3_to_s3(run, tmp_path, bucket, s3_folder):
         s3_folder.write_atomic(f"raw/{file.name}", file.read_bytes())
     here = run(tmp_path / "raw", id="id", split=SPLIT)
     there = run(f"{bucket}/raw", id="id", split=SPLIT, output={"path": f"{bucket}/out"})
-    assert there.published and (there.fingerprint, there.layout, there.counts) == (here.fingerprint, here.layout, here.counts)
+    assert there.published and (there.fingerprint, there.layout, there.counts) == (
+        here.fingerprint,
+        here.layout,
+        here.counts,
+    )
     assert rows_of(there) == rows_of(here) and there.dataset.verify() == []
     drop = ledger_of(there)[0]
     assert drop["action"] == "drop" and drop["position"].startswith(f"{bucket}/raw/part-")
-    assert explain_row(f"{bucket}/out", drop["uid"])["kept_rows"][0]["origins"][0]["position"].startswith(f"{bucket}/raw/part-")
+    assert explain_row(f"{bucket}/out", drop["uid"])["kept_rows"][0]["origins"][0]["position"].startswith(
+        f"{bucket}/raw/part-"
+    )
     again = run(f"{bucket}/raw", id="id", split=SPLIT, output={"path": f"{bucket}/out"})
     assert not again.published and again.reused_items > 0
-    assert not [path for path, *_ in s3_folder.list() if ".tmp-" in path or "_work" in path], "work files are local, and nothing is half-written"
+    assert not [path for path, *_ in s3_folder.list() if ".tmp-" in path or "_work" in path], (
+        "work files are local, and nothing is half-written"
+    )
 
 
 def test_an_output_inside_an_input_or_around_it_is_refused(run, tmp_path, bucket, s3_folder):
@@ -42,4 +50,8 @@ def test_an_output_inside_an_input_or_around_it_is_refused(run, tmp_path, bucket
         run(f"{bucket}/raw", steps=[], output={"path": f"{bucket}/raw/out"})
     run(f"{bucket}/raw", steps=[], output={"path": f"{bucket}/out"})
     with pytest.raises(PipelineError, match="holds the input file"):
-        run(sources=[{"kind": "parquet", "path": f"{bucket}/out/data", "name": "own"}], steps=[], output={"path": f"{bucket}/out"})
+        run(
+            sources=[{"kind": "parquet", "path": f"{bucket}/out/data", "name": "own"}],
+            steps=[],
+            output={"path": f"{bucket}/out"},
+        )

@@ -24,7 +24,12 @@ from .test_resume import finished, leftovers, start, wait_for, workers_of
 
 STEPS = [
     {"step": "normalize_text", "column": "text"},
-    {"step": "quality_rules", "column": "text", "preset": "gopher", "thresholds": {"gopher_below_alpha_threshold": 0.6}},  # PEPs are full of marks
+    {
+        "step": "quality_rules",
+        "column": "text",
+        "preset": "gopher",
+        "thresholds": {"gopher_below_alpha_threshold": 0.6},
+    },  # PEPs are full of marks
     {"step": "drop_exact_duplicates", "column": "text"},
     {"step": "drop_near_duplicates", "column": "text", "threshold": 0.8, "quality": "date"},
 ]
@@ -61,7 +66,11 @@ def write(rows: pa.Table, folder: Path, *, files: int, seed: int, kind: str = "j
             pq.write_table(part, f"{path}.parquet", row_group_size=rng.choice([7, 50, 1000]), compression="zstd")
             continue
         content = "".join(json.dumps(row, ensure_ascii=rng.random() < 0.5) + "\n" for row in part.to_pylist()).encode()
-        packed = {"jsonl": bytes, "jsonl.gz": lambda content: gzip.compress(content, 1), "jsonl.zst": lambda content: pa.compress(content, "zstd", asbytes=True)}[kind]
+        packed = {
+            "jsonl": bytes,
+            "jsonl.gz": lambda content: gzip.compress(content, 1),
+            "jsonl.zst": lambda content: pa.compress(content, "zstd", asbytes=True),
+        }[kind]
         Path(f"{path}.{kind}").write_bytes(packed(content))
     return folder
 
@@ -72,12 +81,21 @@ def test_names_order_cuts_and_formats_of_files_do_not_matter(peps, tmp_path):
     assert first.counts["read"] == 400 and 100 < first.counts["kept"] < 380 and all(first.splits.values())
     for number, (kind, files) in enumerate([("jsonl", 1), ("jsonl.gz", 5), ("jsonl.zst", 4), ("parquet", 6)]):
         raw = write(rows, tmp_path / f"b{number}", files=files, seed=number + 1, kind=kind, prefix=f"other{number}")
-        other = gristmill.run(model(raw, tmp_path / f"out-{number}", kind="parquet" if kind == "parquet" else "jsonl"), progress="quiet")
+        other = gristmill.run(
+            model(raw, tmp_path / f"out-{number}", kind="parquet" if kind == "parquet" else "jsonl"), progress="quiet"
+        )
         assert other.fingerprint == first.fingerprint, (kind, first.dataset.schema, other.dataset.schema)
-        assert (other.counts, other.splits, other.steps["drop_near_duplicates"]["rules"]) == (first.counts, first.splits, first.steps["drop_near_duplicates"]["rules"])
+        assert (other.counts, other.splits, other.steps["drop_near_duplicates"]["rules"]) == (
+            first.counts,
+            first.splits,
+            first.steps["drop_near_duplicates"]["rules"],
+        )
     mixed = write(rows.slice(0, 150), tmp_path / "mixed", files=2, seed=9)
     write(rows.slice(150), tmp_path / "mixed-parquet", files=2, seed=9, kind="parquet")
-    sources = [{"kind": "jsonl", "path": str(mixed), "name": "peps"}, {"kind": "parquet", "path": str(tmp_path / "mixed-parquet"), "name": "more"}]
+    sources = [
+        {"kind": "jsonl", "path": str(mixed), "name": "peps"},
+        {"kind": "parquet", "path": str(tmp_path / "mixed-parquet"), "name": "more"},
+    ]
     both = gristmill.run(model("", tmp_path / "out-mixed", sources=sources), progress="quiet")
     assert both.counts == first.counts and both.fingerprint != first.fingerprint, "_source is content"
 
@@ -95,7 +113,12 @@ def test_worker_count_does_not_matter(peps, tmp_path):
     raw = write(rows, tmp_path / "raw", files=9, seed=0, kind="jsonl.gz")
     here = gristmill.run(model(raw, tmp_path / "here"), progress="quiet", in_process=True)
     there = gristmill.run(model(raw, tmp_path / "there"), progress="quiet", in_process=False, workers=4)
-    assert (here.fingerprint, here.layout, here.counts, here.steps) == (there.fingerprint, there.layout, there.counts, there.steps)
+    assert (here.fingerprint, here.layout, here.counts, here.steps) == (
+        there.fingerprint,
+        there.layout,
+        there.counts,
+        there.steps,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -112,14 +135,23 @@ def test_whole_history_on_other_numbers_of_workers(whole, tmp_path, workers):
     folder, first = whole
     assert first.counts["read"] == 16_326
     other = gristmill.run(model(folder / "raw", tmp_path / "out"), progress="quiet", in_process=False, workers=workers)
-    assert (other.fingerprint, other.layout, other.counts, other.steps) == (first.fingerprint, first.layout, first.counts, first.steps)
+    assert (other.fingerprint, other.layout, other.counts, other.steps) == (
+        first.fingerprint,
+        first.layout,
+        first.counts,
+        first.steps,
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "files"), [("jsonl", 3), ("jsonl.zst", 40), ("parquet", 5)])
 def test_whole_history_in_other_files(whole, peps, tmp_path, kind, files):
     raw = write(peps, tmp_path / "raw", files=files, seed=files, kind=kind, prefix="x")
-    other = gristmill.run(model(raw, tmp_path / "out", kind="parquet" if kind == "parquet" else "jsonl"), progress="quiet", in_process=False)
+    other = gristmill.run(
+        model(raw, tmp_path / "out", kind="parquet" if kind == "parquet" else "jsonl"),
+        progress="quiet",
+        in_process=False,
+    )
     assert (other.fingerprint, other.counts) == (whole[1].fingerprint, whole[1].counts)
 
 
@@ -139,5 +171,7 @@ def test_whole_history_after_a_kill(whole, tmp_path):
         psutil.wait_procs(workers, timeout=30)
     found = gristmill.run(chosen, progress="quiet", in_process=False, workers=2)
     assert (found.fingerprint, found.layout, found.counts) == (first.fingerprint, first.layout, first.counts)
-    assert found.reused_items > 0 and leftovers(tmp_path / "out") == [] and open_dataset(tmp_path / "out").verify() == []
+    assert (
+        found.reused_items > 0 and leftovers(tmp_path / "out") == [] and open_dataset(tmp_path / "out").verify() == []
+    )
     shutil.rmtree(tmp_path)

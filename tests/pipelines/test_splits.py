@@ -21,12 +21,18 @@ SPLIT = {"train": 0.6, "validation": 0.2, "test": 0.2}
 def split_of(result) -> dict[str, str]:
     """The split of each uid."""
     names = result.dataset.splits
-    return {uid: name for name in names for uid in result.dataset.to_table(split=name, columns=["_uid"])["_uid"].to_pylist()}
+    return {
+        uid: name for name in names for uid in result.dataset.to_table(split=name, columns=["_uid"])["_uid"].to_pylist()
+    }
 
 
 def highest_across(result, column: str = "text") -> float:
     """The highest Jaccard similarity of two rows of different splits, by comparing them all: shared shingles are counted by a matrix product."""
-    rows = [(name, text) for name in result.dataset.splits for text in result.dataset.to_table(split=name, columns=[column])[column].to_pylist()]
+    rows = [
+        (name, text)
+        for name in result.dataset.splits
+        for text in result.dataset.to_table(split=name, columns=[column])[column].to_pylist()
+    ]
     sets = [shingles(text) for _, text in rows]
     numbers = {shingle: number for number, shingle in enumerate(set().union(*sets))}
     places = [(row, numbers[shingle]) for row, found in enumerate(sets) for shingle in found]
@@ -40,7 +46,11 @@ def highest_across(result, column: str = "text") -> float:
 @pytest.mark.parametrize("similarity", [0.3, 0.5, 0.7])
 def test_highest_similarity_across_splits_of_planted_families(run, tmp_path, similarity):
     rng = random.Random(similarity)
-    rows = [{"text": variant(document(family), family * 10 + n, rng.randrange(1, 18))} for family in range(60) for n in range(5)]
+    rows = [
+        {"text": variant(document(family), family * 10 + n, rng.randrange(1, 18))}
+        for family in range(60)
+        for n in range(5)
+    ]
     write_jsonl(tmp_path / "raw", rows)
     loose = run(tmp_path / "raw", steps=[], split=SPLIT, out="loose")
     held = run(tmp_path / "raw", steps=[], split={**SPLIT, "similarity": similarity}, out="held")
@@ -51,7 +61,10 @@ def test_highest_similarity_across_splits_of_planted_families(run, tmp_path, sim
 def test_highest_similarity_across_splits_of_licences(run, tmp_path, shared_data):
     """Real texts of which many are versions of each other."""
     source = {"kind": "text", "path": str(shared_data / "text" / "spdx_licences" / "*.txt"), "name": "licences"}
-    steps = [{"step": "normalize_text", "column": "text"}, {"step": "drop_near_duplicates", "column": "text", "threshold": 0.9}]
+    steps = [
+        {"step": "normalize_text", "column": "text"},
+        {"step": "drop_near_duplicates", "column": "text", "threshold": 0.9},
+    ]
     loose = run(sources=[source], steps=steps, split=SPLIT, out="loose")
     held = run(sources=[source], steps=steps, split={**SPLIT, "similarity": 0.5}, out="held")
     assert highest_across(loose) > 0.8
@@ -65,14 +78,21 @@ def test_group_and_similarity_join_into_one_cluster(run, tmp_path):
     rows = []
     for family in range(40):
         one, two = document(family), document(1000 + family)
-        texts = {"a": (one, None), "b": (variant(one, family, 2), f"g{family}"), "c": (two, f"g{family}"), "d": (variant(two, family, 2), None)}
+        texts = {
+            "a": (one, None),
+            "b": (variant(one, family, 2), f"g{family}"),
+            "c": (two, f"g{family}"),
+            "d": (variant(two, family, 2), None),
+        }
         rows += [{"id": f"{family}-{name}", "text": text, "group": group} for name, (text, group) in texts.items()]
     write_jsonl(tmp_path / "raw", rows)
     found = split_of(run(tmp_path / "raw", id="id", steps=[], split={**SPLIT, "similarity": 0.5, "group_by": "group"}))
     families = [{found[f"{family}-{name}"] for name in "abcd"} for family in range(40)]
     assert all(len(names) == 1 for names in families) and set().union(*families) == set(SPLIT)
     alone = split_of(run(tmp_path / "raw", id="id", steps=[], split={**SPLIT, "similarity": 0.5}, out="alone"))
-    assert any(len({alone[f"{family}-{name}"] for name in "abcd"}) > 1 for family in range(40)), "null groups join nothing"
+    assert any(len({alone[f"{family}-{name}"] for name in "abcd"}) > 1 for family in range(40)), (
+        "null groups join nothing"
+    )
 
 
 def test_shares_are_met_and_a_rows_split_does_not_depend_on_other_rows(run, tmp_path):
@@ -105,15 +125,37 @@ def test_full_buckets_do_not_depend_on_files(run, tmp_path):
         shuffled = rows[:]
         random.Random(number).shuffle(shuffled)
         write_jsonl(tmp_path / f"raw{number}", shuffled, files=files)
-        results.append(run(tmp_path / f"raw{number}", steps=[], split={**SPLIT, "similarity": 0.5, "max_bucket": 1}, out=f"out{number}"))
+        results.append(
+            run(
+                tmp_path / f"raw{number}",
+                steps=[],
+                split={**SPLIT, "similarity": 0.5, "max_bucket": 1},
+                out=f"out{number}",
+            )
+        )
     assert len({result.fingerprint for result in results}) == 1
     assert results[0].steps["split"]["pairs_left_out"] > 100
 
 
 def test_pairs_of_a_bucket_within_the_window_and_how_many_are_left_out():
-    table = pa.table({"key": pa.array([7] * 5 + [9] * 2, pa.uint64()), "id": [10, 20, 30, 40, 50, 1, 2], "place": pa.array([5, 4, 3, 2, 1, 2, 1], pa.uint64())})
+    table = pa.table(
+        {
+            "key": pa.array([7] * 5 + [9] * 2, pa.uint64()),
+            "id": [10, 20, 30, 40, 50, 1, 2],
+            "place": pa.array([5, 4, 3, 2, 1, 2, 1], pa.uint64()),
+        }
+    )
     found = bucket_pairs(table, window=2)
-    assert sorted(zip(found["left"].to_pylist(), found["right"].to_pylist())) == [(1, 2), (10, 20), (10, 30), (20, 30), (20, 40), (30, 40), (30, 50), (40, 50)]
+    assert sorted(zip(found["left"].to_pylist(), found["right"].to_pylist())) == [
+        (1, 2),
+        (10, 20),
+        (10, 30),
+        (20, 30),
+        (20, 40),
+        (30, 40),
+        (30, 50),
+        (40, 50),
+    ]
     assert sum(found["left_out"].to_pylist()) == 3
     assert bucket_pairs(table.slice(0, 0), window=2).num_rows == 0
 
@@ -125,7 +167,11 @@ def test_splits_that_cannot_be_meant(run, tmp_path):
         ({"train": 1.0, "all": 0.0}, PipelineError, "'all' can't be a split's name"),
         ({"train": 0.5, "2nd": 0.5}, PipelineError, "'2nd' can't be a split's name"),
         ({"train": 0.5, "test": 0.5, "similarity": 1.5}, PipelineError, "similarity"),
-        ({"train": 0.5, "test": 0.5, "group_by": "famly"}, ColumnError, "split: no column 'famly'. Did you mean 'family'"),
+        (
+            {"train": 0.5, "test": 0.5, "group_by": "famly"},
+            ColumnError,
+            "split: no column 'famly'. Did you mean 'family'",
+        ),
         ({"train": 0.5, "test": 0.5, "similarity": 0.5, "column": "body"}, ColumnError, "split: no column 'body'"),
     ):
         with pytest.raises(error, match=text):

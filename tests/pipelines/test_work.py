@@ -16,7 +16,20 @@ from gristmill.pipelines.work import WorkStore, key_of, once
 
 
 def test_keys_differ_when_any_part_does():
-    parts = [("a",), ("b",), ("a", "b"), (["a", "b"],), (1,), ("1",), (None,), (b"a",), (Filter(where="a > 1"),), (Filter(where="a > 2"),), (True,), (("a", 1),)]
+    parts = [
+        ("a",),
+        ("b",),
+        ("a", "b"),
+        (["a", "b"],),
+        (1,),
+        ("1",),
+        (None,),
+        (b"a",),
+        (Filter(where="a > 1"),),
+        (Filter(where="a > 2"),),
+        (True,),
+        (("a", 1),),
+    ]
     assert len({key_of(*part) for part in parts}) == len(parts)
     assert key_of({"x": 1, "y": 2}) == key_of({"y": 2, "x": 1}) and len(key_of()) == 32
     with pytest.raises(TypeError, match="no key can be made of set"):
@@ -86,7 +99,9 @@ def test_sweep_takes_what_the_dead_left_and_spares_the_living(tmp_path):
     (tmp_path / f".tmp-hashes.json-{dead.pid}").write_text("{")
     (tmp_path / f".tmp-hashes.json-{os.getpid()}").write_text("{")
     store.sweep()
-    assert sorted(path.name.split("-")[1] for path in items.iterdir()) == sorted([socket.gethostname().split("-")[0], "elsewhere"])
+    assert sorted(path.name.split("-")[1] for path in items.iterdir()) == sorted(
+        [socket.gethostname().split("-")[0], "elsewhere"]
+    )
     assert [path.name for path in tmp_path.glob(".tmp-*")] == [f".tmp-hashes.json-{os.getpid()}"]
 
 
@@ -104,7 +119,12 @@ def test_stored_frames_of_old_runs_go(tmp_path):
     store = WorkStore(str(tmp_path))
     store.prune_frames([str(frames / "b.arrow"), str(frames / "used-2" / "part-000000.parquet"), "/elsewhere/in.jsonl"])
     store.sweep()
-    assert sorted(path.name for path in frames.iterdir()) == [f".tmp-{os.getpid()}-mine", "b.arrow", "c.arrow", "used-2"]
+    assert sorted(path.name for path in frames.iterdir()) == [
+        f".tmp-{os.getpid()}-mine",
+        "b.arrow",
+        "c.arrow",
+        "used-2",
+    ]
 
 
 def _hold(root: str, ready, leave) -> None:

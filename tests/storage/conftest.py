@@ -30,9 +30,13 @@ def rows(n: int, *, start: int = 0, mark: str = "") -> pa.Table:
     return pa.table({"_uid": [f"u{i:07d}" for i in numbers], "text": texts, "x": list(numbers)}, schema=SCHEMA)
 
 
-def shards(folder: Folder, table: pa.Table, *, split: str | None = None, shard_bytes: int | None = None, group: int = 64) -> list[FileEntry]:
+def shards(
+    folder: Folder, table: pa.Table, *, split: str | None = None, shard_bytes: int | None = None, group: int = 64
+) -> list[FileEntry]:
     """The table written as shards."""
-    with ShardWriter(folder, ParquetSettings(row_group_rows=group), table.schema, split=split, shard_bytes=shard_bytes) as writer:
+    with ShardWriter(
+        folder, ParquetSettings(row_group_rows=group), table.schema, split=split, shard_bytes=shard_bytes
+    ) as writer:
         writer.write(table)
     return writer.files
 

@@ -59,7 +59,9 @@ class FaultyProxy:
         body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
         found = re.match(r"bytes=(\d+)-(\d+)", handler.headers.get("Range") or "")
         with self._lock:
-            seen = Seen(len(self.seen), handler.command, handler.path, (int(found[1]), int(found[2]) + 1) if found else None)
+            seen = Seen(
+                len(self.seen), handler.command, handler.path, (int(found[1]), int(found[2]) + 1) if found else None
+            )
             self.seen.append(seen)
         fault = self.fault(seen)
         if fault == "drop":
@@ -69,14 +71,23 @@ class FaultyProxy:
         if isinstance(fault, int | float):
             time.sleep(fault)
         if fault == "error":
-            self._send(handler, 503, [("Content-Type", "application/xml")], b"<Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>")
+            self._send(
+                handler,
+                503,
+                [("Content-Type", "application/xml")],
+                b"<Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>",
+            )
             return
         connection = http.client.HTTPConnection(host, timeout=30)
         connection.request(handler.command, handler.path, body, dict(handler.headers))  # the Host too: it is signed
         answer = connection.getresponse()
         content = answer.read()
         connection.close()
-        headers = [(name, value) for name, value in answer.getheaders() if name.lower() not in ("transfer-encoding", "connection", "content-length")]
+        headers = [
+            (name, value)
+            for name, value in answer.getheaders()
+            if name.lower() not in ("transfer-encoding", "connection", "content-length")
+        ]
         if handler.command == "HEAD":
             headers.append(("Content-Length", answer.getheader("Content-Length") or "0"))
         try:
@@ -85,7 +96,14 @@ class FaultyProxy:
             pass  # the client gave up
 
     @staticmethod
-    def _send(handler: BaseHTTPRequestHandler, status: int, headers: list[tuple[str, str]], content: bytes, *, torn: bool = False) -> None:
+    def _send(
+        handler: BaseHTTPRequestHandler,
+        status: int,
+        headers: list[tuple[str, str]],
+        content: bytes,
+        *,
+        torn: bool = False,
+    ) -> None:
         handler.send_response(status)
         for name, value in headers:
             handler.send_header(name, value)

@@ -19,7 +19,15 @@ SCHEMA = rows(1).schema
 
 
 def test_a_candidate_is_seen_and_published(folder: Folder) -> None:
-    made = propose(folder, shards(folder, rows(20), split="train"), SCHEMA, expected_parent=None, splits=["train", "test"], gate=["suite"], counts={"read": 20})
+    made = propose(
+        folder,
+        shards(folder, rows(20), split="train"),
+        SCHEMA,
+        expected_parent=None,
+        splits=["train", "test"],
+        gate=["suite"],
+        counts={"read": 20},
+    )
     assert newest_version(folder) is None
     with pytest.raises(DatasetNotFoundError, match="no published version yet|no dataset|not a"):
         open_dataset(folder)
@@ -30,7 +38,12 @@ def test_a_candidate_is_seen_and_published(folder: Folder) -> None:
     found = publish_candidate(folder, name[:6])
     assert found.published and list_candidates(folder) == []
     version = open_dataset(folder)
-    assert (version.version, version.splits, list(version.manifest.gate), version.manifest.counts) == (1, {"train": 20, "test": 0}, ["suite"], {"read": 20})
+    assert (version.version, version.splits, list(version.manifest.gate), version.manifest.counts) == (
+        1,
+        {"train": 20, "test": 0},
+        ["suite"],
+        {"read": 20},
+    )
     assert (version.fingerprint, version.layout) == (made.fingerprint, made.layout) and version.verify() == []
 
 
@@ -71,7 +84,12 @@ def test_names_are_told(folder: Folder) -> None:
     common = os.path.commonprefix(made)
     assert read_candidate(folder, made[0][: len(common) + 1]).num_rows == 0
     if not common:  # any two fingerprints; these are named alike
-        folder.write_atomic("candidates/other.json", folder.read_bytes(f"candidates/{made[1][:16]}.json").replace(made[1].encode(), (made[0][0] + made[1][1:]).encode()))
+        folder.write_atomic(
+            "candidates/other.json",
+            folder.read_bytes(f"candidates/{made[1][:16]}.json").replace(
+                made[1].encode(), (made[0][0] + made[1][1:]).encode()
+            ),
+        )
     with pytest.raises(UsageError, match="write more digits"):
         read_candidate(folder, made[0][0])
     with pytest.raises(DatasetNotFoundError, match="has no candidate 'zzz'. Valid: "):

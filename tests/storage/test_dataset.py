@@ -35,7 +35,12 @@ def put(folder: Folder, parts: dict[str | None, pa.Table], **facts: object) -> N
 
 
 def test_an_opened_version(folder: Folder) -> None:
-    put(folder, {"train": rows(300), "test": rows(30, start=300)}, splits=["train", "validation", "test"], counts={"read": 330})
+    put(
+        folder,
+        {"train": rows(300), "test": rows(30, start=300)},
+        splits=["train", "validation", "test"],
+        counts={"read": 330},
+    )
     found = open_dataset(folder.base, options=folder.options)
     assert (found.version, found.num_rows, found.path) == (1, 330, folder.base)
     assert list(found.splits.items()) == [("train", 300), ("validation", 0), ("test", 30)]
@@ -55,7 +60,11 @@ def test_an_opened_version(folder: Folder) -> None:
 def test_the_fingerprint_is_free_of_files_and_order_and_knows_splits(folder: Folder) -> None:
     put(folder, {"train": rows(100), "test": rows(10, start=100)})
     first = open_dataset(folder)
-    entries = shards(folder, rows(50, start=50), split="train", group=7) + shards(folder, rows(10, start=100), split="test") + shards(folder, rows(50), split="train")
+    entries = (
+        shards(folder, rows(50, start=50), split="train", group=7)
+        + shards(folder, rows(10, start=100), split="test")
+        + shards(folder, rows(50), split="train")
+    )
     publish(folder, entries, SCHEMA, expected_parent=1)
     second = open_dataset(folder)
     assert (second.version, second.fingerprint) == (2, first.fingerprint) and second.layout != first.layout
@@ -67,7 +76,10 @@ def test_versions_by_number(folder: Folder) -> None:
     for i in (1, 2, 3):
         put(folder, {None: rows(i)})
     assert [open_dataset(f"{folder.base}@{i}", options=folder.options).num_rows for i in (1, 2, 3)] == [1, 2, 3]
-    assert open_dataset(folder, version=2).num_rows == 2 and open_dataset(f"{folder.base}@2", 2, folder.options).num_rows == 2
+    assert (
+        open_dataset(folder, version=2).num_rows == 2
+        and open_dataset(f"{folder.base}@2", 2, folder.options).num_rows == 2
+    )
     for version in (0, 4, -1):
         with pytest.raises(DatasetNotFoundError, match=f"no version {version}; versions: 3, 2, 1"):
             open_dataset(folder, version=version)
@@ -117,7 +129,9 @@ def test_names_that_are_wrong_are_told(folder: Folder) -> None:
 
 def test_newer_broken_and_tainted_versions_are_refused(folder: Folder) -> None:
     put(folder, {None: rows(3)})
-    folder.create(manifest_path(2), folder.read_bytes(manifest_path(1)).replace(b'"format_version": 1', b'"format_version": 9'))
+    folder.create(
+        manifest_path(2), folder.read_bytes(manifest_path(1)).replace(b'"format_version": 1', b'"format_version": 9')
+    )
     with pytest.raises(DatasetError, match="format version 9.*install a newer gristmill"):
         open_dataset(folder)
     assert open_dataset(folder, 1).num_rows == 3
@@ -157,7 +171,9 @@ def test_rollback_makes_a_new_version(folder: Folder) -> None:
 
 def test_diff_counts_rows_by_uid(folder: Folder) -> None:
     put(folder, {"train": rows(100), "test": rows(20, start=100)})
-    changed = pa.concat_tables([rows(10, start=5, mark="new "), rows(85, start=15), rows(5, start=100), rows(3, start=200)])
+    changed = pa.concat_tables(
+        [rows(10, start=5, mark="new "), rows(85, start=15), rows(5, start=100), rows(3, start=200)]
+    )
     put(folder, {"train": changed, "test": rows(15, start=105)})
     old, new = open_dataset(folder, 1), open_dataset(folder, 2)
     texts = sum(i % 7 > 0 for i in range(5, 15))
@@ -185,10 +201,18 @@ def test_other_libraries_get_the_same_rows(folder: Folder) -> None:
     pandas.testing.assert_frame_equal(found.to_pandas("test"), rows(5, start=30).to_pandas())
     assert found.to_polars(columns=["x"])["x"].to_list() == list(range(35))
     lazy = found.to_dask(columns=["x", "text"])
-    assert lazy.npartitions == 2 and lazy.compute()["x"].tolist() == list(range(35)) and list(lazy.columns) == ["x", "text"]
+    assert (
+        lazy.npartitions == 2
+        and lazy.compute()["x"].tolist() == list(range(35))
+        and list(lazy.columns) == ["x", "text"]
+    )
     torch = pytest.importorskip("torch")
     tensors = found.to_torch("test")
-    assert tensors["x"].dtype == torch.int64 and tensors["x"].tolist() == list(range(30, 35)) and tensors["_uid"] == [f"u00000{i}" for i in range(30, 35)]
+    assert (
+        tensors["x"].dtype == torch.int64
+        and tensors["x"].tolist() == list(range(30, 35))
+        and tensors["_uid"] == [f"u00000{i}" for i in range(30, 35)]
+    )
 
 
 def test_torch_shapes_and_nulls() -> None:
@@ -197,11 +221,22 @@ def test_torch_shapes_and_nulls() -> None:
 
     vectors = pa.array([[1.0, 2.0], [3.0, 4.0]], pa.list_(pa.float32(), 2))
     holes = pa.array([[1.0, None], None], pa.list_(pa.float32(), 2))
-    table = pa.table({"v": vectors, "h": holes, "n": [1, None], "b": [True, False], "u": pa.array([1, 255], pa.uint8()), "f": pa.array([1, 2], pa.float16())})
+    table = pa.table(
+        {
+            "v": vectors,
+            "h": holes,
+            "n": [1, None],
+            "b": [True, False],
+            "u": pa.array([1, 255], pa.uint8()),
+            "f": pa.array([1, 2], pa.float16()),
+        }
+    )
     found = to_torch(pa.concat_tables([table.slice(1), table.slice(0, 1)]))
     assert found["v"].shape == (2, 2) and found["v"].tolist() == [[3.0, 4.0], [1.0, 2.0]]
     assert found["h"] == [None, [1.0, None]] and found["n"] == [None, 1]
-    assert found["b"].tolist() == [False, True] and found["u"].tolist() == [255, 1] and found["f"].dtype == torch.float16
+    assert (
+        found["b"].tolist() == [False, True] and found["u"].tolist() == [255, 1] and found["f"].dtype == torch.float16
+    )
     found["u"][0] = 3  # its own memory
 
 

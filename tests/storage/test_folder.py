@@ -65,7 +65,9 @@ def test_nested_options_work(s3_endpoint: str, s3_folder: Folder) -> None:
     assert nested.read_bytes("x") == b"1"
 
 
-def test_the_environment_names_the_endpoint(s3_endpoint: str, s3_folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_names_the_endpoint(
+    s3_endpoint: str, s3_folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
     s3_folder.write_atomic("x", b"1")
     assert open_folder(f"{s3_folder.base}/").read_bytes("x") == b"1"
@@ -85,7 +87,9 @@ def test_of_many_creators_one_wins(folder: Folder) -> None:
         wins: list[bytes] = []
         start = threading.Barrier(8)
 
-        def run(content: bytes, number: int = number, start: threading.Barrier = start, wins: list[bytes] = wins) -> None:
+        def run(
+            content: bytes, number: int = number, start: threading.Barrier = start, wins: list[bytes] = wins
+        ) -> None:
             start.wait()
             try:
                 folder.create(f"race/{number}", content)
@@ -196,7 +200,10 @@ def test_a_missing_bucket_and_a_dead_server_are_told(s3_folder: Folder) -> None:
     assert nowhere.list() == []
     with pytest.raises(OSError, match="bucket"):
         nowhere.write_atomic("a", b"1")
-    options = {"endpoint_url": "http://127.0.0.1:9", "config_kwargs": {"retries": {"max_attempts": 0}, "connect_timeout": 1}}
+    options = {
+        "endpoint_url": "http://127.0.0.1:9",
+        "config_kwargs": {"retries": {"max_attempts": 0}, "connect_timeout": 1},
+    }
     with pytest.raises(InputError, match=r"can't read 's3://bucket-x/a'.*Check the address"):
         open_folder("s3://bucket-x", options).read_bytes("a")
 

@@ -28,14 +28,25 @@ NOW = -60.0  # as older_than: also what is new, whatever the server's clock says
 
 def put(folder: Folder, n: int, **facts: object) -> None:
     numbers = version_numbers(folder)
-    publish(folder, shards(folder, rows(n), shard_bytes=3000), SCHEMA, expected_parent=numbers[-1] if numbers else None, **facts)  # type: ignore[arg-type]
+    publish(
+        folder,
+        shards(folder, rows(n), shard_bytes=3000),
+        SCHEMA,
+        expected_parent=numbers[-1] if numbers else None,
+        **facts,
+    )  # type: ignore[arg-type]
 
 
 @pytest.fixture
 def three(folder: Folder) -> Folder:
     """Three versions that share some shards, each with ledger and report."""
     for i, n in enumerate((300, 400, 500), 1):
-        for path in (f"ledger/key{i}/origin-000000.parquet", f"reports/key{i}.html", f"reports/key{i}.json", f"ledger/v0000000{i}/x.parquet"):
+        for path in (
+            f"ledger/key{i}/origin-000000.parquet",
+            f"reports/key{i}.html",
+            f"reports/key{i}.json",
+            f"ledger/v0000000{i}/x.parquet",
+        ):
             folder.write_atomic(path, b"x")
         put(folder, n, ledger=f"ledger/key{i}")
     assert {e.path for e in open_dataset(folder, 1).files()} & {e.path for e in open_dataset(folder, 3).files()}
@@ -60,8 +71,15 @@ def test_keep_removes_what_only_old_versions_need(three: Folder) -> None:
     gone = before - set(names(three))
     assert gone == set(done.files)
     assert {path for path in gone if path.startswith("data/")} == old
-    assert {path.split("/")[1].split(".")[0] for path in gone if path.startswith(("ledger", "reports"))} == {"key1", "key2", "v00000001", "v00000002"}
-    assert version_numbers(three) == [3] and open_dataset(three).verify() == [] and len(open_dataset(three).history()) == 1
+    assert {path.split("/")[1].split(".")[0] for path in gone if path.startswith(("ledger", "reports"))} == {
+        "key1",
+        "key2",
+        "v00000001",
+        "v00000002",
+    }
+    assert (
+        version_numbers(three) == [3] and open_dataset(three).verify() == [] and len(open_dataset(three).history()) == 1
+    )
     with pytest.raises(DatasetNotFoundError, match="version 1 was removed at 20.*; versions: 3"):
         open_dataset(three, 1)
 
@@ -79,8 +97,24 @@ def test_numbers_of_removed_versions_are_not_used_again(three: Folder) -> None:
 def test_orphans_go_after_a_day(folder: Folder) -> None:
     put(folder, 100)
     kept = set(names(folder))
-    orphans = ["data/all/orphan.parquet", "manifests/files/x.parquet", "ledger/old/a.parquet", "reports/old.html", "reports/.tmp-a", "manifests/.tmp-b", "data/train/.tmp-host-1-2"]
-    others = ["readme.md", "verdicts/x/y.json", "erased/key.json", "_work/a/b", "_work/.tmp-c", "candidates.txt", "export/data/x.parquet"]
+    orphans = [
+        "data/all/orphan.parquet",
+        "manifests/files/x.parquet",
+        "ledger/old/a.parquet",
+        "reports/old.html",
+        "reports/.tmp-a",
+        "manifests/.tmp-b",
+        "data/train/.tmp-host-1-2",
+    ]
+    others = [
+        "readme.md",
+        "verdicts/x/y.json",
+        "erased/key.json",
+        "_work/a/b",
+        "_work/.tmp-c",
+        "candidates.txt",
+        "export/data/x.parquet",
+    ]
     for path in orphans + others:
         folder.write_atomic(path, b"12")
     assert gc(folder).files == ()
@@ -102,7 +136,12 @@ def test_temporary_files_of_the_dead_go_at_once(tmp_path: Path) -> None:
     dead.wait()
     host = socket.gethostname()
     gone = f"data/all/.tmp-{host}-{dead.pid}-0123456789ab"
-    stays = [f"data/all/.tmp-{host}-{os.getpid()}-0123456789ab", f"data/.tmp-another-{dead.pid}-0123456789ab", "data/.tmp-x", f"_work/.tmp-{host}-{dead.pid}-ab"]
+    stays = [
+        f"data/all/.tmp-{host}-{os.getpid()}-0123456789ab",
+        f"data/.tmp-another-{dead.pid}-0123456789ab",
+        "data/.tmp-x",
+        f"_work/.tmp-{host}-{dead.pid}-ab",
+    ]
     for collect in (lambda: sweep(folder), lambda: [*gc(folder).files]):
         for path in [gone, *stays, "data/all/x"]:
             folder.write_atomic(path, b"")

@@ -16,7 +16,16 @@ from hypothesis import strategies as st
 from gristmill.errors import CorruptDatasetError, RunError, SchemaMismatchError, UsageError
 from gristmill.kernels.digests import row_digests
 from gristmill.storage.folder import Folder, open_folder
-from gristmill.storage.parquet import ParquetSettings, ShardWriter, group_ends, open_parquet, read_table, table_from_bytes, table_to_bytes, write_table
+from gristmill.storage.parquet import (
+    ParquetSettings,
+    ShardWriter,
+    group_ends,
+    open_parquet,
+    read_table,
+    table_from_bytes,
+    table_to_bytes,
+    write_table,
+)
 from gristmill.storage.sizes import row_bytes
 
 from .conftest import names, rows, shards
@@ -42,8 +51,16 @@ def test_a_shard_is_named_by_its_content_and_described(folder: Folder) -> None:
 
 
 @settings(max_examples=40)
-@given(st.lists(st.integers(0, 150), max_size=12), st.integers(3, 60), st.integers(100, 3000), st.none() | st.integers(100, 5000), st.booleans())
-def test_the_same_rows_make_the_same_bytes_however_they_come(cuts: list[int], group_rows: int, group_bytes: int, shard_bytes: int | None, batches: bool) -> None:
+@given(
+    st.lists(st.integers(0, 150), max_size=12),
+    st.integers(3, 60),
+    st.integers(100, 3000),
+    st.none() | st.integers(100, 5000),
+    st.booleans(),
+)
+def test_the_same_rows_make_the_same_bytes_however_they_come(
+    cuts: list[int], group_rows: int, group_bytes: int, shard_bytes: int | None, batches: bool
+) -> None:
     table = TABLE.slice(100, 150)
     folder = open_folder("memory://same")
     chosen = ParquetSettings(row_group_rows=group_rows, row_group_bytes=group_bytes)
@@ -59,7 +76,11 @@ def test_the_same_rows_make_the_same_bytes_however_they_come(cuts: list[int], gr
     assert pa.concat_tables([read_table(folder, entry.path) for entry in found[0]]).equals(table)
     sizes, start = row_bytes(table), 0
     for entry in found[0]:
-        assert shard_bytes is None or len(entry.row_group_rows) == 1 or sizes[start : start + entry.rows].sum() <= shard_bytes
+        assert (
+            shard_bytes is None
+            or len(entry.row_group_rows) == 1
+            or sizes[start : start + entry.rows].sum() <= shard_bytes
+        )
         for count in entry.row_group_rows:
             assert count <= group_rows and (count == 1 or sizes[start : start + count].sum() <= group_bytes)
             start += count
@@ -102,7 +123,10 @@ def test_no_rows_no_files(folder: Folder) -> None:
 
 
 def test_a_failure_leaves_nothing_of_the_shard(folder: Folder, recwarn: pytest.WarningsRecorder) -> None:
-    with pytest.raises(ZeroDivisionError), ShardWriter(folder, ParquetSettings(row_group_rows=10), TABLE.schema) as writer:
+    with (
+        pytest.raises(ZeroDivisionError),
+        ShardWriter(folder, ParquetSettings(row_group_rows=10), TABLE.schema) as writer,
+    ):
         writer.write(TABLE)
         1 / 0  # noqa: B018
     assert names(folder) == []
@@ -143,7 +167,10 @@ def test_a_full_disk_at_any_moment(folder: Folder, room: int, monkeypatch: pytes
 
 
 def test_shards_are_whole_before_a_later_failure(folder: Folder) -> None:
-    with pytest.raises(ValueError, match="mine"), ShardWriter(folder, ParquetSettings(row_group_rows=64), TABLE.schema, shard_bytes=4000) as writer:
+    with (
+        pytest.raises(ValueError, match="mine"),
+        ShardWriter(folder, ParquetSettings(row_group_rows=64), TABLE.schema, shard_bytes=4000) as writer,
+    ):
         writer.write(TABLE)
         raise ValueError("mine")
     assert 0 < len(writer.files) and names(folder) == sorted(entry.path for entry in writer.files)
@@ -166,7 +193,9 @@ def test_not_parquet_is_named(folder: Folder) -> None:
 def test_a_flipped_bit_is_noticed_by_its_checksum(tmp_path: Path) -> None:
     folder = open_folder(tmp_path)
     noise = pa.table({"x": pa.array([hashlib.sha256(bytes([i])).digest() for i in range(250)])})
-    with ShardWriter(folder, replace(ParquetSettings(), compression="none", compression_level=None), noise.schema) as writer:
+    with ShardWriter(
+        folder, replace(ParquetSettings(), compression="none", compression_level=None), noise.schema
+    ) as writer:
         writer.write(noise)
     path = tmp_path / writer.files[0].path
     content = bytearray(path.read_bytes())
@@ -174,7 +203,10 @@ def test_a_flipped_bit_is_noticed_by_its_checksum(tmp_path: Path) -> None:
     path.write_bytes(content)
     with open_parquet(folder, writer.files[0].path) as file:
         assert not file.read().equals(noise)
-    with open_parquet(folder, writer.files[0].path, checksums=True) as file, pytest.raises(OSError, match=r"(?i)crc|checksum"):
+    with (
+        open_parquet(folder, writer.files[0].path, checksums=True) as file,
+        pytest.raises(OSError, match=r"(?i)crc|checksum"),
+    ):
         file.read()
 
 
@@ -189,4 +221,10 @@ def test_tables_as_bytes_do_not_depend_on_chunks(folder: Folder) -> None:
     assert table_from_bytes(table_to_bytes(cut)).equals(TABLE)
     write_table(folder, "ledger/x.parquet", TABLE)
     assert read_table(folder, "ledger/x.parquet", ["x"]).equals(TABLE.select(["x"]))
-    assert pq.ParquetFile(pa.BufferReader(folder.read_bytes("ledger/x.parquet"))).metadata.row_group(0).column(0).compression == "ZSTD"
+    assert (
+        pq.ParquetFile(pa.BufferReader(folder.read_bytes("ledger/x.parquet")))
+        .metadata.row_group(0)
+        .column(0)
+        .compression
+        == "ZSTD"
+    )

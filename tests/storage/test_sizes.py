@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from gristmill.storage.sizes import row_bytes
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.large_string())]))
-message = st.none() | st.fixed_dictionaries({"role": st.none() | st.text(max_size=5), "content": st.none() | st.text(max_size=30)})
+message = st.none() | st.fixed_dictionaries(
+    {"role": st.none() | st.text(max_size=5), "content": st.none() | st.text(max_size=30)}
+)
 cells = st.tuples(
     st.none() | st.text(max_size=20),
     st.none() | st.lists(message, max_size=4),
@@ -20,11 +22,21 @@ cells = st.tuples(
 )
 
 
-def expected(text: str | None, messages: list | None, numbers: list | None, pairs: list | None, two: list | None) -> int:
+def expected(
+    text: str | None, messages: list | None, numbers: list | None, pairs: list | None, two: list | None
+) -> int:
     def of(value: str | None) -> int:
         return 4 + len((value or "").encode())
 
-    size = of(text) + 4 + 8 * len(numbers or []) + 4 + sum(of(key) + 4 for key, _ in pairs or []) + 4 + sum(map(of, two or []))
+    size = (
+        of(text)
+        + 4
+        + 8 * len(numbers or [])
+        + 4
+        + sum(of(key) + 4 for key, _ in pairs or [])
+        + 4
+        + sum(map(of, two or []))
+    )
     return size + 4 + sum(of(one and one["role"]) + of(one and one["content"]) for one in messages or [])
 
 
@@ -41,7 +53,9 @@ def test_sizes_are_those_of_the_values_however_cut(rows: list, cut: int) -> None
 
 
 def test_what_lies_under_a_null_does_not_count() -> None:
-    hidden = pa.ListArray.from_arrays(pa.array([0, 3, 4]), pa.array(["aaa", "bbb", "ccc", "d"]), mask=pa.array([True, False]))
+    hidden = pa.ListArray.from_arrays(
+        pa.array([0, 3, 4]), pa.array(["aaa", "bbb", "ccc", "d"]), mask=pa.array([True, False])
+    )
     assert row_bytes(pa.table({"a": hidden})).tolist() == [4, 4 + 5]
 
 

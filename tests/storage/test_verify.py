@@ -37,7 +37,10 @@ def test_every_problem_is_found(opened: Dataset, folder: Folder) -> None:
     content[50] ^= 1
     folder.write_atomic(files[3].path, bytes(content))
     found = opened.verify()
-    assert found[:2] == [Problem(files[0].path, "missing"), Problem(files[1].path, f"1 bytes, expected {files[1].bytes}")]
+    assert found[:2] == [
+        Problem(files[0].path, "missing"),
+        Problem(files[1].path, f"1 bytes, expected {files[1].bytes}"),
+    ]
     assert found[2].path == files[3].path and found[2].what.endswith(f"expected {files[3].sha256}") and len(found) == 3
     assert opened.verify(fast=True) == found[:2]
 
@@ -65,7 +68,9 @@ def test_another_schema_is_found(folder: Folder) -> None:
     assert "x: int64, expected" in found.what
 
 
-def test_a_broken_file_list_is_a_problem_not_a_crash(opened: Dataset, folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_file_list_is_a_problem_not_a_crash(
+    opened: Dataset, folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(versions, "PART_FILES", 2)
     files = opened.files()
     publish(folder, files[:4], opened.schema, expected_parent=1)
@@ -81,7 +86,12 @@ def test_a_broken_file_list_is_a_problem_not_a_crash(opened: Dataset, folder: Fo
 
 def test_totals_that_do_not_add_up_are_found(opened: Dataset, folder: Folder) -> None:
     manifest = opened.manifest
-    for wrong, name in (({"num_rows": 5}, "rows"), ({"splits": {"test": 600}}, "rows by split"), ({"layout": "0"}, "layout"), ({"fingerprint": "0"}, "fingerprint")):
+    for wrong, name in (
+        ({"num_rows": 5}, "rows"),
+        ({"splits": {"test": 600}}, "rows by split"),
+        ({"layout": "0"}, "layout"),
+        ({"fingerprint": "0"}, "fingerprint"),
+    ):
         (found,) = Dataset(folder, replace(manifest, **wrong)).verify(fast=True)  # type: ignore[arg-type]
         assert found.path == "manifest" and found.what.startswith(f"{name}: it says")
 

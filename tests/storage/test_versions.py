@@ -36,7 +36,12 @@ def test_versions_follow_each_other_and_keep_what_they_had(folder: Folder) -> No
     assert version_numbers(folder) == [1, 2, 3]
     for i in range(3):
         manifest = read_manifest(folder, i + 1)
-        assert (manifest.num_rows, manifest.parent, manifest.counts, manifest.engine) == (10 + i, i or None, {"read": i}, "dask")
+        assert (manifest.num_rows, manifest.parent, manifest.counts, manifest.engine) == (
+            10 + i,
+            i or None,
+            {"read": i},
+            "dask",
+        )
         assert open_dataset(folder, version=i + 1).to_table().equals(rows(10 + i))
     with pytest.raises(DatasetNotFoundError, match="no version 7; versions: 3, 2, 1"):
         read_manifest(folder, 7)
@@ -51,7 +56,9 @@ def test_an_equal_result_publishes_nothing(folder: Folder) -> None:
     assert names(folder) == before
     assert publish(folder, shards(folder, rows(10), group=5), SCHEMA, expected_parent=1).published  # another layout
     assert publish(folder, shards(folder, rows(10), group=5), SCHEMA, expected_parent=2, gate=["suite"]).published
-    assert publish(folder, shards(folder, rows(10), group=5), SCHEMA, expected_parent=3, gate=["suite"], splits=["a"]).published
+    assert publish(
+        folder, shards(folder, rows(10), group=5), SCHEMA, expected_parent=3, gate=["suite"], splits=["a"]
+    ).published
     prints = [read_manifest(folder, n).fingerprint for n in version_numbers(folder)]
     assert len(prints) == 4 and len(set(prints)) == 1
 
@@ -136,7 +143,9 @@ def test_many_threads_publish_and_each_version_is_one_of_theirs(folder: Folder) 
         start.wait()
         for _ in range(30):
             try:
-                found = publish(folder, entries[i], SCHEMA, expected_parent=newest_version(folder), counts={"thread": i})
+                found = publish(
+                    folder, entries[i], SCHEMA, expected_parent=newest_version(folder), counts={"thread": i}
+                )
             except CommitConflictError:
                 continue
             assert found.manifest.version not in wins or not found.published
@@ -190,7 +199,9 @@ sys.exit(any([os.waitpid(child, 0)[1] for child in children]))
 
 
 def test_eight_processes_publish_at_once(tmp_path: Path) -> None:
-    found = subprocess.run([sys.executable, "-c", PUBLISHERS, str(tmp_path)], capture_output=True, text=True, timeout=120, check=False)
+    found = subprocess.run(
+        [sys.executable, "-c", PUBLISHERS, str(tmp_path)], capture_output=True, text=True, timeout=120, check=False
+    )
     assert found.returncode == 0, found.stderr
     won = dict(map(int, pair.split(":")) for pair in found.stdout.split())
     folder = open_folder(tmp_path)
@@ -243,7 +254,9 @@ def kill_and_check(place: Path, wait: float) -> int:
     assert numbers == list(range(1, len(numbers) + 1))
     if numbers:
         newest = open_dataset(place)
-        assert newest.verify() == [] and newest.num_rows == 2000 and newest.manifest.counts == {"number": len(numbers) - 1}
+        assert (
+            newest.verify() == [] and newest.num_rows == 2000 and newest.manifest.counts == {"number": len(numbers) - 1}
+        )
     sweep(folder)
     assert not [path for path in names(folder) if is_temporary(path)]
     assert all(open_dataset(place, number).verify(fast=True) == [] for number in numbers)

@@ -12,12 +12,21 @@ from gristmill.airflow import GristmillRunOperator, GristmillVersionSensor
 FOLDER = os.environ.get("GRISTMILL_FOLDER", ".")
 
 
-@dag(schedule=None, start_date=dt.datetime(2024, 1, 1), params={"pipeline": "pipelines/daily.yaml", "day": "2026-01-01"})
+@dag(
+    schedule=None, start_date=dt.datetime(2024, 1, 1), params={"pipeline": "pipelines/daily.yaml", "day": "2026-01-01"}
+)
 def pieces_taskflow():
     @task.gristmill(cwd=FOLDER, retries=0)
     def run(params=None) -> list[str]:
         day = params["day"]
-        return ["run", params["pipeline"], "--set", f"sources.0.path=raw/daily/{day}/*.jsonl", "--set", f"output.path=shards/daily/{day}"]
+        return [
+            "run",
+            params["pipeline"],
+            "--set",
+            f"sources.0.path=raw/daily/{day}/*.jsonl",
+            "--set",
+            f"output.path=shards/daily/{day}",
+        ]
 
     @task
     def rows(found: dict) -> int:
@@ -26,14 +35,26 @@ def pieces_taskflow():
     rows(run())
 
 
-@dag(schedule=None, start_date=dt.datetime(2024, 1, 1), params={"dataset": "shards/x", "after": "0", "deferrable": True})
+@dag(
+    schedule=None, start_date=dt.datetime(2024, 1, 1), params={"dataset": "shards/x", "after": "0", "deferrable": True}
+)
 def pieces_sensor():
-    GristmillVersionSensor(task_id="wait", dataset="{{ params.dataset }}", after="{{ params.after }}", cwd=FOLDER, poke_interval=0.5, timeout=60, retries=0)
+    GristmillVersionSensor(
+        task_id="wait",
+        dataset="{{ params.dataset }}",
+        after="{{ params.after }}",
+        cwd=FOLDER,
+        poke_interval=0.5,
+        timeout=60,
+        retries=0,
+    )
 
 
 @dag(schedule=None, start_date=dt.datetime(2024, 1, 1))
 def pieces_python():
-    GristmillRunOperator(task_id="run", pipeline="pipelines/daily.yaml", python=os.path.join(FOLDER, "python"), cwd=FOLDER, retries=0)
+    GristmillRunOperator(
+        task_id="run", pipeline="pipelines/daily.yaml", python=os.path.join(FOLDER, "python"), cwd=FOLDER, retries=0
+    )
 
 
 pieces_taskflow()

@@ -21,7 +21,12 @@ def java() -> str:
 def session(java):
     from pyspark.sql import SparkSession
 
-    settings = {"spark.ui.enabled": "false", "spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1", "spark.sql.shuffle.partitions": "2"}
+    settings = {
+        "spark.ui.enabled": "false",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.driver.host": "127.0.0.1",
+        "spark.sql.shuffle.partitions": "2",
+    }
     builder = SparkSession.builder.appName("gristmill tests").master("local[2,4]")
     for key, value in settings.items():
         builder = builder.config(key, value)

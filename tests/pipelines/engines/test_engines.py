@@ -66,15 +66,27 @@ def test_nothing_to_do(engine):
 
 
 def test_an_item_that_fails_is_tried_again(engine, tmp_path):
-    results = engine.map(work, [Item(str(tmp_path), i, fails=TRIES - 1 if i == 2 else 0) for i in range(4)], lambda _: None)
+    results = engine.map(
+        work, [Item(str(tmp_path), i, fails=TRIES - 1 if i == 2 else 0) for i in range(4)], lambda _: None
+    )
     assert [result["number"] for result in results] == [0, 1, 2, 3] and tries(tmp_path) == [1, 1, TRIES, 1]
 
 
 def test_an_item_that_always_fails_is_named_after_the_others_are_done(engine, tmp_path):
     reported: list[dict[str, Any]] = []
-    with pytest.raises(WorkItemError, match=rf"item number 1 failed {TRIES} times: OSError: the disk hiccuped \(1 more items failed too\)") as caught:
+    with pytest.raises(
+        WorkItemError,
+        match=rf"item number 1 failed {TRIES} times: OSError: the disk hiccuped \(1 more items failed too\)",
+    ) as caught:
         engine.map(work, [Item(str(tmp_path), i, fails=99 if i in (1, 4) else 0) for i in range(6)], reported.append)
-    assert sorted(result["number"] for result in reported) == [0, 2, 3, 5] and tries(tmp_path) == [1, TRIES, 1, 1, TRIES, 1]
+    assert sorted(result["number"] for result in reported) == [0, 2, 3, 5] and tries(tmp_path) == [
+        1,
+        TRIES,
+        1,
+        1,
+        TRIES,
+        1,
+    ]
     assert isinstance(caught.value.__cause__, OSError) and caught.value.exit_status == 3
 
 

@@ -17,7 +17,26 @@ from hypothesis import strategies as st
 import gristmill
 from gristmill.pipelines.model import AnyStep
 
-WORDS = ["the", "of", "and", "to", "be", "have", "with", "that", "mill", "grain", "stone", "été", "水車", "flour", "wheel", "sack", "x1", "n°"]
+WORDS = [
+    "the",
+    "of",
+    "and",
+    "to",
+    "be",
+    "have",
+    "with",
+    "that",
+    "mill",
+    "grain",
+    "stone",
+    "été",
+    "水車",
+    "flour",
+    "wheel",
+    "sack",
+    "x1",
+    "n°",
+]
 COVERED: dict[str, list[dict[str, Any]]] = {
     "rows": [
         {"step": "normalize_text", "column": "text"},
@@ -28,7 +47,15 @@ COVERED: dict[str, list[dict[str, Any]]] = {
         {"step": "python", "function": "tests.pipelines.engines.test_same_answer:shouted"},
         {"step": "pandas", "function": "tests.pipelines.engines.test_same_answer:without_odd"},
     ],
-    "quality": [{"step": "quality_rules", "column": "text", "preset": "gopher", "thresholds": {"gopher_short_doc": 5}, "keep_signals": True}],
+    "quality": [
+        {
+            "step": "quality_rules",
+            "column": "text",
+            "preset": "gopher",
+            "thresholds": {"gopher_short_doc": 5},
+            "keep_signals": True,
+        }
+    ],
     "wide": [
         {"step": "drop_exact_duplicates", "column": "text", "priority": ["b", "a"]},
         {"step": "drop_near_duplicates", "column": "text", "threshold": 0.6, "quality": "n"},
@@ -39,7 +66,11 @@ COVERED: dict[str, list[dict[str, Any]]] = {
 
 
 def shouted(table: pa.Table) -> pa.Table:
-    return table.set_column(table.column_names.index("text"), "text", pa.array([None if t is None else t.upper() for t in table["text"].to_pylist()], pa.string()))
+    return table.set_column(
+        table.column_names.index("text"),
+        "text",
+        pa.array([None if t is None else t.upper() for t in table["text"].to_pylist()], pa.string()),
+    )
 
 
 def without_odd(frame: Any) -> Any:
@@ -64,7 +95,11 @@ def inputs(draw) -> list[list[dict[str, Any]]]:
         words = [base.choice(WORDS) for _ in range(30)]
         for _ in range(rng.randrange(4)):
             words[rng.randrange(30)] = rng.choice(WORDS)
-        text = rng.choice([" ".join(words), " ".join(words), " ".join(words) + "\r\n", None, ""]) if number % 3 else " ".join(words)
+        text = (
+            rng.choice([" ".join(words), " ".join(words), " ".join(words) + "\r\n", None, ""])
+            if number % 3
+            else " ".join(words)
+        )
         rows.append({"text": text, "n": rng.choice([None, rng.randrange(9)]), "group": rng.choice(["g1", "g2", None])})
     cut = draw(st.integers(0, len(rows)))
     return [rows[:cut], rows[cut:]]
@@ -92,14 +127,18 @@ def pipeline(folder: Path, steps: list[dict[str, Any]], out: str) -> dict[str, A
     }
 
 
-def check_same(engines: dict[str, dict[str, Any]], sources: list[list[dict[str, Any]]], steps: list[dict[str, Any]]) -> None:
+def check_same(
+    engines: dict[str, dict[str, Any]], sources: list[list[dict[str, Any]]], steps: list[dict[str, Any]]
+) -> None:
     """Each engine's version equals that of one process; over other cuts of the files the fingerprint does."""
     with tempfile.TemporaryDirectory() as base:
         write(Path(base) / "in", sources, 3, seed=0)
         write(Path(base) / "again", sources, 2, seed=1)
         one = gristmill.run(pipeline(Path(base) / "in", steps, "one"), in_process=True, progress="quiet")
         for name, options in engines.items():
-            found = gristmill.run(pipeline(Path(base) / "in", steps, name), in_process=False, progress="quiet", **options)
+            found = gristmill.run(
+                pipeline(Path(base) / "in", steps, name), in_process=False, progress="quiet", **options
+            )
             assert (found.fingerprint, found.layout, found.counts) == (one.fingerprint, one.layout, one.counts), name
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("gristmill.pipelines.run.threads_for", lambda *_, **__: 3)
@@ -113,7 +152,10 @@ def check_same(engines: dict[str, dict[str, Any]], sources: list[list[dict[str, 
 def threads():
     from distributed import Client, LocalCluster
 
-    with LocalCluster(n_workers=1, threads_per_worker=3, processes=False, dashboard_address=None) as cluster, Client(cluster, set_as_default=False) as client:
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=3, processes=False, dashboard_address=None) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
         yield client
 
 
@@ -121,7 +163,10 @@ def threads():
 def processes():
     from distributed import Client, LocalCluster
 
-    with LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster, Client(cluster, set_as_default=False) as client:
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
         yield client
 
 
@@ -152,7 +197,11 @@ def test_all_engines_over_many_inputs(java, processes, threads):
     for address in ("local[2,4]", "local-cluster[2,1,1024]"):
         conf = {"spark.executorEnv.PYTHONPATH": str(Path(__file__).resolve().parents[3])}
         with SparkEngine(address=address, conf=conf) as engine:
-            engines = {"spark": {"engine": engine._session.result()}, "processes": {"engine": processes}, "threads": {"engine": threads}}
+            engines = {
+                "spark": {"engine": engine._session.result()},
+                "processes": {"engine": processes},
+                "threads": {"engine": threads},
+            }
 
             @settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
             @given(inputs(), st.sampled_from(sorted(COVERED)))
@@ -164,9 +213,21 @@ def test_all_engines_over_many_inputs(java, processes, threads):
 
 @pytest.mark.slow
 def test_any_number_of_dask_workers(tmp_path):
-    rows = [{"text": " ".join(random.Random(n % 50).choices(WORDS, k=40)) + (f" {n}" if n % 3 else ""), "n": n % 9, "group": f"g{n % 80}"} for n in range(600)]
+    rows = [
+        {
+            "text": " ".join(random.Random(n % 50).choices(WORDS, k=40)) + (f" {n}" if n % 3 else ""),
+            "n": n % 9,
+            "group": f"g{n % 80}",
+        }
+        for n in range(600)
+    ]
     write(tmp_path / "in", [rows[:200], rows[200:]], 6, seed=3)
     steps = list(itertools.chain(COVERED["wide"]))
-    found = [gristmill.run(pipeline(tmp_path / "in", steps, f"w{workers}"), in_process=False, workers=workers, progress="quiet") for workers in (1, 2, 4)]
+    found = [
+        gristmill.run(
+            pipeline(tmp_path / "in", steps, f"w{workers}"), in_process=False, workers=workers, progress="quiet"
+        )
+        for workers in (1, 2, 4)
+    ]
     assert len({(result.fingerprint, result.layout) for result in found}) == 1
     assert found[0].counts["dropped"] > 300

@@ -80,7 +80,10 @@ def test_a_killed_worker_process_costs_only_its_items(session, tmp_path):
 
 def test_an_item_that_always_fails_is_named_after_its_tries_and_the_others_are_done(session, tmp_path):
     seen = []
-    with SparkEngine(session=session) as engine, pytest.raises(WorkItemError, match="square of 3 failed 3 times: ValueError: three is wrong"):
+    with (
+        SparkEngine(session=session) as engine,
+        pytest.raises(WorkItemError, match="square of 3 failed 3 times: ValueError: three is wrong"),
+    ):
         engine.map(always_fails, [Square(n, str(tmp_path)) for n in range(5)], seen.append)
     assert sorted(result["square"] for result in seen) == [0, 1, 4, 16]
     assert len([name for name in os.listdir(tmp_path) if name.startswith("try-3")]) == 3
@@ -109,7 +112,9 @@ def test_the_same_version_as_one_process(session, tmp_path, run):
 def test_apply_on_a_frame_stays_lazy_and_agrees_with_arrow(session):
     rows = corpus(15)
     table = pa.Table.from_pylist([*rows, *rows[:4]])
-    frame = session.createDataFrame(table.to_pylist(), schema="id string, text string, family long, score long").repartition(3)
+    frame = session.createDataFrame(
+        table.to_pylist(), schema="id string, text string, family long, score long"
+    ).repartition(3)
     steps = [STEPS[0], STEPS[3], {"step": "filter", "where": "score > 1"}]
     kept, decisions = apply(frame, steps)
     assert type(kept) is type(frame)
@@ -123,7 +128,9 @@ def test_apply_on_a_frame_stays_lazy_and_agrees_with_arrow(session):
 
 def test_near_duplicates_of_a_frame(session):
     table = pa.Table.from_pylist(corpus(10))
-    frame = session.createDataFrame(table.to_pylist(), schema="id string, text string, family long, score long").repartition(4)
+    frame = session.createDataFrame(
+        table.to_pylist(), schema="id string, text string, family long, score long"
+    ).repartition(4)
     found = [tuple(row) for row in near_duplicates(frame, threshold=0.7).collect()]
     assert found == [tuple(row.values()) for row in near_duplicates(table, threshold=0.7).to_pylist()]
     assert found
@@ -132,17 +139,29 @@ def test_near_duplicates_of_a_frame(session):
 def test_a_frame_as_a_source_and_a_version_as_a_frame(session, tmp_path):
     table = pa.Table.from_pylist(corpus(8)).select(["id", "text", "score"])
     frame = session.createDataFrame(table.to_pylist(), schema="id string, text string, score long").repartition(3)
-    model = {"name": "t", "sources": [{"kind": "frame", "name": "docs"}], "id": "id", "steps": STEPS, "output": {"path": str(tmp_path / "out")}}
+    model = {
+        "name": "t",
+        "sources": [{"kind": "frame", "name": "docs"}],
+        "id": "id",
+        "steps": STEPS,
+        "output": {"path": str(tmp_path / "out")},
+    }
     result = gristmill.run(model, inputs={"docs": frame}, progress="quiet")
-    plain = gristmill.run({**model, "output": {"path": str(tmp_path / "plain")}}, inputs={"docs": table}, progress="quiet")
+    plain = gristmill.run(
+        {**model, "output": {"path": str(tmp_path / "plain")}}, inputs={"docs": table}, progress="quiet"
+    )
     assert result.fingerprint == plain.fingerprint
     back = result.dataset.to_spark(session, columns=["_uid", "score"])
-    assert sorted(map(tuple, back.collect())) == sorted(zip(*result.dataset.to_table(columns=["_uid", "score"]).to_pydict().values(), strict=True))
+    assert sorted(map(tuple, back.collect())) == sorted(
+        zip(*result.dataset.to_table(columns=["_uid", "score"]).to_pydict().values(), strict=True)
+    )
 
 
 def test_java_that_is_missing_or_too_old_says_the_install_line(java, tmp_path, monkeypatch):
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
-    with pytest.raises(MissingDependencyError, match=r"needs Java 17 or newer and there is none.*apt-get install openjdk-17"):
+    with pytest.raises(
+        MissingDependencyError, match=r"needs Java 17 or newer and there is none.*apt-get install openjdk-17"
+    ):
         check_java()
     old = tmp_path / "bin" / "java"
     old.parent.mkdir()
@@ -155,7 +174,10 @@ def test_java_that_is_missing_or_too_old_says_the_install_line(java, tmp_path, m
 def test_what_cant_be_meant_is_refused():
     with pytest.raises(UsageError, match="no engine 'sprak'. Did you mean 'spark'"), choose_engine("sprak"):
         pass
-    with pytest.raises(UsageError, match="conf holds settings of a Spark session"), choose_engine("dask", conf={"a": "b"}):
+    with (
+        pytest.raises(UsageError, match="conf holds settings of a Spark session"),
+        choose_engine("dask", conf={"a": "b"}),
+    ):
         pass
     with pytest.raises(UsageError, match="workers=0: at least 1"), choose_engine("dask", workers=0):
         pass
@@ -182,6 +204,10 @@ def kill_the_executor(task: Square) -> dict[str, int]:
     if task.number == 3 and not mark.exists():
         mark.touch()
         daemon = os.getppid()
-        jvm = int(next(line for line in Path(f"/proc/{daemon}/status").read_text().splitlines() if line.startswith("PPid")).split()[1])
+        jvm = int(
+            next(
+                line for line in Path(f"/proc/{daemon}/status").read_text().splitlines() if line.startswith("PPid")
+            ).split()[1]
+        )
         os.kill(jvm, signal.SIGKILL)
     return square(task)

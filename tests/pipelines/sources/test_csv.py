@@ -47,11 +47,18 @@ def test_other_delimiters_quotes_and_names(tmp_path):
 
 
 def test_declared_types_and_misfits(tmp_path):
-    path = write(tmp_path / "in.csv", b"id,n,when,ok\na,1,2024-01-02 03:04:05,true\nb,x,2024-01-02,false\nc,,,\nd,2.5,2024-01-02,true\ne,3,never,true\n")
+    path = write(
+        tmp_path / "in.csv",
+        b"id,n,when,ok\na,1,2024-01-02 03:04:05,true\nb,x,2024-01-02,false\nc,,,\nd,2.5,2024-01-02,true\ne,3,never,true\n",
+    )
     declared = {"n": "int64", "when": "timestamp[s]", "ok": "bool", "absent": "double"}
     rows, places, bad = read(source(path, schema=declared))
     assert [(row["id"], row["n"], row["ok"]) for row in rows] == [("a", 1, True), ("c", None, None)]
-    assert [(entry["reason"], entry["raw"].split(b",")[0]) for entry in bad] == [("wrong_type", b"b"), ("wrong_type", b"d"), ("wrong_type", b"e")]
+    assert [(entry["reason"], entry["raw"].split(b",")[0]) for entry in bad] == [
+        ("wrong_type", b"b"),
+        ("wrong_type", b"d"),
+        ("wrong_type", b"e"),
+    ]
     assert "column 'n': 'x' is no int64" in bad[0]["detail"] and len(places) == 2
 
 
@@ -63,7 +70,7 @@ def test_declared_types_and_misfits(tmp_path):
         (b'"never closed,x', "open_quote"),
         (b"bad \xff text,x", "bad_utf8"),
         (b"x" * 3000 + b",y", "line_too_long"),
-        (b'"' + b"x" * 3000 + b',y', "line_too_long"),
+        (b'"' + b"x" * 3000 + b",y", "line_too_long"),
     ],
 )
 @pytest.mark.parametrize("place", [0, 7, 19])
@@ -71,7 +78,9 @@ def test_declared_types_and_misfits(tmp_path):
 def test_one_bad_record_among_good_ones(tmp_path, record, reason, place, chunk_bytes):
     good = [f"{i},text {i}".encode() for i in range(20)]
     lines = [b"id,text", *good[:place], record, *good[place:]]
-    rows, _, bad = read(source(write(tmp_path / "in.csv", b"\n".join(lines) + b"\n"), max_record_bytes=2000), chunk_bytes=chunk_bytes)
+    rows, _, bad = read(
+        source(write(tmp_path / "in.csv", b"\n".join(lines) + b"\n"), max_record_bytes=2000), chunk_bytes=chunk_bytes
+    )
     assert [row["id"] for row in rows] == [str(i) for i in range(20)]
     at = sum(len(line) + 1 for line in lines[: place + 1])
     assert [(entry["reason"], entry["position"]) for entry in bad] == [(reason, f"{tmp_path}/in.csv:byte {at}")]
@@ -82,7 +91,11 @@ cells = st.none() | st.text(st.sampled_from("ab,\"\n\r é|'"), max_size=6)
 
 
 @settings(max_examples=80)
-@given(rows=st.lists(st.tuples(cells, cells), max_size=12), chunk_bytes=st.sampled_from([1, 7, 1 << 20]), end=st.sampled_from(["\n", "\r\n"]))
+@given(
+    rows=st.lists(st.tuples(cells, cells), max_size=12),
+    chunk_bytes=st.sampled_from([1, 7, 1 << 20]),
+    end=st.sampled_from(["\n", "\r\n"]),
+)
 def test_what_is_quoted_is_read_as_it_was(tmp_path_factory, rows, chunk_bytes, end):
     lines = [",".join("" if cell is None else '"' + cell.replace('"', '""') + '"' for cell in row) for row in rows]
     path = write(tmp_path_factory.mktemp("csv") / "in.csv", "".join(line + end for line in ["a,b", *lines]).encode())
@@ -91,7 +104,10 @@ def test_what_is_quoted_is_read_as_it_was(tmp_path_factory, rows, chunk_bytes, e
 
 
 @settings(max_examples=150)
-@given(content=st.binary(max_size=60) | st.text(st.sampled_from('a,"\n\r'), max_size=60).map(str.encode), chunk_bytes=st.sampled_from([1, 5, 1 << 20]))
+@given(
+    content=st.binary(max_size=60) | st.text(st.sampled_from('a,"\n\r'), max_size=60).map(str.encode),
+    chunk_bytes=st.sampled_from([1, 5, 1 << 20]),
+)
 def test_any_bytes_at_all_are_accounted_for(tmp_path_factory, content, chunk_bytes):
     path = write(tmp_path_factory.mktemp("csv") / "in.csv", content)
     rows, places, bad = read(source(path, columns=["a", "b"]), chunk_bytes=chunk_bytes)
@@ -117,18 +133,28 @@ def test_files_with_no_rows(tmp_path):
 
 
 def test_headers_that_cannot_be_meant(tmp_path):
-    for header, text in ((b"a,b,a\n1,2,3\n", "two columns named 'a'"), (b"a,,c\n1,2,3\n", "column 2 of the first line has no name")):
+    for header, text in (
+        (b"a,b,a\n1,2,3\n", "two columns named 'a'"),
+        (b"a,,c\n1,2,3\n", "column 2 of the first line has no name"),
+    ):
         with pytest.raises(InputError, match=text):
             read(source(write(tmp_path / "in.csv", header)))
     for options in ({"delimiter": ";;"}, {"delimiter": '"'}, {"quote": "''"}, {"delimiter": "é"}):
         with pytest.raises(PipelineError, match="delimiter|quote"):
-            load_pipeline({"name": "t", "sources": [{"kind": "csv", "path": "x.csv", **options}], "output": {"path": "out"}})
+            load_pipeline(
+                {"name": "t", "sources": [{"kind": "csv", "path": "x.csv", **options}], "output": {"path": "out"}}
+            )
 
 
 def test_records_of_the_kernel():
     data = b'a,b\r\n"x\n""y",z\rq"q,\n,,\n"open'
     found = csv_records(data)
-    assert [data[start:stop] for start, stop in zip(found.starts, found.stops)] == [b"a,b", b'"x\n""y",z', b'q"q,', b",,"]
+    assert [data[start:stop] for start, stop in zip(found.starts, found.stops)] == [
+        b"a,b",
+        b'"x\n""y",z',
+        b'q"q,',
+        b",,",
+    ]
     assert found.fields.tolist() == [2, 2, 2, 3] and data[found.rest :] == b'"open' and found.open
     assert csv_records(b"a\r", last=False).rest == 0 and csv_records(b"a\r", last=True).rest == 2
     assert csv_records(b"").starts.tolist() == []
@@ -143,7 +169,12 @@ def test_a_csv_run_gives_what_jsonl_gives(tmp_path):
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     results = []
     for kind in ("csv", "jsonl"):
-        model = {"name": "t", "sources": [{"kind": kind, "path": str(tmp_path / f"in.{kind}"), "name": "s"}], "steps": [], "output": {"path": str(tmp_path / kind)}}
+        model = {
+            "name": "t",
+            "sources": [{"kind": kind, "path": str(tmp_path / f"in.{kind}"), "name": "s"}],
+            "steps": [],
+            "output": {"path": str(tmp_path / kind)},
+        }
         results.append(gristmill.run(model, progress="quiet"))
     assert results[0].fingerprint == results[1].fingerprint and results[0].counts["kept"] == 50
 
@@ -155,5 +186,3 @@ def test_folders_and_items(tmp_path):
     assert sorted(file.rsplit("/", 1)[1] for item in items for file in item.files) == ["a.csv", "b.tsv", "c.csv.gz"]
     rows, _, _ = read(source(tmp_path / "raw"))
     assert len(rows) == 3
-
-

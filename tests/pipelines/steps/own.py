@@ -12,7 +12,14 @@ def shout(table: pa.Table, mark: str = "!") -> pa.Table:
     table = table.append_column("_parent_uid", pa.nulls(table.num_rows, table.schema.field("_uid").type))
     made = table.filter(pc.equal(table["_source"], "b"))
     uid = pc.binary_join_element_wise(made["_uid"], pa.scalar("made"), "-")
-    return pa.concat_tables([table, made.set_column(made.column_names.index("_parent_uid"), "_parent_uid", made["_uid"]).set_column(made.column_names.index("_uid"), "_uid", uid)])
+    return pa.concat_tables(
+        [
+            table,
+            made.set_column(made.column_names.index("_parent_uid"), "_parent_uid", made["_uid"]).set_column(
+                made.column_names.index("_uid"), "_uid", uid
+            ),
+        ]
+    )
 
 
 def halve(frame):

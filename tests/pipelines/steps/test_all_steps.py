@@ -64,16 +64,33 @@ CASES: dict[str, dict[str, Any]] = {
     "filter": {"step": "filter", "where": "length(text) > 5 and score < 8 and ratio is not None"},
     "filter or": {"step": "filter", "where": "_source in ['b'] or not ratio >= 0.5"},
     "quality_rules gopher": {"step": "quality_rules", "column": "text", "preset": "gopher"},
-    "quality_rules signals": {"step": "quality_rules", "column": "text", "preset": "gopher", "thresholds": {"gopher_short_doc": 5}, "keep_signals": True},
+    "quality_rules signals": {
+        "step": "quality_rules",
+        "column": "text",
+        "preset": "gopher",
+        "thresholds": {"gopher_short_doc": 5},
+        "keep_signals": True,
+    },
     "select_columns": {"step": "select_columns", "columns": ["text", "score"]},
     "rename_columns": {"step": "rename_columns", "columns": {"text": "body", "score": "points"}},
     "cast": {"step": "cast", "columns": {"number": "int64", "score": "double"}},
     "python": {"step": "python", "function": f"{OWN}:shout", "options": {"mark": "?"}},
     "pandas": {"step": "pandas", "function": f"{OWN}:halve"},
     "drop_exact_duplicates": {"step": "drop_exact_duplicates", "column": "text"},
-    "drop_exact_duplicates by quality": {"step": "drop_exact_duplicates", "column": "text", "priority": ["b"], "quality": "score"},
+    "drop_exact_duplicates by quality": {
+        "step": "drop_exact_duplicates",
+        "column": "text",
+        "priority": ["b"],
+        "quality": "score",
+    },
     "drop_near_duplicates": {"step": "drop_near_duplicates", "column": "text", "threshold": 0.8},
-    "drop_near_duplicates of pairs": {"step": "drop_near_duplicates", "column": "text", "threshold": 0.5, "shingle": 2, "quality": "score"},
+    "drop_near_duplicates of pairs": {
+        "step": "drop_near_duplicates",
+        "column": "text",
+        "threshold": 0.5,
+        "shingle": 2,
+        "quality": "score",
+    },
 }
 ROW_CASES = [name for name, case in CASES.items() if isinstance(check_step(case), RowStep)]
 
@@ -81,9 +98,14 @@ ROW_CASES = [name for name, case in CASES.items() if isinstance(check_step(case)
 def outcome(table: pa.Table, case: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """(rows, decisions), each in an order of its own, floats to nine digits."""
     after, decisions = apply_table(table, [check_step(case)])
-    rows = [{key: float(f"{value:.9g}") if isinstance(value, float) else value for key, value in row.items()} for row in [*after.to_pylist(), *decisions.to_pylist()]]
+    rows = [
+        {key: float(f"{value:.9g}") if isinstance(value, float) else value for key, value in row.items()}
+        for row in [*after.to_pylist(), *decisions.to_pylist()]
+    ]
     kept, decided = rows[: after.num_rows], rows[after.num_rows :]
-    return sorted(kept, key=lambda row: row["_uid"]), sorted(decided, key=lambda row: (row["uid"], row["action"], row["rule"]))
+    return sorted(kept, key=lambda row: row["_uid"]), sorted(
+        decided, key=lambda row: (row["uid"], row["action"], row["rule"])
+    )
 
 
 def test_every_step_is_here():
@@ -96,21 +118,35 @@ def test_output_changes_only_with_the_version(name, request):
     step = check_step(CASES[name])
     rows, decisions = outcome(ROWS, CASES[name])
     before = {row["_uid"]: row for row in ROWS.to_pylist()}
-    edits = {row["_uid"]: {key: value for key, value in row.items() if key not in ROWS.column_names or before.get(row["_uid"], {}).get(key) != value} for row in rows}
+    edits = {
+        row["_uid"]: {
+            key: value
+            for key, value in row.items()
+            if key not in ROWS.column_names or before.get(row["_uid"], {}).get(key) != value
+        }
+        for row in rows
+    }
     columns = list(rows[0]) if rows else []
     plain = [{key: value for key, value in entry.items() if value is not None} for entry in decisions]
     now = json.loads(json.dumps({"VERSION": type(step).VERSION, "columns": columns, "rows": edits, "decisions": plain}))
     golden = json.loads(GOLDEN.read_text(encoding="utf-8")) if GOLDEN.exists() else {}
     was = golden.get(name)
     changed = was is not None and was["VERSION"] == now["VERSION"] and was != now
-    assert not changed, f"the output of '{name}' has changed: raise {type(step).__name__}.VERSION, so that finished work isn't taken for it"
+    assert not changed, (
+        f"the output of '{name}' has changed: raise {type(step).__name__}.VERSION, so that finished work isn't taken for it"
+    )
     if was == now:
         return
     if request.config.getoption("--write-golden", default=False):
         content = {**golden, name: now}
-        GOLDEN.write_text(json.dumps({key: content[key] for key in CASES if key in content}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        GOLDEN.write_text(
+            json.dumps({key: content[key] for key in CASES if key in content}, indent=1, ensure_ascii=False) + "\n",
+            encoding="utf-8",
+        )
         return
-    pytest.fail(f"golden.json lacks the output of '{name}' at VERSION {now['VERSION']}: pytest tests/pipelines/steps --write-golden")
+    pytest.fail(
+        f"golden.json lacks the output of '{name}' at VERSION {now['VERSION']}: pytest tests/pipelines/steps --write-golden"
+    )
 
 
 def test_golden_has_nothing_else():
@@ -136,8 +172,12 @@ def test_a_table_may_be_cut_anywhere(name, cuts):
     edges = [0, *sorted(cuts), len(TEXTS)]
     parts = [step.apply(ROWS.slice(low, high - low)) for low, high in zip(edges, edges[1:])]
     whole, decided = step.apply(ROWS)
-    assert sorted(map(str, pa.concat_tables([part for part, _ in parts]).to_pylist())) == sorted(map(str, whole.to_pylist()))
-    assert Counter(map(str, pa.concat_tables([found for _, found in parts]).to_pylist())) == Counter(map(str, decided.to_pylist()))
+    assert sorted(map(str, pa.concat_tables([part for part, _ in parts]).to_pylist())) == sorted(
+        map(str, whole.to_pylist())
+    )
+    assert Counter(map(str, pa.concat_tables([found for _, found in parts]).to_pylist())) == Counter(
+        map(str, decided.to_pylist())
+    )
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -170,7 +210,9 @@ def test_text_of_another_type(name):
     nulls = ROWS.set_column(2, "text", pa.nulls(len(TEXTS)))
     rows, decisions = outcome(nulls, CASES[name])
     fails = CASES[name]["step"] == "quality_rules"
-    assert len(rows) == (0 if fails else len(TEXTS)) and {entry["rule"] for entry in decisions} == ({"null_text"} if fails else set())
+    assert len(rows) == (0 if fails else len(TEXTS)) and {entry["rule"] for entry in decisions} == (
+        {"null_text"} if fails else set()
+    )
     with pytest.raises(PipelineError, match="column 'text' is int64, expected text"):
         apply_table(ROWS.set_column(2, "text", ROWS["score"]), [check_step(CASES[name])])
 

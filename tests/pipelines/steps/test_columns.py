@@ -10,7 +10,15 @@ import pytest
 from gristmill.errors import PipelineError, UsageError
 from gristmill.pipelines.frames import check_step
 
-TABLE = pa.table({"_uid": ["a", "b", "c"], "_source": ["s"] * 3, "text": ["x", "y", None], "n": ["1", "two", None], "x": [1.0, 2.5, None]})
+TABLE = pa.table(
+    {
+        "_uid": ["a", "b", "c"],
+        "_source": ["s"] * 3,
+        "text": ["x", "y", None],
+        "n": ["1", "two", None],
+        "x": [1.0, 2.5, None],
+    }
+)
 
 
 def applied(step: dict[str, Any], table: pa.Table = TABLE) -> tuple[pa.Table, list[tuple[str, str, str]]]:
@@ -26,10 +34,18 @@ def test_select_keeps_the_order_asked_for_and_the_identity():
 
 def test_rename():
     after, found = applied({"step": "rename_columns", "columns": {"text": "x", "x": "text"}})
-    assert after.column_names == ["_uid", "_source", "x", "n", "text"] and after["x"].to_pylist() == ["x", "y", None] and found == []
+    assert (
+        after.column_names == ["_uid", "_source", "x", "n", "text"]
+        and after["x"].to_pylist() == ["x", "y", None]
+        and found == []
+    )
     with pytest.raises(PipelineError, match="column 'n' would exist twice"):
         applied({"step": "rename_columns", "columns": {"text": "n"}})
-    for columns, text in (({"text": "_mine"}, "kept for the row's identity"), ({"_uid": "uid"}, "kept for the row's identity"), ({"a": "c", "b": "c"}, "same name")):
+    for columns, text in (
+        ({"text": "_mine"}, "kept for the row's identity"),
+        ({"_uid": "uid"}, "kept for the row's identity"),
+        ({"a": "c", "b": "c"}, "same name"),
+    ):
         with pytest.raises(UsageError, match=text):
             check_step({"step": "rename_columns", "columns": columns})
 
@@ -51,16 +67,27 @@ def test_rename():
 def test_cast(column, kind, values, gone):
     after, found = applied({"step": "cast", "columns": {column: kind}})
     assert found == [(uid, "quarantine", f"cast:{column}") for uid in gone]
-    assert after["_uid"].to_pylist() == [uid for uid in "abc" if uid not in gone] and after.column_names == TABLE.column_names
+    assert (
+        after["_uid"].to_pylist() == [uid for uid in "abc" if uid not in gone]
+        and after.column_names == TABLE.column_names
+    )
     assert values is None or after[column].to_pylist() == values
 
 
 def test_several_casts_and_many_misfits():
     n = 1000
-    table = pa.table({"_uid": [f"{i}" for i in range(n)], "a": [str(i) if i % 7 else "bad" for i in range(n)], "b": [300 if i % 11 == 0 else i % 100 for i in range(n)]})
+    table = pa.table(
+        {
+            "_uid": [f"{i}" for i in range(n)],
+            "a": [str(i) if i % 7 else "bad" for i in range(n)],
+            "b": [300 if i % 11 == 0 else i % 100 for i in range(n)],
+        }
+    )
     after, found = applied({"step": "cast", "columns": {"a": "int32", "b": "uint8"}}, table)
     assert after["a"].to_pylist() == [i for i in range(n) if i % 7 and i % 11]
-    assert {rule for _, _, rule in found} == {"cast:a", "cast:b"} and after.num_rows + len(found) == n, "a row that is gone already isn't counted again"
+    assert {rule for _, _, rule in found} == {"cast:a", "cast:b"} and after.num_rows + len(found) == n, (
+        "a row that is gone already isn't counted again"
+    )
     assert after.schema.field("a").type == pa.int32() and after.schema.field("b").type == pa.uint8()
 
 
@@ -69,7 +96,9 @@ def test_casts_that_cannot_be_meant():
         check_step({"step": "cast", "columns": {"n": "int46"}})
     with pytest.raises(UsageError, match="can't cast '_uid'"):
         check_step({"step": "cast", "columns": {"_uid": "int64"}})
-    with pytest.raises(PipelineError, match="cast: column 'x' is double, and no double can be cast to list<item: int32>"):
+    with pytest.raises(
+        PipelineError, match="cast: column 'x' is double, and no double can be cast to list<item: int32>"
+    ):
         applied({"step": "cast", "columns": {"x": "list<int32>"}})
     with pytest.raises(PipelineError, match="columns"):
         check_step({"step": "cast", "columns": {}})

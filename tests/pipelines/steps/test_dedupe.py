@@ -20,7 +20,10 @@ from ..conftest import document, jaccard, shingles, variant, write_jsonl
 def kept(texts: list[str | None], step: str = "drop_exact_duplicates", **options) -> list[int]:
     """The numbers of the rows that stay."""
     table = pa.table({"_uid": [f"{i:03d}" for i in range(len(texts))], "text": pa.array(texts, pa.string())})
-    return [int(uid) for uid in apply_table(table, [check_step({"step": step, "column": "text", **options})])[0]["_uid"].to_pylist()]
+    return [
+        int(uid)
+        for uid in apply_table(table, [check_step({"step": step, "column": "text", **options})])[0]["_uid"].to_pylist()
+    ]
 
 
 @pytest.mark.parametrize(
@@ -48,7 +51,10 @@ WORDS = "one two three four five six seven eight"
     [
         ([WORDS, WORDS.upper(), WORDS.replace(" ", ", ") + "!"], [0]),  # case and marks don't count
         ([None, None, "", "  ", "...", "!?"], [0, 1, 2, 3, 4, 5]),  # without words nothing matches
-        (["one two", "One  two.", "two one", "one two three"], [0, 2, 3]),  # shorter than a shingle: the same words in the same order only
+        (
+            ["one two", "One  two.", "two one", "one two three"],
+            [0, 2, 3],
+        ),  # shorter than a shingle: the same words in the same order only
         ([WORDS, "x " + WORDS], [0, 1]),  # 4 of 5 shingles: .8 at 4 + 1
         (["我们在河边的磨坊里工作", "我们在河边的磨坊里工作。", "他们在山上的房子里唱歌"], [0, 2]),
     ],
@@ -70,7 +76,9 @@ def test_threshold_is_reached_at_equality():
 def test_free_of_order_idempotent_verified_and_complete(seed, threshold):
     rng = random.Random(seed)
     texts = [variant(document(rng.randrange(6), 40), rng.randrange(1000), rng.randrange(0, 12)) for _ in range(40)]
-    table = pa.table({"_uid": [f"{i:03d}" for i in range(40)], "text": texts, "q": [rng.choice([None, 1.0, 2.0]) for _ in range(40)]})
+    table = pa.table(
+        {"_uid": [f"{i:03d}" for i in range(40)], "text": texts, "q": [rng.choice([None, 1.0, 2.0]) for _ in range(40)]}
+    )
     step = check_step({"step": "drop_near_duplicates", "column": "text", "threshold": threshold, "quality": "q"})
     after, decisions = apply_table(table, [step])
     shuffled, _ = apply_table(table.take(rng.sample(range(40), 40)), [step])
@@ -96,7 +104,10 @@ def test_exact_duplicates_are_free_of_order(texts, rng):
     step = check_step({"step": "drop_exact_duplicates", "column": "text"})
     after, decisions = apply_table(table, [step])
     order = rng.sample(range(len(texts)), len(texts))
-    assert sorted(apply_table(table.take(pa.array(order, pa.int64())), [step])[0]["_uid"].to_pylist()) == after["_uid"].to_pylist()
+    assert (
+        sorted(apply_table(table.take(pa.array(order, pa.int64())), [step])[0]["_uid"].to_pylist())
+        == after["_uid"].to_pylist()
+    )
     first: dict[str, int] = {}
     expected = [i for i, text in enumerate(texts) if text is None or first.setdefault(" ".join(text.split()), i) == i]
     assert [int(uid) for uid in after["_uid"].to_pylist()] == expected
@@ -104,10 +115,20 @@ def test_exact_duplicates_are_free_of_order(texts, rng):
 
 
 def test_priority_and_quality():
-    table = pa.table({"_uid": list("abcd"), "_source": ["x", "y", "y", "z"], "text": ["same words"] * 4, "q": [9, 1, 2, None]})
-    for options, survivor in (({}, "a"), ({"quality": "q"}, "a"), ({"priority": ["y"]}, "b"), ({"priority": ["y"], "quality": "q"}, "c"), ({"priority": ["z", "y"]}, "d")):
+    table = pa.table(
+        {"_uid": list("abcd"), "_source": ["x", "y", "y", "z"], "text": ["same words"] * 4, "q": [9, 1, 2, None]}
+    )
+    for options, survivor in (
+        ({}, "a"),
+        ({"quality": "q"}, "a"),
+        ({"priority": ["y"]}, "b"),
+        ({"priority": ["y"], "quality": "q"}, "c"),
+        ({"priority": ["z", "y"]}, "d"),
+    ):
         for step in ("drop_exact_duplicates", "drop_near_duplicates"):
-            assert apply_table(table, [check_step({"step": step, "column": "text", **options})])[0]["_uid"].to_pylist() == [survivor], options
+            assert apply_table(table, [check_step({"step": step, "column": "text", **options})])[0][
+                "_uid"
+            ].to_pylist() == [survivor], options
     with pytest.raises(PipelineError, match="quality column 'text' is string, expected a number"):
         apply_table(table, [check_step({"step": "drop_exact_duplicates", "column": "text", "quality": "text"})])
 
@@ -118,8 +139,15 @@ def test_full_buckets_are_bounded_and_counted(run, tmp_path):
     (tmp_path / "in.jsonl").write_text("".join(json.dumps({"text": variant(base, i, 3)}) + "\n" for i in range(1000)))
     counts = {}
     for bound in (2, 256):
-        result = run(tmp_path / "in.jsonl", steps=[{"step": "drop_near_duplicates", "column": "text", "threshold": 0.9, "max_bucket": bound}], out=f"out{bound}")
-        counts[bound] = (result.steps["drop_near_duplicates"]["comparisons"], result.steps["drop_near_duplicates"]["comparisons_left_out"])
+        result = run(
+            tmp_path / "in.jsonl",
+            steps=[{"step": "drop_near_duplicates", "column": "text", "threshold": 0.9, "max_bucket": bound}],
+            out=f"out{bound}",
+        )
+        counts[bound] = (
+            result.steps["drop_near_duplicates"]["comparisons"],
+            result.steps["drop_near_duplicates"]["comparisons_left_out"],
+        )
     assert counts[2][0] < counts[256][0] and counts[2][1] > counts[256][1]
 
 

@@ -157,9 +157,16 @@ def test_functions_that_are_not_there(function, text):
 
 
 def test_made_rows_name_their_parents():
-    made = pa.concat_tables([TABLE.append_column("_parent_uid", pa.nulls(3, pa.string())), pa.table({"_uid": ["a2"], "text": ["x"], "n": pa.array([1], pa.int32()), "_parent_uid": ["a"]})])
+    made = pa.concat_tables(
+        [
+            TABLE.append_column("_parent_uid", pa.nulls(3, pa.string())),
+            pa.table({"_uid": ["a2"], "text": ["x"], "n": pa.array([1], pa.int32()), "_parent_uid": ["a"]}),
+        ]
+    )
     after, found = accounted(TABLE, made, "rule")
-    assert after is made and [(e["uid"], e["action"], e["other_uid"]) for e in found.to_pylist()] == [("a2", "create", "a")]
+    assert after is made and [(e["uid"], e["action"], e["other_uid"]) for e in found.to_pylist()] == [
+        ("a2", "create", "a")
+    ]
 
 
 def test_an_error_of_the_function_names_the_item_and_the_error(run, tmp_path):

@@ -57,23 +57,37 @@ EDGES = {
     "gopher_too_many_hashes": (words(9) + " #", words(8) + " #", 1 / 9),
     "gopher_too_many_ellipsis": (words(9) + " …", words(8) + " ...", 1 / 9),
     "gopher_too_many_bullets": (lines(*["- item"] * 9, "item"), lines(*["• item"] * 10), 1.0),
-    "gopher_too_many_end_ellipsis": (lines(*["and so on..."] * 3, *["no"] * 7), lines(*["and so on…"] * 4, *["no"] * 6), 0.4),
+    "gopher_too_many_end_ellipsis": (
+        lines(*["and so on..."] * 3, *["no"] * 7),
+        lines(*["and so on…"] * 4, *["no"] * 6),
+        0.4,
+    ),
     "gopher_below_alpha_threshold": ("a b c d 1", "a b c 1", 0.75),
     "gopher_few_stop_words": ("the mill and", "the mill", 1),
     "dup_line_frac": (lines(*["ok."] * 4, *LONG[:6]), lines(*["ok."] * 5, *LONG[:6]), 4 / 11),
-    "dup_line_char_frac": (lines("a" * 20, *["b" * 20] * 2, "c" * 37), lines("a" * 20, *["b" * 20] * 2, "c" * 36), 20 / 99),
+    "dup_line_char_frac": (
+        lines("a" * 20, *["b" * 20] * 2, "c" * 37),
+        lines("a" * 20, *["b" * 20] * 2, "c" * 36),
+        20 / 99,
+    ),
     "dup_para_frac": ("\n\n".join([*["ok."] * 4, *LONG[:6]]), "\n\n".join([*["ok."] * 5, *LONG[:6]]), 4 / 11),
     "dup_para_char_frac": ("\n\n".join(["b" * 20] * 2 + ["c" * 56]), "\n\n".join(["b" * 20] * 2 + ["c" * 55]), 20 / 99),
     "top_2_gram": ("aa bb " + "c" * 5 + " aa bb " + "d" * 32, "aa bb " + "c" * 5 + " aa bb " + "d" * 31, 10 / 49),
     "top_3_gram": ("a b c " + "d" * 7 + " a b c " + "e" * 36, "a b c " + "d" * 7 + " a b c " + "e" * 35, 10 / 55),
-    "top_4_gram": ("a b c d " + "e" * 7 + " a b c d " + "f" * 64, "a b c d " + "e" * 7 + " a b c d " + "f" * 62, 14 / 86),
+    "top_4_gram": (
+        "a b c d " + "e" * 7 + " a b c d " + "f" * 64,
+        "a b c d " + "e" * 7 + " a b c d " + "f" * 62,
+        14 / 86,
+    ),
 }
 for _n, _bound in zip(range(5, 11), (0.15, 0.14, 0.13, 0.12, 0.11, 0.10), strict=True):
     _gram = " ".join(f"{chr(97 + i) * 2}" for i in range(_n))  # 2n letters, without spaces
     _fit = round(2 * _n / _bound)  # characters of the whole text at which the share is at most the bound
     _fit += 2 * _n / _fit > _bound
     _rest = _fit - 2 * len(_gram) - 3 - 6
-    EDGES[f"duplicated_{_n}_n_grams"] = tuple(f"{_gram} yyyyyy {_gram} {'z' * rest}" for rest in (_rest, _rest - 1)) + (2 * _n / (_fit - 1),)
+    EDGES[f"duplicated_{_n}_n_grams"] = tuple(f"{_gram} yyyyyy {_gram} {'z' * rest}" for rest in (_rest, _rest - 1)) + (
+        2 * _n / (_fit - 1),
+    )
 
 
 def test_every_rule_is_tried():
@@ -98,7 +112,14 @@ def test_thresholds_are_those_of_the_paper():
 
 def test_every_failing_rule_of_a_document_is_recorded():
     (failed,) = judged("# # spam spam spam spam spam ...")
-    assert {"gopher_short_doc", "gopher_too_many_hashes", "gopher_too_many_ellipsis", "gopher_below_alpha_threshold", "gopher_few_stop_words", "top_2_gram"} <= set(failed)
+    assert {
+        "gopher_short_doc",
+        "gopher_too_many_hashes",
+        "gopher_too_many_ellipsis",
+        "gopher_below_alpha_threshold",
+        "gopher_few_stop_words",
+        "top_2_gram",
+    } <= set(failed)
     assert failed["gopher_short_doc"] == (5.0, 50.0) and failed["gopher_few_stop_words"] == (0.0, 2.0)
 
 
@@ -135,12 +156,20 @@ def test_thresholds_can_be_changed_one_by_one():
     text = words(49) + " the and"
     assert judged(text) == [{}]
     assert judged(text, thresholds={"gopher_short_doc": 60}) == [{"gopher_short_doc": (51.0, 60.0)}]
-    with pytest.raises(PipelineError, match="preset 'gopher' has no rule 'gopher_short'. Did you mean 'gopher_short_doc'"):
+    with pytest.raises(
+        PipelineError, match="preset 'gopher' has no rule 'gopher_short'. Did you mean 'gopher_short_doc'"
+    ):
         judged(text, thresholds={"gopher_short": 60})
 
 
 def test_signals_can_be_kept():
     table = pa.table({"_uid": ["a", "b"], "text": [words(60) + " the and of", None]})
-    kept, _ = check_step({"step": "quality_rules", "column": "text", "preset": "gopher", "keep_signals": True}).apply(table)
+    kept, _ = check_step({"step": "quality_rules", "column": "text", "preset": "gopher", "keep_signals": True}).apply(
+        table
+    )
     row = kept.to_pylist()[0]
-    assert row["_signal_words"] == 63.0 and row["_signal_stop_words"] == 3.0 and row["_signal_mean_word_length"] == pytest.approx((60 * 5 + 8) / 63)
+    assert (
+        row["_signal_words"] == 63.0
+        and row["_signal_stop_words"] == 3.0
+        and row["_signal_mean_word_length"] == pytest.approx((60 * 5 + 8) / 63)
+    )

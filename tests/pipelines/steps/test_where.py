@@ -92,7 +92,11 @@ def test_every_term_that_is_not_true_is_a_rule():
         "u5": ["length(text) > 4", "flag"],
     }
     values = {(entry["uid"], entry["rule"]): (entry["value"], entry["threshold"]) for entry in found.to_pylist()}
-    assert values["u2", "length(text) > 4"] == (0, 4) and values["u3", "n >= 0"] == (-4, 0) and values["u2", "n >= 0"] == (None, 0)
+    assert (
+        values["u2", "length(text) > 4"] == (0, 4)
+        and values["u3", "n >= 0"] == (-4, 0)
+        and values["u2", "n >= 0"] == (None, 0)
+    )
     assert values["u1", "flag"] == (None, None)
 
 
@@ -142,12 +146,29 @@ def test_missing_columns_and_types_that_do_not_compare():
         evaluate(parse("length(n) > 3"), TABLE)
 
 
-OPERATORS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq, "!=": operator.ne}
-atoms = st.builds(lambda column, sign, number: f"{column} {sign} {number}", st.sampled_from("ab"), st.sampled_from(list(OPERATORS)), st.integers(-2, 2))
-nulls = st.builds(lambda column, word: f"{column} is {word}", st.sampled_from("ab"), st.sampled_from(["None", "not None"]))
+OPERATORS = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "==": operator.eq,
+    "!=": operator.ne,
+}
+atoms = st.builds(
+    lambda column, sign, number: f"{column} {sign} {number}",
+    st.sampled_from("ab"),
+    st.sampled_from(list(OPERATORS)),
+    st.integers(-2, 2),
+)
+nulls = st.builds(
+    lambda column, word: f"{column} is {word}", st.sampled_from("ab"), st.sampled_from(["None", "not None"])
+)
 expressions = st.recursive(
     atoms | nulls,
-    lambda inner: st.builds(lambda a, b, word: f"({a} {word} {b})", inner, inner, st.sampled_from(["and", "or"])) | st.builds(lambda a: f"(not {a})", inner),
+    lambda inner: (
+        st.builds(lambda a, b, word: f"({a} {word} {b})", inner, inner, st.sampled_from(["and", "or"]))
+        | st.builds(lambda a: f"(not {a})", inner)
+    ),
     max_leaves=8,
 )
 
@@ -176,5 +197,11 @@ def reference(where: str, row: dict[str, int | None]) -> Any:
 
 @given(where=expressions, rows=st.lists(st.tuples(*[st.none() | st.integers(-2, 2)] * 2), max_size=6))
 def test_agrees_with_three_valued_logic(where, rows):
-    table = pa.table({"_uid": [str(i) for i in range(len(rows))], "a": pa.array([a for a, _ in rows], pa.int64()), "b": pa.array([b for _, b in rows], pa.int64())})
+    table = pa.table(
+        {
+            "_uid": [str(i) for i in range(len(rows))],
+            "a": pa.array([a for a, _ in rows], pa.int64()),
+            "b": pa.array([b for _, b in rows], pa.int64()),
+        }
+    )
     assert kept(where, table) == [str(i) for i, (a, b) in enumerate(rows) if reference(where, {"a": a, "b": b}) is True]

@@ -9,7 +9,11 @@ import pyarrow.parquet as pq
 
 def write_rows(path: Path, ids: range | np.ndarray, group: int = 10, uid: bool = True) -> None:
     ids = np.asarray(ids)
-    columns = {"id": pa.array(ids, pa.int64()), "x": pa.array(ids * 0.5, pa.float32()), "text": pa.array([f"row {i}" for i in ids])}
+    columns = {
+        "id": pa.array(ids, pa.int64()),
+        "x": pa.array(ids * 0.5, pa.float32()),
+        "text": pa.array([f"row {i}" for i in ids]),
+    }
     if uid:
         columns["_uid"] = pa.array([f"u{i}" for i in ids])
     path.parent.mkdir(parents=True, exist_ok=True)

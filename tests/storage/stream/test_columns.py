@@ -28,7 +28,9 @@ def test_each_row_is_at_its_place(kind, data):
     parts = [_leaf(kind, values, data.draw(st.integers(0, 3))) for values in groups]
     rows = [np.array(data.draw(st.lists(st.integers(0, len(v) - 1), min_size=1, max_size=6)), np.int64) for v in groups]
     count = sum(map(len, rows))
-    places = np.split(np.array(data.draw(st.permutations(range(count))), np.int64), np.cumsum([len(r) for r in rows])[:-1])
+    places = np.split(
+        np.array(data.draw(st.permutations(range(count))), np.int64), np.cumsum([len(r) for r in rows])[:-1]
+    )
     plain = lambda leaf: leaf.to_pylist() if isinstance(leaf, pa.Array) else leaf.tolist()
     expected = [None] * count
     for part, chosen, place in zip(parts, rows, places):

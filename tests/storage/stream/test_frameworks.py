@@ -1,6 +1,6 @@
 """The same loader inside Lightning, Accelerate and the Hugging Face Trainer: interrupted and resumed, the rows are those of an uninterrupted run.
 
-    pip install lightning accelerate transformers
+pip install lightning accelerate transformers
 """
 
 import pytest
@@ -90,7 +90,9 @@ def test_accelerate(rows, expected, tmp_path):
 
 
 def test_hugging_face_trainer(rows, expected, tmp_path):
-    pytest.importorskip("accelerate", reason="Accelerate, which the Trainer needs, isn't installed: pip install accelerate")
+    pytest.importorskip(
+        "accelerate", reason="Accelerate, which the Trainer needs, isn't installed: pip install accelerate"
+    )
     transformers = pytest.importorskip("transformers", reason="transformers isn't installed: pip install transformers")
     import json
 
@@ -114,17 +116,29 @@ def test_hugging_face_trainer(rows, expected, tmp_path):
             self.loader = loader
 
         def on_save(self, arguments, state, control, **_):
-            (tmp_path / f"checkpoint-{state.global_step}" / "loader.json").write_text(json.dumps(self.loader.state_dict()))
+            (tmp_path / f"checkpoint-{state.global_step}" / "loader.json").write_text(
+                json.dumps(self.loader.state_dict())
+            )
 
     def run(steps, resume):
         loader = loader_of(rows)
         if resume:
             loader.load_state_dict(json.loads((resume / "loader.json").read_text()))
         arguments = transformers.TrainingArguments(
-            str(tmp_path), max_steps=steps, save_steps=STOP, report_to=[], use_cpu=True, disable_tqdm=True, ignore_data_skip=True, logging_strategy="no", save_total_limit=None
+            str(tmp_path),
+            max_steps=steps,
+            save_steps=STOP,
+            report_to=[],
+            use_cpu=True,
+            disable_tqdm=True,
+            ignore_data_skip=True,
+            logging_strategy="no",
+            save_total_limit=None,
         )
         model = Model()
-        Trainer(model=model, args=arguments, train_dataset=loader, callbacks=[KeepState(loader)]).train(resume_from_checkpoint=str(resume) if resume else None)
+        Trainer(model=model, args=arguments, train_dataset=loader, callbacks=[KeepState(loader)]).train(
+            resume_from_checkpoint=str(resume) if resume else None
+        )
         return model.seen
 
     assert run(STOP, resume=None) == expected[:STOP]

@@ -18,7 +18,9 @@ from gristmill.errors import UsageError
 
 def uid_files(base, count, group, start=0):
     base.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table({"_uid": [f"u{i}" for i in range(start, start + count)]}), base / "a.parquet", row_group_size=group)
+    pq.write_table(
+        pa.table({"_uid": [f"u{i}" for i in range(start, start + count)]}), base / "a.parquet", row_group_size=group
+    )
     return str(base)
 
 
@@ -46,7 +48,12 @@ def test_every_step_of_every_leg(tmp_path_factory, data):
     for _ in range(draw(st.integers(1, 4))):
         world, size = draw(st.integers(1, 3)), draw(st.integers(1, min(rows, 20)))
         skip = draw(st.lists(st.sampled_from([f"u{i}" for i in range(count)]), max_size=3))
-        changes = {"global_batch_size": size, "tail": draw(st.sampled_from(["carry", "drop", "pad"])), "epochs": draw(st.integers(1, 3)), "skip": skip}
+        changes = {
+            "global_batch_size": size,
+            "tail": draw(st.sampled_from(["carry", "drop", "pad"])),
+            "epochs": draw(st.integers(1, 3)),
+            "skip": skip,
+        }
         source = Mix([one, two], draw(schedules)) if two else one
         loaders = [gs.stream(source, rank=rank, world_size=world, **changes, **fixed) for rank in range(world)]
         for loader in loaders:

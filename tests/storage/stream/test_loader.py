@@ -22,7 +22,9 @@ SMALL = 40 * 10 * 40  # about 40 row groups
 
 
 def make(folder, **changes):
-    return gs.stream(folder, **{"global_batch_size": 48, "seed": 5, "shuffle_bytes": SMALL, "threads": 0, "epochs": 2, **changes})
+    return gs.stream(
+        folder, **{"global_batch_size": 48, "seed": 5, "shuffle_bytes": SMALL, "threads": 0, "epochs": 2, **changes}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +50,21 @@ def test_ranks_together_make_the_same_ordered_batches(folder, reference, world_s
 @pytest.mark.parametrize("tail", ["carry", "drop", "pad"])
 def test_tails_and_length(folder, tail):
     for world_size in (1, 4):
-        parts = run_ranks(lambda rank: make(folder, rank=rank, world_size=world_size, tail=tail, global_batch_size=60), world_size, keep=True)
+        parts = run_ranks(
+            lambda rank: make(folder, rank=rank, world_size=world_size, tail=tail, global_batch_size=60),
+            world_size,
+            keep=True,
+        )
         loader = make(folder, tail=tail, global_batch_size=60)
         assert {len(part) for part in parts} == {len(loader)} == {{"carry": 34, "drop": 32, "pad": 34}[tail]}
         if tail == "pad":
-            good = [i for part in parts for batch in part for i, ok in zip(batch["id"].tolist(), batch["_valid"].tolist()) if ok]
+            good = [
+                i
+                for part in parts
+                for batch in part
+                for i, ok in zip(batch["id"].tolist(), batch["_valid"].tolist())
+                if ok
+            ]
             assert all(len(batch["id"]) == 60 // world_size for part in parts for batch in part)
         else:
             good = [i for part in parts for batch in part for i in batch["id"].tolist()]
@@ -66,7 +78,9 @@ def test_tails_and_length(folder, tail):
 
 
 def test_a_last_batch_smaller_than_the_world_gives_some_ranks_nothing(folder):
-    parts = run_ranks(lambda rank: make(folder, epochs=1, rank=rank, world_size=8, global_batch_size=1000), 8, keep=True)
+    parts = run_ranks(
+        lambda rank: make(folder, epochs=1, rank=rank, world_size=8, global_batch_size=1000), 8, keep=True
+    )
     sizes = [len(part[-1]["id"]) for part in parts]
     assert sorted(sizes) == [0, 0, 0, 0, 0, 1, 1, 1]
     empty = next(part[-1] for part in parts if not len(part[-1]["id"]))
@@ -85,7 +99,9 @@ def test_resumed_from_any_state_with_anything_changed(folder, data):
     while True:
         world, batch = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 200))
         steps = data.draw(st.integers(0, 12))
-        loaders = [make(folder, epochs=epochs, global_batch_size=batch, rank=rank, world_size=world) for rank in range(world)]
+        loaders = [
+            make(folder, epochs=epochs, global_batch_size=batch, rank=rank, world_size=world) for rank in range(world)
+        ]
         for loader in loaders:
             if state is not None:
                 loader.load_state_dict(json.loads(json.dumps(state)))
@@ -369,7 +385,9 @@ def test_inside_a_plain_dataloader_order_stays(folder, reference, workers):
     assert [ids_of(batch) for batch in batches] == reference
     other = make(folder)
     other.load_state_dict(loader.state_dict(batches[6]))
-    assert [ids_of(b) for b in torch.utils.data.DataLoader(other, batch_size=None, num_workers=2, collate_fn=_same)] == reference[7:]
+    assert [
+        ids_of(b) for b in torch.utils.data.DataLoader(other, batch_size=None, num_workers=2, collate_fn=_same)
+    ] == reference[7:]
 
 
 def _same(batch):

@@ -68,7 +68,10 @@ def test_the_steps_of_a_row(folder, saved, capsys):
     row = steps[4][7]
     expected = [step for step, ids in enumerate(steps) if row in ids]
     status, out, _ = run(capsys, "trace", folder, "--state", path, "--uid", f"u{row}", "--json")
-    assert status == 0 and json.loads(out) == {"uid": f"u{row}", "steps": [{"step": step, "done": step < 9} for step in expected]}
+    assert status == 0 and json.loads(out) == {
+        "uid": f"u{row}",
+        "steps": [{"step": step, "done": step < 9} for step in expected],
+    }
     further = json.loads(run(capsys, "trace", folder, "--state", path, "--uid", f"u{row}", "--epochs", 5, "--json")[1])
     assert len(further["steps"]) == 5 and [entry["step"] for entry in further["steps"]][:2] == expected
 
@@ -119,7 +122,9 @@ def test_a_dataset_is_opened_at_the_states_version_and_split(tmp_path, capsys):
 def test_a_mix_is_opened_at_the_states_versions_and_splits(tmp_path, capsys):
     for name in "ab":
         dataset(tmp_path / name, 300)
-    datasets = [{"data": str(tmp_path / name), "split": split, "weight": 1} for name, split in (("a", "train"), ("b", "test"))]
+    datasets = [
+        {"data": str(tmp_path / name), "split": split, "weight": 1} for name, split in (("a", "train"), ("b", "test"))
+    ]
     (tmp_path / "mix.json").write_text(json.dumps({"datasets": datasets}))
     loader = gs.stream(tmp_path / "mix.json", **OPTIONS)
     expected = [[f"u{i}" for i in ids_of(batch)] for batch in loader]
@@ -127,7 +132,9 @@ def test_a_mix_is_opened_at_the_states_versions_and_splits(tmp_path, capsys):
     for name in "ab":
         dataset(tmp_path / name, 400)
     for step in (0, 5, len(expected) - 1):
-        status, out, _ = run(capsys, "trace", tmp_path / "mix.json", "--state", tmp_path / "state.json", "--step", step, "--json")
+        status, out, _ = run(
+            capsys, "trace", tmp_path / "mix.json", "--state", tmp_path / "state.json", "--step", step, "--json"
+        )
         assert status == 0 and [row["uid"] for row in json.loads(out)["rows"]] == expected[step]
     mapping = {f"{tmp_path / 'a'}@1": 1}
     with pytest.raises(DataChangedError):
@@ -135,7 +142,21 @@ def test_a_mix_is_opened_at_the_states_versions_and_splits(tmp_path, capsys):
 
 
 def test_bench_stream_prints_speed_and_how_well_rows_are_mixed(folder, capsys):
-    status, out, _ = run(capsys, "bench", "stream", folder, "--global-batch-size", 50, "--shuffle-bytes", 10**8, "--columns", "id,text", "--seconds", 5, "--json")
+    status, out, _ = run(
+        capsys,
+        "bench",
+        "stream",
+        folder,
+        "--global-batch-size",
+        50,
+        "--shuffle-bytes",
+        10**8,
+        "--columns",
+        "id,text",
+        "--seconds",
+        5,
+        "--json",
+    )
     found = json.loads(out)
     assert status == 0 and found["rows"] == 1003 and found["steps"] == 21
     assert found["bytes"] == 1003 * 8 + sum(len(f"row {i}") for i in range(1003))
@@ -151,9 +172,17 @@ def huge(groups=100_000, rows=10_000):
     sizes = np.full(groups, rows)
     files = groups // 100
     return Layout(
-        folders=(Folder("/nowhere"),), files=tuple(f"{i}.parquet" for i in range(files)), file_folder=np.zeros(files, np.int64), file_bytes=np.ones(files, np.int64),
-        checksums=(), group_file=np.repeat(np.arange(files), 100), group_index=np.tile(np.arange(100), files), group_rows=sizes,
-        schema=pa.schema([("_uid", pa.string())]), digest="d", row_bytes=400.0,
+        folders=(Folder("/nowhere"),),
+        files=tuple(f"{i}.parquet" for i in range(files)),
+        file_folder=np.zeros(files, np.int64),
+        file_bytes=np.ones(files, np.int64),
+        checksums=(),
+        group_file=np.repeat(np.arange(files), 100),
+        group_index=np.tile(np.arange(100), files),
+        group_rows=sizes,
+        schema=pa.schema([("_uid", pa.string())]),
+        digest="d",
+        row_bytes=400.0,
     )
 
 
@@ -161,7 +190,18 @@ def test_a_billion_rows_take_no_memory_per_row():
     """Resume, a step's rows, a row's steps and skipping at 10^9 rows in 10^5 row groups."""
     layout = huge()
     shuffle = fit_shuffle(layout.group_rows, layout.row_bytes, 2**30)
-    state = State(1_987_654_144, 1_941_068, 3, (tuple(shuffle),), ((0, 0, 1024, "carry"),), "d", "x", 1000, layout.num_rows, epochs=3)
+    state = State(
+        1_987_654_144,
+        1_941_068,
+        3,
+        (tuple(shuffle),),
+        ((0, 0, 1024, "carry"),),
+        "d",
+        "x",
+        1000,
+        layout.num_rows,
+        epochs=3,
+    )
     tracemalloc.start()
     order = make_order(layout, (100_000,), state.seed, state.shuffles, ())
     batching = Batching(layout.num_rows, 3, 1024, "carry", find=finder(layout, order))

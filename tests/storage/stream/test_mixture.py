@@ -31,12 +31,17 @@ def test_a_position_and_its_row_find_each_other_in_any_schedule(data):
     sizes = data.draw(st.lists(st.lists(st.integers(50, 500), min_size=1, max_size=6), min_size=2, max_size=4))
     orders = [Order(rows, i, Shuffle(2, 1)) for i, rows in enumerate(sizes)]
     starts = sorted({0, *data.draw(st.lists(st.integers(1, 20_000), max_size=2))})
-    weights = [(start, quotas(data.draw(st.lists(st.integers(1, 9), min_size=len(sizes), max_size=len(sizes))))) for start in starts]
+    weights = [
+        (start, quotas(data.draw(st.lists(st.integers(1, 9), min_size=len(sizes), max_size=len(sizes)))))
+        for start in starts
+    ]
     mix = Mixture(orders, weights, 3)
     positions = np.arange(30_000)
     source, own = mix.split(positions)
     for i in range(len(sizes)):
-        assert (own[source == i] == np.arange((source == i).sum())).all()  # each dataset's own stream, in order, without a gap
+        assert (
+            own[source == i] == np.arange((source == i).sum())
+        ).all()  # each dataset's own stream, in order, without a gap
     for start, quota in weights:
         first = source[start : start + BLOCK]
         if len(first) == BLOCK and not any(start < s < start + BLOCK for s in starts):
@@ -111,14 +116,18 @@ def test_weights_change_at_a_position_or_on_resume(three):
     assert {i // 10_000 for i in ids_of(next(iter(changed)))} == {2}
     assert [changed.rows_at(step) for step in range(8)] == before
     with pytest.raises(StateError, match="another number"):
-        gs.stream(three[0], threads=0).load_state_dict(loader.state_dict() | {"layout": gs.stream(three[0])._feed.layout.digest})
+        gs.stream(three[0], threads=0).load_state_dict(
+            loader.state_dict() | {"layout": gs.stream(three[0])._feed.layout.digest}
+        )
 
 
 def test_mix_files_and_mappings(three, tmp_path):
     path = tmp_path / "mix.json"
     path.write_text(json.dumps({"datasets": [{"data": three[0], "weight": 3}, {"data": three[1], "weight": 1}]}))
     options = {"global_batch_size": 100, "threads": 0}
-    assert ids_of(next(iter(gs.stream(path, **options)))) == ids_of(next(iter(gs.stream({three[0]: 0.75, three[1]: 0.25}, **options))))
+    assert ids_of(next(iter(gs.stream(path, **options)))) == ids_of(
+        next(iter(gs.stream({three[0]: 0.75, three[1]: 0.25}, **options)))
+    )
     path.write_text("{}")
     with pytest.raises(UsageError, match="not a mix file"):
         gs.stream(path)
@@ -127,7 +136,16 @@ def test_mix_files_and_mappings(three, tmp_path):
         gs.stream(path)
     with pytest.raises(InputNotFoundError, match="no.json': No such file"):
         gs.stream(tmp_path / "no.json")
-    for weights in ([1, 2], [(5, [1, 1, 1])], [(0, [1, 1])], [1, 2, float("nan")], [1, 2, float("inf")], ["1", 2, 3], [(0,)], []):
+    for weights in (
+        [1, 2],
+        [(5, [1, 1, 1])],
+        [(0, [1, 1])],
+        [1, 2, float("nan")],
+        [1, 2, float("inf")],
+        ["1", 2, 3],
+        [(0,)],
+        [],
+    ):
         with pytest.raises(UsageError, match="weights"):
             gs.stream(Mix(three, weights))
 
@@ -136,7 +154,12 @@ def test_a_uid_in_two_datasets_is_found_and_left_out_in_both(three):
     loader = gs.stream(Mix([three[1], three[1]], [1, 1]), global_batch_size=50, epochs=2, threads=0)
     batches = [ids_of(batch) for batch in loader]
     assert loader.steps_of("u10003") == [step for step, ids in enumerate(batches) if 10_003 in ids]
-    rest = [ids_of(batch) for batch in gs.stream(Mix([three[1], three[1]], [1, 1]), global_batch_size=50, epochs=2, threads=0, skip=["u10003"])]
+    rest = [
+        ids_of(batch)
+        for batch in gs.stream(
+            Mix([three[1], three[1]], [1, 1]), global_batch_size=50, epochs=2, threads=0, skip=["u10003"]
+        )
+    ]
     assert sorted(sum(rest, [])) == sorted(i for ids in batches for i in ids if i != 10_003)
 
 

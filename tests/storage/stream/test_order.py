@@ -87,7 +87,9 @@ def test_small_permutations_are_uniform(count):
     """Every order is as likely as every other: a chi-square test over all of them, 5 standard deviations wide."""
     trials = 200 * math.factorial(count)
     keys = derive_keys(7, np.arange(trials))
-    images = scramble(np.tile(np.arange(count), trials), np.full(trials * count, count), np.repeat(keys, count)).reshape(trials, count)
+    images = scramble(
+        np.tile(np.arange(count), trials), np.full(trials * count, count), np.repeat(keys, count)
+    ).reshape(trials, count)
     _, seen = np.unique(images @ count ** np.arange(count), return_counts=True)
     freedom = math.factorial(count) - 1
     chi = ((seen - 200) ** 2 / 200).sum() + 200 * (math.factorial(count) - len(seen))
@@ -123,7 +125,9 @@ def test_no_more_row_groups_are_open_than_the_budget_allows(open_groups):
     np.add.at(change, len(groups) - last, -1)
     assert change.cumsum().max() <= open_groups
     batches = groups.reshape(-1, 250)
-    assert np.mean([len(np.unique(batch)) for batch in batches]) > 0.85 * open_groups * (1 - math.exp(-250 / open_groups))
+    assert np.mean([len(np.unique(batch)) for batch in batches]) > 0.85 * open_groups * (
+        1 - math.exp(-250 / open_groups)
+    )
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 4, 6, 7, 8])
@@ -135,7 +139,9 @@ def test_ranks_read_few_row_groups_twice(world_size):
         positions = np.arange(start, start + 256)
         positions = positions[np.argsort(order.lane_of(positions), kind="stable")]
         for rank in range(world_size):
-            seen[rank].update(order.locate(positions[256 * rank // world_size : 256 * (rank + 1) // world_size]).group.tolist())
+            seen[rank].update(
+                order.locate(positions[256 * rank // world_size : 256 * (rank + 1) // world_size]).group.tolist()
+            )
     assert sum(map(len, seen)) < 1.25 * 2000
 
 

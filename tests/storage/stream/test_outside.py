@@ -14,7 +14,9 @@ import gristmill
 from benchmarks.stream import elastic
 from tests.storage.stream.helpers import ids_of, write_rows
 
-stateful = pytest.importorskip("torchdata.stateful_dataloader", reason="torchdata isn't installed: pip install torchdata")
+stateful = pytest.importorskip(
+    "torchdata.stateful_dataloader", reason="torchdata isn't installed: pip install torchdata"
+)
 ROWS, BATCH = 203, 10
 STEPS = -(-ROWS * 2 // BATCH)
 

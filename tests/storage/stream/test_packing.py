@@ -29,11 +29,16 @@ def tokens_of(i, rng_length):
 def write(folder, count, start=0, group=25):
     lengths = np.random.default_rng(start).integers(0, 90, count)
     rows = [None if i % 17 == 5 else tokens_of(start + i, n) for i, n in enumerate(lengths.tolist())]
-    table = pa.table({
-        "_uid": [f"u{start + i}" for i in range(count)], "tokens": pa.array(rows, pa.list_(pa.int32())),
-        "weight": pa.array([None if row is None else [float(t) for t in row] for row in rows], pa.list_(pa.float32())),
-        "n": pa.array([len(row or []) for row in rows], pa.int32()),
-    })
+    table = pa.table(
+        {
+            "_uid": [f"u{start + i}" for i in range(count)],
+            "tokens": pa.array(rows, pa.list_(pa.int32())),
+            "weight": pa.array(
+                [None if row is None else [float(t) for t in row] for row in rows], pa.list_(pa.float32())
+            ),
+            "n": pa.array([len(row or []) for row in rows], pa.int32()),
+        }
+    )
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, folder / f"{start}.parquet", row_group_size=group)
     return {start + i: row or [] for i, row in enumerate(rows)}
@@ -45,12 +50,16 @@ def packed(tmp_path):
 
 
 def make(folder, pack=Pack("tokens", LENGTH), **changes):
-    return gs.stream(folder, **{"global_batch_size": 8, "seed": 3, "threads": 0, "shuffle_bytes": 50_000, "pack": pack, **changes})
+    return gs.stream(
+        folder, **{"global_batch_size": 8, "seed": 3, "threads": 0, "shuffle_bytes": 50_000, "pack": pack, **changes}
+    )
 
 
 def documents(batch):
     """(document, first token there, tokens) of every piece in a batch, as the batch's ids say."""
-    for tokens, places, owners in zip(batch["tokens"].tolist(), batch["position_ids"].tolist(), batch["document_ids"].tolist()):
+    for tokens, places, owners in zip(
+        batch["tokens"].tolist(), batch["position_ids"].tolist(), batch["document_ids"].tolist()
+    ):
         used = sum(owner >= 0 for owner in owners)
         assert owners[used:] == [-1] * (LENGTH - used) and tokens[used:] == [0] * (LENGTH - used)
         for number in range(max(owners) + 1):
@@ -80,9 +89,17 @@ def test_every_token_comes_once(packed, method):
 @given(st.lists(st.integers(0, 70), max_size=60), st.integers(1, 40), st.sampled_from(["best_fit", "concat"]))
 def test_a_plan_covers_every_token_without_overlap(lengths, length, method):
     plan = plan_pieces(np.array(lengths, np.uint32), Pack("t", length, method=method))
-    covered = sorted((row, start + k) for row, start, size in zip(plan.row.tolist(), plan.start.tolist(), plan.size.tolist()) for k in range(size))
+    covered = sorted(
+        (row, start + k)
+        for row, start, size in zip(plan.row.tolist(), plan.start.tolist(), plan.size.tolist())
+        for k in range(size)
+    )
     assert covered == [(row, k) for row, n in enumerate(lengths) for k in range(n)]
-    slots = [(pack, target + k) for pack, target, size in zip(plan.pack.tolist(), plan.target.tolist(), plan.size.tolist()) for k in range(size)]
+    slots = [
+        (pack, target + k)
+        for pack, target, size in zip(plan.pack.tolist(), plan.target.tolist(), plan.size.tolist())
+        for k in range(size)
+    ]
     assert len(set(slots)) == len(slots) and all(0 <= place < length for _, place in slots)
     packs = plan.pack.tolist()
     assert packs == sorted(packs) and set(packs) == set(range(max(packs, default=-1) + 1))
@@ -120,7 +137,10 @@ def test_packs_are_elastic_resumable_and_traced(packed, tmp_path):
     loader = make(folder, epochs=2)
     reference = [sequences(batch) for batch in loader]
     assert len(loader) == len(reference)
-    parts = [[sequences(batch) for batch in part] for part in run_ranks(lambda rank: make(folder, epochs=2, rank=rank, world_size=3, threads=1), 3, keep=True)]
+    parts = [
+        [sequences(batch) for batch in part]
+        for part in run_ranks(lambda rank: make(folder, epochs=2, rank=rank, world_size=3, threads=1), 3, keep=True)
+    ]
     assert [sum(batch, []) for batch in zip(*parts)] == reference
     loader = make(folder, epochs=2)
     iterator = iter(loader)
@@ -133,7 +153,9 @@ def test_packs_are_elastic_resumable_and_traced(packed, tmp_path):
     members = [[sorted({t // 1000 for t in s if t}) for s in step] for step in reference]
     for step in (0, 7, len(reference) - 1):
         uids = other.rows_at(step)
-        assert {u for u in uids} == {f"u{i}" for s in members[step] for i in s} | ({"u0"} if any(0 in s for s in members[step]) else set())
+        assert {u for u in uids} == {f"u{i}" for s in members[step] for i in s} | (
+            {"u0"} if any(0 in s for s in members[step]) else set()
+        )
         assert [row["uid"] for row in open_run(str(folder), state).step(step)["rows"]] == uids
     long = max(rows, key=lambda i: len(rows[i]))
     assert other.steps_of(f"u{long}") == [k for k, step in enumerate(members) if any(long in s for s in step)]
@@ -147,11 +169,17 @@ def test_the_plan_is_kept_in_a_file_and_lengths_may_have_a_column(packed, tmp_pa
     folder, _ = packed
     expected = [sequences(batch) for batch in make(folder)]
     plan = tmp_path / "plans" / "d.plan"
-    for pack in (Pack("tokens", LENGTH, plan=plan), Pack("tokens", LENGTH, lengths="n"), Pack("tokens", LENGTH, plan=str(plan))):
+    for pack in (
+        Pack("tokens", LENGTH, plan=plan),
+        Pack("tokens", LENGTH, lengths="n"),
+        Pack("tokens", LENGTH, plan=str(plan)),
+    ):
         assert [sequences(batch) for batch in make(folder, pack)] == expected
     assert plan.exists()
     other = make(folder, Pack("tokens", 48, plan=plan))  # another length needs no new lengths
-    assert [sequences(b) for b in pickle.loads(pickle.dumps(other))] == [sequences(b) for b in make(folder, Pack("tokens", 48))]
+    assert [sequences(b) for b in pickle.loads(pickle.dumps(other))] == [
+        sequences(b) for b in make(folder, Pack("tokens", 48))
+    ]
     with pytest.raises(DataChangedError, match="made for other data"):
         make(folder, Pack("weight", LENGTH, plan=plan))
 
@@ -168,8 +196,10 @@ def test_packs_mix_and_transform(packed, tmp_path):
 def test_what_cant_be_packed_is_told(packed, tmp_path):
     folder, _ = packed
     for pack, error, text in [
-        ({"column": "n"}, UsageError, "'n' is int32"), ({"column": "tokenz"}, UsageError, "Did you mean 'tokens'"),
-        ({"length": 0}, UsageError, "at least 1 token"), ({"method": "best"}, UsageError, "Did you mean 'best_fit'"),
+        ({"column": "n"}, UsageError, "'n' is int32"),
+        ({"column": "tokenz"}, UsageError, "Did you mean 'tokens'"),
+        ({"length": 0}, UsageError, "at least 1 token"),
+        ({"method": "best"}, UsageError, "Did you mean 'best_fit'"),
     ]:
         with pytest.raises(error, match=text):
             make(folder, Pack(**{"column": "tokens", "length": LENGTH, **pack}))

@@ -54,7 +54,12 @@ def test_the_same_rows_as_from_disk_whatever_breaks(bucket):
 def test_only_the_bytes_of_the_columns_are_asked_for(bucket):
     local, proxy, folder, options = bucket
     rng = np.random.default_rng(0)
-    wide = pa.table({"id": range(4000), **{f"c{i}": pa.array(rng.random((4000, 64)).tolist(), pa.list_(pa.float64(), 64)) for i in range(4)}})
+    wide = pa.table(
+        {
+            "id": range(4000),
+            **{f"c{i}": pa.array(rng.random((4000, 64)).tolist(), pa.list_(pa.float64(), 64)) for i in range(4)},
+        }
+    )
     pq.write_table(wide, local / "wide.pq", row_group_size=1000, compression="none", use_dictionary=False)
     folder.write_atomic("wide/wide.parquet", (local / "wide.pq").read_bytes())
     loader = gs.stream(folder.url("wide"), columns=["id", "c2"], options=options, global_batch_size=500)
@@ -68,7 +73,9 @@ def test_only_the_bytes_of_the_columns_are_asked_for(bucket):
     assert asked == loader.traffic.bytes
     assert needed + footers == loader.traffic.needed
     assert asked <= needed + footers + 4 * ranged.GAP
-    assert len(proxy.seen) == loader.traffic.requests == 1 + 4 * 2  # a footer; then id and c2 of each row group, which lie far apart
+    assert (
+        len(proxy.seen) == loader.traffic.requests == 1 + 4 * 2
+    )  # a footer; then id and c2 of each row group, which lie far apart
 
 
 def test_ranges_are_joined_across_small_gaps():
@@ -119,7 +126,9 @@ def test_a_store_that_stays_away_is_given_up_on(bucket, monkeypatch):
     there = open_folder(folder.base, options)
     proxy.fault = lambda seen: "error"
     traffic = ranged.Traffic()
-    with pytest.raises(StoreUnreachableError, match=r"a.parquet', bytes 0 to 10: gave up after \d+ tries in \d+ s.*503"):
+    with pytest.raises(
+        StoreUnreachableError, match=r"a.parquet', bytes 0 to 10: gave up after \d+ tries in \d+ s.*503"
+    ):
         ranged.get_part(there, "a.parquet", (0, 10), ranged.Stamp(100, ""), traffic)
     assert traffic.requests == traffic.retries > 2
 
@@ -133,14 +142,18 @@ def test_wrong_keys_are_told_at_once(bucket, monkeypatch):
 
     monkeypatch.setattr(ranged, "store_of", lambda folder: Forbidding())
     with pytest.raises(InputError, match="no permission to read 's3://.*check the credentials"):
-        ranged.get_part(open_folder(folder.base, options), "a.parquet", (0, 10), ranged.Stamp(100, ""), ranged.Traffic())
+        ranged.get_part(
+            open_folder(folder.base, options), "a.parquet", (0, 10), ranged.Stamp(100, ""), ranged.Traffic()
+        )
 
 
 def test_workers_forked_by_a_dataloader_read_too(bucket):
     torch = pytest.importorskip("torch")
     local, proxy, folder, options = bucket
     loader = gs.stream(folder.base, options=options, **OPTIONS)
-    forked = torch.utils.data.DataLoader(loader, batch_size=None, num_workers=1, collate_fn=_same, multiprocessing_context="fork", timeout=60)
+    forked = torch.utils.data.DataLoader(
+        loader, batch_size=None, num_workers=1, collate_fn=_same, multiprocessing_context="fork", timeout=60
+    )
     assert batches(forked) == batches(gs.stream(local, **OPTIONS))
 
 
@@ -168,7 +181,10 @@ def test_a_cache_saves_requests_and_stays_in_its_bounds(bucket, tmp_path):
         path.write_bytes(b"damaged" + path.read_bytes()[7:])
     assert batches(gs.stream(folder.base, options=options, cache=cache, **OPTIONS)) == expected
     small = RangeCache(tmp_path / "small", 20_000)
-    assert batches(gs.stream(folder.base, options=options, cache=small.folder, cache_bytes=small.limit, **OPTIONS)) == expected
+    assert (
+        batches(gs.stream(folder.base, options=options, cache=small.folder, cache_bytes=small.limit, **OPTIONS))
+        == expected
+    )
     assert 0 < sum(path.stat().st_size for path in small.folder.glob("*.range")) <= small.limit
 
 
@@ -188,7 +204,9 @@ for i in range(10_000_000):
 
 def test_processes_share_a_cache_and_may_be_killed(tmp_path):
     def start(*last):
-        return subprocess.Popen([sys.executable, "-c", PROGRAM, str(tmp_path), *last], stdout=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(tmp_path), *last], stdout=subprocess.PIPE, text=True
+        )
 
     killed = [start() for _ in range(2)]
     for process in killed:

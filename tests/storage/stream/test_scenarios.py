@@ -17,7 +17,10 @@ def run_legs(folder, legs, **options):
     """(ids of all batches in order, how many steps each rank made): legs of (ranks, rows in a rank's batch, steps or None for to the end)."""
     state, seen = None, []
     for ranks, rows, steps in legs:
-        loaders = [gs.stream(folder, rank=rank, world_size=ranks, global_batch_size=ranks * rows, threads=0, seed=1, **options) for rank in range(ranks)]
+        loaders = [
+            gs.stream(folder, rank=rank, world_size=ranks, global_batch_size=ranks * rows, threads=0, seed=1, **options)
+            for rank in range(ranks)
+        ]
         parts = []
         for loader in loaders:
             if state is not None:
@@ -49,15 +52,22 @@ def test_every_row_once_whatever_changes(tmp_path, rows, legs):
 def test_an_epochs_length_does_not_depend_on_ranks(tmp_path):
     write_rows(tmp_path / "a.parquet", range(1003), group=50)
     for tail, expected in (("carry", 16), ("drop", 15), ("pad", 16)):
-        lengths = {len(gs.stream(tmp_path, global_batch_size=64, tail=tail, rank=0, world_size=world)) for world in (1, 2, 3, 4, 8, 64)}
+        lengths = {
+            len(gs.stream(tmp_path, global_batch_size=64, tail=tail, rank=0, world_size=world))
+            for world in (1, 2, 3, 4, 8, 64)
+        }
         assert lengths == {expected}
 
 
 def test_one_seed_and_epoch_are_never_another_seeds_epoch(tmp_path):
     """seed + epoch would make epoch 1 of seed 0 and epoch 0 of seed 1 equal."""
     write_rows(tmp_path / "a.parquet", range(400), group=10)
-    second = [i for batch in gs.stream(tmp_path, seed=0, epochs=2, threads=0, global_batch_size=400) for i in ids_of(batch)][400:]
-    assert second != [i for batch in gs.stream(tmp_path, seed=1, threads=0, global_batch_size=400) for i in ids_of(batch)]
+    second = [
+        i for batch in gs.stream(tmp_path, seed=0, epochs=2, threads=0, global_batch_size=400) for i in ids_of(batch)
+    ][400:]
+    assert second != [
+        i for batch in gs.stream(tmp_path, seed=1, threads=0, global_batch_size=400) for i in ids_of(batch)
+    ]
 
 
 def test_sorted_rows_are_mixed_as_well_as_open_row_groups_allow(tmp_path):
@@ -71,7 +81,11 @@ def test_sorted_rows_are_mixed_as_well_as_open_row_groups_allow(tmp_path):
 
 def test_golden_mix_and_packing():
     """Like the order, these may never change: states of last year depend on them."""
-    mix = Mixture([Order([50] * 9, 1, Shuffle(3, 1)), Order([7] * 40, 2, Shuffle(5, 2)), Order([100], 3)], [(0, quotas([0.6, 0.3, 0.1])), (12_345, quotas([1, 1, 2]))], 77)
+    mix = Mixture(
+        [Order([50] * 9, 1, Shuffle(3, 1)), Order([7] * 40, 2, Shuffle(5, 2)), Order([100], 3)],
+        [(0, quotas([0.6, 0.3, 0.1])), (12_345, quotas([1, 1, 2]))],
+        77,
+    )
     places = mix.locate(np.arange(30_000))
     found = np.stack([places.group, places.row]).astype("<i8")
     assert hashlib.sha256(found.tobytes()).hexdigest() == GOLDEN_MIX
@@ -114,4 +128,6 @@ def test_states_of_torchdatas_loader(folder, workers, every):
         other = make()
         other.load_state_dict(state)
         rest = [ids_of(batch) for batch in other]
-        assert head + rest == reference or (stop == 16 and rest == reference)  # torchdata begins anew after a state of the very end
+        assert head + rest == reference or (
+            stop == 16 and rest == reference
+        )  # torchdata begins anew after a state of the very end

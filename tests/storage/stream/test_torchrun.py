@@ -18,10 +18,25 @@ SCRIPT = Path(__file__).with_name("train_rank.py")
 
 def torchrun(processes, *arguments):
     """The exit status; the group it runs in is its own, so that all of it can be killed."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "--local-addr=127.0.0.1", str(SCRIPT), *map(str, arguments)]
-    environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")}
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={processes}",
+        "--local-addr=127.0.0.1",
+        str(SCRIPT),
+        *map(str, arguments),
+    ]
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+    }
     environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True, text=True) as process:
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True, text=True
+    ) as process:
         try:
             _, errors = process.communicate(timeout=150)
         except subprocess.TimeoutExpired:
@@ -42,7 +57,12 @@ def uids_of(out):
 
 
 def uninterrupted(folder, batch):
-    return [batch["_uid"] for batch in gs.stream(folder, global_batch_size=batch, seed=11, epochs=2, shuffle_bytes=20_000, rank=0, world_size=1)]
+    return [
+        batch["_uid"]
+        for batch in gs.stream(
+            folder, global_batch_size=batch, seed=11, epochs=2, shuffle_bytes=20_000, rank=0, world_size=1
+        )
+    ]
 
 
 def leftovers():
@@ -72,7 +92,9 @@ def test_killed_again_and_again_on_2_4_and_3_processes(folder, tmp_path):
 @pytest.mark.slow
 def test_another_batch_size_after_the_kill_neither_repeats_nor_loses_a_row(folder, tmp_path):
     assert torchrun(2, folder, tmp_path, 60, 14)[0] != 0
-    (tmp_path / "log.jsonl").write_text("".join((tmp_path / "log.jsonl").read_text().splitlines(keepends=True)[:12]))  # what the checkpoint has
+    (tmp_path / "log.jsonl").write_text(
+        "".join((tmp_path / "log.jsonl").read_text().splitlines(keepends=True)[:12])
+    )  # what the checkpoint has
     status, errors = torchrun(4, folder, tmp_path, 37, -1)
     assert status == 0, errors
     flat = [uid for uids in uids_of(tmp_path) for uid in uids]

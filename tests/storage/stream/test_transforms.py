@@ -33,13 +33,20 @@ def odd_ones_fail(row, rng):
 
 
 def collect(loader):
-    return {(batch.step * 10**6 + int(i)): noise for batch in loader for i, noise in zip(ids_of(batch), batch["noise"].tolist())}
+    return {
+        (batch.step * 10**6 + int(i)): noise
+        for batch in loader
+        for i, noise in zip(ids_of(batch), batch["noise"].tolist())
+    }
 
 
 def test_augmentation_belongs_to_the_row_and_epoch(folder):
     options = {"global_batch_size": 64, "epochs": 2, "transform": noisy, "columns": ["id", "text"]}
     expected = collect(gs.stream(folder, threads=0, **options))
-    first, second = ({key % 10**6: noise for key, noise in expected.items() if (key // 10**6 < 15) == early} for early in (True, False))
+    first, second = (
+        {key % 10**6: noise for key, noise in expected.items() if (key // 10**6 < 15) == early}
+        for early in (True, False)
+    )
     assert all(first[i] != second[i] for i in first if i in second)
     parts = [collect(gs.stream(folder, threads=2, rank=rank, world_size=3, **options)) for rank in range(3)]
     assert {key: noise for part in parts for key, noise in part.items()} == expected
@@ -51,7 +58,9 @@ def test_augmentation_belongs_to_the_row_and_epoch(folder):
     resumed.load_state_dict(loader.state_dict())
     assert collect(resumed) == {key: noise for key, noise in expected.items() if key // 10**6 >= 5}
     batch = next(iter(gs.stream(folder, threads=0, **options)))
-    assert set(batch) == {"id", "noise", "text"} and batch["noise"].shape == (64, 3) and batch["text"][0].startswith("ROW")
+    assert (
+        set(batch) == {"id", "noise", "text"} and batch["noise"].shape == (64, 3) and batch["text"][0].startswith("ROW")
+    )
 
 
 def test_transform_in_processes(folder):
@@ -77,7 +86,9 @@ if __name__ == "__main__":
 def test_worker_processes_end_when_the_training_is_killed(folder, tmp_path):
     (tmp_path / "train.py").write_text(PROGRAM)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
-    with subprocess.Popen([sys.executable, tmp_path / "train.py", folder], stdout=subprocess.PIPE, text=True, env=environment) as training:
+    with subprocess.Popen(
+        [sys.executable, tmp_path / "train.py", folder], stdout=subprocess.PIPE, text=True, env=environment
+    ) as training:
         worker = int(training.stdout.readline())
         assert training.wait(timeout=60) == -signal.SIGKILL
     assert worker != training.pid
@@ -120,7 +131,13 @@ def images(tmp_path_factory):
     png = io.BytesIO()
     image.fromarray(np.full((9, 7, 3), (10, 20, 30), np.uint8)).save(png, "PNG")
     contents[7] = png.getvalue()
-    table = pa.table({"id": range(40), "image": pa.array([{"bytes": content, "path": None} for content in contents]), "raw": contents})
+    table = pa.table(
+        {
+            "id": range(40),
+            "image": pa.array([{"bytes": content, "path": None} for content in contents]),
+            "raw": contents,
+        }
+    )
     pq.write_table(table, base / "t.parquet", row_group_size=8)
     return base, contents
 
@@ -140,7 +157,14 @@ def test_decoded_images_are_those_of_pillow(images):
 def test_random_crops_are_one_tensor_and_repeatable(images):
     base, _ = images
     options = {"columns": ["id", "raw"], "decode": {"raw": RandomResizedCrop(24)}, "global_batch_size": 10}
-    one, two = ({i: crop for batch in gs.stream(base, seed=4, threads=threads, **options) for i, crop in zip(ids_of(batch), batch["raw"])} for threads in (0, 2))
+    one, two = (
+        {
+            i: crop
+            for batch in gs.stream(base, seed=4, threads=threads, **options)
+            for i, crop in zip(ids_of(batch), batch["raw"])
+        }
+        for threads in (0, 2)
+    )
     assert one.keys() == set(range(40)) and all(torch.equal(one[i], two[i]) for i in one)
     assert one[0].shape == (24, 24, 3)
 
@@ -155,8 +179,18 @@ def test_images_of_one_size_are_decoded_into_the_batch_and_stay_as_they_are(tmp_
     assert min(map(len, contents)) > 8192  # so that views are gathered, not bytes
     contents[11] = contents[11][:5000]
     struct = pa.array([{"bytes": content, "path": None} for content in contents])
-    pq.write_table(pa.table({"id": range(60), "image": contents, "kept": contents, "struct": struct}), tmp_path / "t.parquet", row_group_size=7)
-    options = {"decode": {"image": "rgb", "struct": "gray"}, "on_bad_row": "substitute", "global_batch_size": 6, "threads": threads, "epochs": 2}
+    pq.write_table(
+        pa.table({"id": range(60), "image": contents, "kept": contents, "struct": struct}),
+        tmp_path / "t.parquet",
+        row_group_size=7,
+    )
+    options = {
+        "decode": {"image": "rgb", "struct": "gray"},
+        "on_bad_row": "substitute",
+        "global_batch_size": 6,
+        "threads": threads,
+        "epochs": 2,
+    }
     batches = list(gs.stream(tmp_path, **options))
     assert sum(int((~batch["_valid"]).sum()) for batch in batches) == 2
     for batch in batches:
@@ -175,7 +209,9 @@ def test_a_transform_may_replace_images_that_were_decoded_in_place(tmp_path):
     pq.write_table(pa.table({"id": range(20), "image": [content] * 20}), tmp_path / "t.parquet")
     expected = decode_image(content)
     for workers in (0, 1):
-        for batch in gs.stream(tmp_path, decode={"image": "rgb"}, transform=upside_down, global_batch_size=10, workers=workers):
+        for batch in gs.stream(
+            tmp_path, decode={"image": "rgb"}, transform=upside_down, global_batch_size=10, workers=workers
+        ):
             for i, found in zip(ids_of(batch), batch["image"]):
                 assert np.array_equal(found, expected[::-1] if i % 2 else expected)
 
@@ -185,7 +221,9 @@ def test_scaled_decoding_gives_the_same_crop():
     full = RandomResizedCrop(64)
     crop = full(content, np.random.default_rng(3))
     top, left, h, w = full._part(640, 960, np.random.default_rng(3))
-    expected = np.asarray(image.open(io.BytesIO(content)).crop((left, top, left + w, top + h)).resize((64, 64), image.Resampling.BOX)).astype(int)
+    expected = np.asarray(
+        image.open(io.BytesIO(content)).crop((left, top, left + w, top + h)).resize((64, 64), image.Resampling.BOX)
+    ).astype(int)
     if np.abs(crop.astype(int) - expected).mean() > np.abs(crop[:, ::-1].astype(int) - expected).mean():
         crop = crop[:, ::-1]
     assert np.abs(crop.astype(int) - expected).mean() < 6
@@ -207,8 +245,13 @@ def test_real_broken_images_are_errors_never_crashes(shared_data):
 
 
 def test_a_broken_image_names_its_row(tmp_path):
-    pq.write_table(pa.table({"_uid": ["a", "b", "c"], "image": [jpeg(8, 8, 1), b"\xff\xd8\xff junk", None]}), tmp_path / "t.parquet")
-    with pytest.raises(InputError, match=r"row '[bc]', epoch 0: column 'image' can't be decoded: InputError: not a readable"):
+    pq.write_table(
+        pa.table({"_uid": ["a", "b", "c"], "image": [jpeg(8, 8, 1), b"\xff\xd8\xff junk", None]}),
+        tmp_path / "t.parquet",
+    )
+    with pytest.raises(
+        InputError, match=r"row '[bc]', epoch 0: column 'image' can't be decoded: InputError: not a readable"
+    ):
         list(gs.stream(tmp_path, decode={"image": "rgb"}, threads=0))
     batch = next(iter(gs.stream(tmp_path, decode={"image": "rgb"}, threads=0, on_bad_row="substitute")))
     assert sorted(batch["_valid"].tolist()) == [False, False, True] and batch["image"].shape == (3, 8, 8, 3)

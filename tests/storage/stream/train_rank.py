@@ -38,7 +38,16 @@ def main(folder: str, out: Path, batch: int, kill_at: int, tensor_parallel: int 
             os.killpg(os.getpgid(0), signal.SIGKILL)
         if rank == 0:
             with (out / "log.jsonl").open("a") as log:
-                log.write(json.dumps({"step": data.step, "uids": sum((uids for uids, _ in parts), []), "rows": int(total) // tensor_parallel}) + "\n")
+                log.write(
+                    json.dumps(
+                        {
+                            "step": data.step,
+                            "uids": sum((uids for uids, _ in parts), []),
+                            "rows": int(total) // tensor_parallel,
+                        }
+                    )
+                    + "\n"
+                )
             if data.step % 4 == 3:
                 temporary = checkpoint.with_suffix(".new")
                 temporary.write_text(json.dumps(loader.state_dict()))
