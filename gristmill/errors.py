@@ -176,7 +176,7 @@ def capped(names: Iterable[object], limit: int = 10) -> str:
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
-    """ " Did you mean 'x'?" for the nearest valid name, else the valid names, capped; starts with a space."""
+    """A hint for the end of an error, beginning with a space: the nearest valid name, else the valid names, capped."""
     options = sorted(valid)
     near = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
     if near:

@@ -46,11 +46,12 @@ def checked_suite(block: Validate) -> Suite:
     Raises:
         InputNotFoundError, SuiteError: no such file, no suite, or an expectation that can't be evaluated as written.
     """
+    from gristmill.validators.gate import not_empty
     from gristmill.validators.inputs import of_tables
     from gristmill.validators.plan import plan_suite
     from gristmill.validators.suites import load_suite
 
-    suite = load_suite(block.suite, block.parameters)
+    suite = not_empty(load_suite(block.suite, block.parameters))
     plan_suite(suite, of_tables([pa.table({})], "nothing"))
     return suite
 

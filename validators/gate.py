@@ -61,6 +61,17 @@ def verdict_path(fingerprint: str, suite_hash: str, number: int = 1) -> str:
     return f"verdicts/{fingerprint}/{suite_hash}{'' if number == 1 else f'~{number}'}.json"
 
 
+def not_empty(suite: Suite) -> Suite:
+    """The suite, which says something.
+
+    Raises:
+        SuiteError: it has no expectations.
+    """
+    if not suite.entries:
+        raise SuiteError(f"suite '{suite.name}' has no expectations: it would let everything pass")
+    return suite
+
+
 def judge(dataset: Dataset, suite: Any, *, again: bool = True, consequence: str = "", **options: Any) -> Kept:
     """The verdict of a suite on a version or candidate, kept beside it with its report, its bad rows and the version's profile.
 
@@ -81,9 +92,7 @@ def judge_data(data: Any, suite: Any, *, split: str | None = None, **options: An
 
     options: of `validate`. Raises as `judge` does.
     """
-    loaded = load_suite(suite)
-    if not loaded.entries:
-        raise SuiteError(f"suite '{loaded.name}' has no expectations: it would let everything pass")
+    loaded = not_empty(load_suite(suite))
     opened = open_data(data, split=split)
     verdict = validate(opened, loaded, **options)
     dataset = opened.dataset if split is None and not options.get("approximate") else None

@@ -166,6 +166,8 @@ def test_a_suite_that_can_t_be_meant_is_refused_before_any_work(gated, tmp_path)
         gated(people(), [{"type": "expect_column_values_to_be_betwen", "kwargs": {"column": "age"}}])
     with pytest.raises(SuiteError, match="unknown parameter"):
         gated(people(), [{"type": AGE["type"], "kwargs": {"column": "age", "minimum": 3}}])
+    with pytest.raises(SuiteError, match="has no expectations"):
+        gated(people(), [])
     assert not (tmp_path / "out" / "data").exists()
     with pytest.raises(InputNotFoundError, match="no suite at"):
         gristmill.run(
