@@ -35,6 +35,8 @@ def explain_row(dataset: str | Dataset, uid: str) -> dict[str, Any]:
             uid=uid,
         )
     row = _kept_row(opened, uid)
+    if not origins:  # what could not be read has no row, but a place and raw bytes
+        origins = [{name: entry[name] for name in ("uid", "source", "position")} for entry in decided[:1]]
     quarantined = any(entry["action"] == "quarantine" for entry in decided)
     found: dict[str, Any] = {
         "uid": uid,
@@ -43,6 +45,14 @@ def explain_row(dataset: str | Dataset, uid: str) -> dict[str, Any]:
         "fate": "kept" if row else ("quarantined" if quarantined else "dropped"),
         "origins": origins,
         "decisions": decided,
+        "unreadable": [
+            {
+                "reason": row["reason"],
+                "detail": row["detail"],
+                "raw": row["raw"][:SHOWN].decode(errors="backslashreplace"),
+            }
+            for row in _rows(opened, base, "quarantine", uid)
+        ],
         **(row or {}),
     }
     others = sorted(
@@ -67,6 +77,7 @@ def story(found: dict[str, Any]) -> str:
         if entry["similarity"] is not None:
             text += f" (similarity {entry['similarity']:.4f})"
         lines.append(text)
+    lines += [f"    {bad['detail']}: {bad['raw']!r}" for bad in found["unreadable"]]
     for other in found["kept_rows"]:
         lines += [
             f"  {other['uid']} was read from {origin['position']} (source {origin['source']})"
@@ -74,8 +85,12 @@ def story(found: dict[str, Any]) -> str:
         ]
     if found["fate"] == "kept":
         lines.append(f"  now in {found['file']}" + (f", split {found['split']}" if found["split"] else ""))
-        lines += [f"    {name}: {str(value)[:SHOWN]!r}" for name, value in found["row"].items()]
+        lines += [f"    {name}: {_shown(value)}" for name, value in found["row"].items()]
     return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    return repr(value[:SHOWN]) if isinstance(value, str) else "null" if value is None else str(value)
 
 
 def _rows(opened: Dataset, base: str, kind: str, uid: str) -> list[dict[str, Any]]:

@@ -105,6 +105,14 @@ def test_of_an_id_with_two_contents_one_is_kept_and_one_quarantined(result):
     assert [(entry["action"], entry["rule"]) for entry in found["decisions"]] == [("quarantine", "conflicting_id")]
 
 
+def test_a_record_that_could_not_be_read_is_shown_with_its_place_and_bytes(result):
+    uid = next(entry["uid"] for entry in ledger_of(result) if entry["rule"] == "bad_json")
+    found = explain_row(result.dataset, uid)
+    assert found["fate"] == "quarantined" and found["unreadable"][0]["raw"] == '{"id": "torn", '
+    text = story(found)
+    assert "  read from " in text and "in.jsonl:byte" in text and '\'{"id": "torn", \'' in text
+
+
 def test_quarantined(result):
     for rule in ("bad_json", "null_id"):
         entry = next(entry for entry in ledger_of(result) if entry["rule"] == rule)
