@@ -54,9 +54,9 @@ class InProcess:
 
     def _outcomes(self, function: Callable[[Task], dict[str, Any]], tasks: Sequence[Task]) -> Iterator[tuple[int, Any]]:
         """(number of the task, its outcome) as they come."""
-        if self.workers == 1 or len(tasks) == 1:
-            yield from ((number, guarded(function, task)) for number, task in enumerate(tasks))
+        if not tasks:
             return
+        # one worker is a thread too: Ctrl-C in the main thread while a kernel runs is raised inside of Numba, which loses it
         with ThreadPoolExecutor(self.workers) as threads:
             numbers = {threads.submit(guarded, function, task): number for number, task in enumerate(tasks)}
             try:

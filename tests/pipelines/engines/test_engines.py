@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Any
 
 import pytest
@@ -114,3 +115,10 @@ def test_threads_begin_no_further_item_after_an_interrupt(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         engine.map(work, [Item(str(tmp_path), i) for i in range(500)], interrupted)
     assert len(tries(tmp_path)) < 500
+
+
+def test_items_never_run_in_the_main_thread_where_ctrl_c_would_be_lost_in_a_kernel():
+    seen = []
+    for workers in (1, 2):
+        InProcess(workers=workers).map(lambda task: {"main": current_thread() is main_thread()}, ["a"], seen.append)
+    assert seen == [{"main": False}] * 2
