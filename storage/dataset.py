@@ -111,13 +111,22 @@ class Dataset:
 
         Raises:
             ColumnError: no such column.
+            CorruptDatasetError: a file is missing or damaged.
             UsageError: no such split.
         """
         schema = self.schema if columns is None else pa.schema([self._field(name) for name in columns])
         tables = [schema.empty_table()]
         for entry in self.files(split):
-            with self.open_file(entry) as file:
-                tables.append(file.read(columns=schema.names).select(schema.names).cast(schema))
+            with self.open_file(entry, checksums=True) as file:
+                try:
+                    table = file.read(columns=schema.names)
+                except (pa.ArrowException, OSError) as error:
+                    text = (
+                        f"'{self.folder.url(entry.path)}' is damaged ({str(error).splitlines()[0]}); "
+                        f"`gristmill verify` lists all that is wrong with {self.name}"
+                    )
+                    raise CorruptDatasetError(text, file=entry.path) from error
+            tables.append(table.select(schema.names).cast(schema))
         return pa.concat_tables(tables)
 
     def history(self) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from gristmill.pipelines.arrow_types import parse_type
 from gristmill.pipelines.sources.json_kinds import parsed_type
@@ -121,6 +121,13 @@ class CsvSource(_FileSource):
     quote: str = Field(default='"', pattern="^[^\r\n\x80-\U0010ffff]?$")
     columns: list[str] | None = Field(default=None, min_length=1)
     max_record_bytes: int = Field(default=64 << 20, gt=0, le=1 << 30)
+
+    @field_validator("delimiter", "quote", mode="before")
+    @classmethod
+    def _one_character(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, str) and not (len(value) == 1 or (info.field_name == "quote" and not value)):
+            raise ValueError(f'expected one character, got {value!r}; write a tab as "\\t"')
+        return value
 
     def read_identity(self) -> list[Any]:
         return [*super().read_identity(), self.delimiter, self.quote, self.columns, self.max_record_bytes]

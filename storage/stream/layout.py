@@ -133,11 +133,13 @@ def open_layout(data: Source, split: str | None = None, options: Mapping[str, An
     dataset = data if hasattr(data, "file_list") else _find_dataset(data, options)
     if dataset is not None:
         return _of_dataset(dataset, split), dataset
+    places = [data] if isinstance(data, str | os.PathLike) else list(data)
+    found = _list_files(places, options)
     if split is not None:
         raise UsageError(
             f"split '{split}': plain Parquet files have no splits; leave it out, or name the split's folder"
         )
-    return _of_files(*_list_files([data] if isinstance(data, str | os.PathLike) else list(data), options)), None
+    return _of_files(*found), None
 
 
 def join_layouts(layouts: Sequence[Layout]) -> Layout:

@@ -115,6 +115,17 @@ def test_what_is_not_there_is_told_on_s3(s3_folder: Folder) -> None:
         open_dataset(s3_folder)
 
 
+def test_a_damaged_file_is_named(folder: Folder) -> None:
+    put(folder, {None: rows(300)})
+    found = open_dataset(folder)
+    path = found.files()[0].path
+    content = bytearray(folder.read_bytes(path))
+    content[len(content) // 3] ^= 0xFF
+    folder.write_atomic(path, bytes(content))
+    with pytest.raises(CorruptDatasetError, match="is damaged .*`gristmill verify` lists all"):
+        found.to_table()
+
+
 def test_names_that_are_wrong_are_told(folder: Folder) -> None:
     put(folder, {"train": rows(3)})
     found = open_dataset(folder)

@@ -135,12 +135,13 @@ def test_files_with_no_rows(tmp_path):
 def test_headers_that_cannot_be_meant(tmp_path):
     for header, text in (
         (b"a,b,a\n1,2,3\n", "two columns named 'a'"),
+        (b"n\xe4me,b\n1,2\n", "the first line, which names the columns, is not UTF-8 text: byte 0xe4 at 1"),
         (b"a,,c\n1,2,3\n", "column 2 of the first line has no name"),
     ):
         with pytest.raises(InputError, match=text):
             read(source(write(tmp_path / "in.csv", header)))
     for options in ({"delimiter": ";;"}, {"delimiter": '"'}, {"quote": "''"}, {"delimiter": "é"}):
-        with pytest.raises(PipelineError, match="delimiter|quote"):
+        with pytest.raises(PipelineError, match="(delimiter|quote): (expected one character|String should)"):
             load_pipeline(
                 {"name": "t", "sources": [{"kind": "csv", "path": "x.csv", **options}], "output": {"path": "out"}}
             )
