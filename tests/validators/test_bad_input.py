@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -27,6 +29,18 @@ def test_a_missing_column_of_a_row_condition_fails_the_expectation():
     condition = {"type": "nullity", "column": {"name": "agee"}, "is_null": False}
     found = result(TABLE, "not_null", column="name", row_condition=condition)
     assert not found["success"] and "Did you mean 'age'?" in message(found)
+
+
+def test_asking_great_expectations_ends_no_process_whose_main_module_has_no_file():
+    code = """
+import gristmill, pyarrow
+try:
+    gristmill.validate(pyarrow.table({"a": [1]}), {"expectations": [{"type": "expect_nothing"}]})
+except gristmill.errors.SuiteError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.startswith("unknown expectation 'expect_nothing'") and "FutureWarning" not in done.stderr
 
 
 def test_an_unknown_expectation():
