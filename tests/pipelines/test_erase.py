@@ -26,7 +26,7 @@ def planted_rows() -> list[dict]:
     return [
         *rows,
         *(
-            {"id": f"p{i}", "text": t, "family": 900, "score": i}
+            {"id": f"planted-{i}", "text": t, "family": 900, "score": i}
             for i, t in enumerate([text, text + " ", text + " more"])
         ),
     ]
@@ -133,10 +133,10 @@ def test_the_rest_of_the_story_is_still_told(tmp_path, run):
     write_jsonl(tmp_path / "in", planted_rows(), files=3)
     result = run(tmp_path / "in", id="id")
     others = [row["_uid"] for row in rows_of(result) if row["family"] == 2]
-    erase(result.path, ids=["p0"])
+    erase(result.path, ids=["planted-0"])
     assert explain_row(result.path, others[0])["fate"] == "kept"
-    with pytest.raises(UsageError, match="never saw a row 'p0'"):
-        explain_row(result.path, "p0")
+    with pytest.raises(UsageError, match="never saw a row 'planted-0'"):
+        explain_row(result.path, "planted-0")
 
 
 def test_an_id_that_no_row_has_yet_is_left_out_when_it_comes(tmp_path, run):
@@ -173,7 +173,7 @@ def test_a_run_that_was_at_work_meanwhile_publishes_nothing(tmp_path, run, monke
 def test_the_command(tmp_path, run, capsys):
     write_jsonl(tmp_path / "in", planted_rows(), files=2)
     result = run(tmp_path / "in", id="id")
-    (tmp_path / "ids.txt").write_text("p0\n\n")
+    (tmp_path / "ids.txt").write_text("planted-0\n\n")
     app(["erase", result.path, "--ids", str(tmp_path / "ids.txt"), "--json"], standalone_mode=False)
     assert json.loads(capsys.readouterr().out)["rows"] == 1
     app(["gc", result.path, "--dry-run", "--json"], standalone_mode=False)
@@ -203,10 +203,10 @@ def test_erased_on_s3(s3_folder, tmp_path, monkeypatch):
         "output": {"path": f"{s3_folder.base}/docs"},
     }
     result = gristmill.run(model, progress="quiet", scratch=tmp_path / "scratch")
-    receipt = erase(result.path, ids=["p0"])
+    receipt = erase(result.path, ids=["planted-0"])
     assert receipt["rows"] == 1
     assert make_physical(result.path, str(tmp_path / "scratch"))["_work"] > 0
     assert not any((tmp_path / "scratch").rglob("*.arrow"))
     left = gristmill.open_dataset(result.path)
-    assert not left.verify() and "p0" not in left.to_table()["_uid"].to_pylist()
+    assert not left.verify() and "planted-0" not in left.to_table()["_uid"].to_pylist()
     assert gristmill.run(model, progress="quiet", scratch=tmp_path / "scratch").fingerprint == receipt["fingerprint"]
