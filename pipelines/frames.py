@@ -39,6 +39,8 @@ def apply(frame: Any, steps: Steps) -> tuple[Any, Any]:
     Raises:
         PipelineError, ColumnError: a step that can't be meant, or a column that the frame lacks.
     """
+    if isinstance(steps, str | Mapping):
+        raise PipelineError(f"steps is a {type(steps).__name__}, expected a list of steps: [{{'step': ...}}, ...]")
     models = [check_step(step) for step in steps]
     if _is_dask(frame):
         return _apply_dask(frame, models)

@@ -118,6 +118,10 @@ def _read(table: pa.Table, probabilities: str, label: str, names: list[str] | No
     sizes = np.unique(pc.list_value_length(lists).to_numpy())
     if len(sizes) > 1:
         raise DataCheckError(f"{where}: column '{probabilities}' has lists of {capped(sizes)} numbers")
+    if len(sizes) and names is not None and len(names) < sizes[0]:
+        raise DataCheckError(
+            f"{where}: column '{probabilities}' has {sizes[0]} classes, but only {len(names)} have names ({capped(names)}); name all with `classes`"
+        )
     shares = np.asarray(lists.flatten().cast(pa.float64()).to_numpy(zero_copy_only=False)).reshape(len(lists), -1)
     if not np.isfinite(shares).all():
         raise DataCheckError(f"{where}: column '{probabilities}' has null, NaN or infinite numbers")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gristmill.errors import InputNotFoundError, SuiteError
+from gristmill.errors import InputError, InputNotFoundError, SuiteError
 from gristmill.validators.formats import jsonable
 
 SEVERITIES = ("critical", "warning", "info")
@@ -110,6 +110,9 @@ def _read(path: str | os.PathLike[str]) -> Any:
             text = Path(text).read_text(encoding="utf-8")
         except FileNotFoundError:
             raise InputNotFoundError(f"no suite at '{path}'", path=text) from None
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+            raise InputError(f"can't read the suite '{path}': {reason}", path=text) from error
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:

@@ -109,8 +109,9 @@ def as_arrow(frame: Any, what: str) -> pa.Table:
         return frame.to_arrow().replace_schema_metadata(None)
     if type(frame).__module__.startswith("pandas"):
         return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
+    hint = "; collect() it first" if type(frame).__name__ == "LazyFrame" else ""
     raise PipelineError(
-        f"{what} is a {type(frame).__name__}, expected a pandas, Polars, Dask or Spark frame or an Arrow table"
+        f"{what} is a {type(frame).__name__}, expected a pandas, Polars, Dask or Spark frame or an Arrow table{hint}"
     )
 
 

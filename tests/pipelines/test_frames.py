@@ -203,3 +203,8 @@ def test_what_cannot_be_meant_is_refused():
         gristmill.apply(dask_frame(2), [{"step": "filter", "where": "txt == 'a'"}])
     with pytest.raises(PipelineError, match="expected"):
         gristmill.apply({"text": ["a"]}, STEPS)
+    for steps in ("filter", STEPS[0]):
+        with pytest.raises(PipelineError, match="expected a list of steps"):
+            gristmill.apply(frame, steps)
+    with pytest.raises(PipelineError, match=r"is a LazyFrame, .*; collect\(\) it first"):
+        gristmill.apply(pl.DataFrame(ROWS).lazy(), STEPS)

@@ -73,6 +73,10 @@ def test_a_wrong_parameter(kwargs, text):
 def test_a_suite_that_is_none(tmp_path: Path):
     with pytest.raises(SuiteError, match="a suite is"):
         validate(TABLE, 3)
+    (tmp_path / "latin.json").write_bytes(b'{"name": "\xe4"}')
+    for path, reason in ((tmp_path, "Is a directory"), (tmp_path / "latin.json", "not UTF-8")):
+        with pytest.raises(InputError, match=f"can't read the suite .*{reason}"):
+            validate(TABLE, path)
     with pytest.raises(InputNotFoundError, match="no suite at"):
         validate(TABLE, tmp_path / "none.json")
     (tmp_path / "torn.json").write_text('{"name": "x", "expectations": [')

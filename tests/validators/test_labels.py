@@ -72,6 +72,8 @@ def test_what_can_t_be_meant_is_told():
         suspected_labels(data([0, 2], [[1.0, 0.0]] * 2), "p")
     with pytest.raises(DataCheckError, match="'bird', expected one of cat, dog"):
         suspected_labels(data(["cat", "bird"], [[1.0, 0.0]] * 2), "p", classes=["cat", "dog"])
+    with pytest.raises(DataCheckError, match="'p' has 3 classes, but only 2 have names"):
+        suspected_labels(data([0, 1], [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]), "p", classes=["cat", "dog"])
     with pytest.raises(DataCheckError, match="lists of"):
         suspected_labels(data([0, 0], [[1.0, 0.0], [1.0]]), "p")
     with pytest.raises(DataCheckError, match="null, NaN or infinite"):
