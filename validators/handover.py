@@ -35,7 +35,7 @@ def is_for_gx(entry: Entry, known: Mapping[str, Any]) -> bool:
 
 def _registered() -> set[str]:
     try:
-        with _importing():
+        with importing_gx():
             import great_expectations.expectations  # noqa: F401  registers its types
             from great_expectations.expectations.registry import list_registered_expectation_implementations
     except ImportError:
@@ -44,7 +44,7 @@ def _registered() -> set[str]:
 
 
 @contextlib.contextmanager
-def _importing() -> Iterator[None]:
+def importing_gx() -> Iterator[None]:
     """Great Expectations may be imported: it imports Spark's client where that is installed.
 
     The client takes a main module without a file (`python -c`, a worker of pytest-xdist) for a doctest and ends the process, with status 0,
@@ -86,7 +86,7 @@ def evaluate_with_gx(entry: Entry, setting: Setting) -> dict[str, Any]:
 
 def _validate(entry: Entry, setting: Setting) -> Any:
     try:
-        with _importing():
+        with importing_gx():
             import great_expectations as gx
             from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
     except ImportError as error:
@@ -122,7 +122,7 @@ def suite_parameter(text: str, parameters: Mapping[str, Any], where: str) -> Any
         SuiteError: a name without a value.
     """
     try:
-        with _importing():
+        with importing_gx():
             from great_expectations.core.suite_parameters import parse_suite_parameter
     except ImportError:
         parse_suite_parameter = None
