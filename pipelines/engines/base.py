@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Protocol, Self
 
 from gristmill.errors import GristmillError, WorkItemError
@@ -54,9 +57,13 @@ class InProcess:
 
     def _outcomes(self, function: Callable[[Task], dict[str, Any]], tasks: Sequence[Task]) -> Iterator[tuple[int, Any]]:
         """(number of the task, its outcome) as they come."""
-        if not tasks:
+        if self.workers == 1 or len(tasks) == 1:
+            with _interrupts() as check:
+                for number, task in enumerate(tasks):
+                    outcome = guarded(function, task)
+                    check()
+                    yield number, outcome
             return
-        # one worker is a thread too: Ctrl-C in the main thread while a kernel runs is raised inside of Numba, which loses it
         with ThreadPoolExecutor(self.workers) as threads:
             numbers = {threads.submit(guarded, function, task): number for number, task in enumerate(tasks)}
             try:
@@ -72,6 +79,30 @@ class InProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         return None
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[Callable[[], None]]:
+    """A check that raises KeyboardInterrupt if Ctrl-C came meanwhile and was lost: while a kernel runs it is raised inside of Numba, which swallows it."""
+    before = signal.getsignal(signal.SIGINT)
+    if not callable(before) or threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+    came = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        before(number, frame)
+
+    def check() -> None:
+        if came:
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def gather(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 from dataclasses import dataclass
 from pathlib import Path
-from threading import current_thread, main_thread
 from typing import Any
 
 import pytest
@@ -117,8 +118,14 @@ def test_threads_begin_no_further_item_after_an_interrupt(tmp_path):
     assert len(tries(tmp_path)) < 500
 
 
-def test_items_never_run_in_the_main_thread_where_ctrl_c_would_be_lost_in_a_kernel():
-    seen = []
-    for workers in (1, 2):
-        InProcess(workers=workers).map(lambda task: {"main": current_thread() is main_thread()}, ["a"], seen.append)
-    assert seen == [{"main": False}] * 2
+def test_an_interrupt_that_a_kernel_swallows_ends_the_run_after_the_item(tmp_path):
+    before = signal.getsignal(signal.SIGINT)
+
+    def swallowing(task):
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        return work(task)
+
+    with pytest.raises(KeyboardInterrupt):
+        InProcess().map(swallowing, [Item(str(tmp_path), i) for i in range(5)], print)
+    assert len(tries(tmp_path)) == 1 and signal.getsignal(signal.SIGINT) is before
