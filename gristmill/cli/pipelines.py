@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -82,6 +83,8 @@ def _print_result(result: Any) -> None:
     made = f" + {counts['created']:,} created" if counts["created"] else ""
     fates = " + ".join(f"{counts[fate]:,} {fate}" for fate in ("kept", "dropped", "quarantined"))
     print(f"{result.path}: {state}\n  {counts['read']:,} read{made} = {fates}")
+    if not counts["kept"]:
+        print("gristmill: no row was kept: is the kind of each source right, and are the rules meant?", file=sys.stderr)
     for name, totals in result.steps.items():
         did = [f"{totals[fate]:,} {fate}" for fate in ("dropped", "quarantined", "created") if totals.get(fate)]
         rules = sorted(totals.get("rules", {}).items(), key=lambda pair: (-pair[1], pair[0]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from gristmill.cli.main import app
+
 import json
 from pathlib import Path
 
@@ -232,3 +234,16 @@ def test_schema_is_the_published_one(cli):
 def test_schema_has_a_text_for_every_step_and_source():
     found = Pipeline.model_json_schema(by_alias=True)["$defs"]
     assert len(found) > 15 and [name for name, entry in found.items() if not entry.get("description")] == []
+
+
+def test_a_run_that_keeps_nothing_says_so(tmp_path, capsys):
+    (tmp_path / "raw.jsonl").write_bytes(bytes(range(256)) * 20)
+    model = {
+        "name": "p",
+        "sources": [{"kind": "jsonl", "path": str(tmp_path / "raw.jsonl")}],
+        "output": {"path": str(tmp_path / "out")},
+    }
+    (tmp_path / "p.yaml").write_text(json.dumps(model))
+    app(["run", str(tmp_path / "p.yaml")], standalone_mode=False)
+    said = capsys.readouterr()
+    assert "= 0 kept" in said.out and "no row was kept" in said.err
