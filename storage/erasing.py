@@ -36,7 +36,7 @@ class Erasure:
     def run(self) -> dict[str, Any]:
         """The receipt. The tombstones are written first: whatever happens afterwards, no later run brings the rows back."""
         manifest = self.dataset.manifest
-        self._follow(manifest.ledger)
+        self._follow(manifest.ledgers)
         marks = write_tombstones(self.folder, self.uids.to_pylist())
         files, changed = self._rewritten(self.dataset.file_list, manifest)
         erased = manifest.num_rows - files.num_rows
@@ -52,13 +52,14 @@ class Erasure:
             "fingerprint": manifest.fingerprint,
             "shards": changed,
         }
-        ledger = self._new_ledger(manifest, marks)
-        if erased or ledger != manifest.ledger:
+        ledgers = self._new_ledgers(manifest, marks)
+        if erased or ledgers != manifest.ledgers:
             counts = {**manifest.counts}
             if counts:
                 counts.update(kept=counts["kept"] - erased, dropped=counts["dropped"] + erased)
             new = describe(
-                files, manifest.schema, splits=manifest.splits, parent=manifest.version, counts=counts, ledger=ledger,
+                files, manifest.schema, splits=manifest.splits, parent=manifest.version, counts=counts,
+                ledger=ledgers[-1] if ledgers else None, earlier_ledgers=ledgers[:-1],
                 **{name: getattr(manifest, name) for name in ("pipeline", "engine", "gate")},
             )  # fmt: skip
             published = publish_manifest(self.folder, new, files)
@@ -75,7 +76,7 @@ class Erasure:
     def _base(self, uids: Any) -> Any:
         return base_uids(uids, by_id=self.by_id)
 
-    def _follow(self, ledger: str | None) -> None:
+    def _follow(self, ledgers: Sequence[str]) -> None:
         """Adds the rows that were dropped as duplicates of those that go, and those made from them, until there are no more.
 
         Without the row that was kept, the next run would keep its duplicate.
@@ -84,7 +85,7 @@ class Erasure:
         while len(self.uids) > known:
             known = len(self.uids)
             found = [self._made(entry) for entry in self.dataset.files()]
-            for path in _ledger_files(self.folder, ledger, "decisions-"):
+            for path in _ledger_files(self.folder, ledgers, "decisions-"):
                 table = read_table(self.folder, path, ["uid", "action", "rule", "other_uid"])
                 tied = pc.or_(
                     pc.is_in(table["rule"], value_set=pa.array(DUPLICATES)), pc.equal(table["action"], "create")
@@ -135,13 +136,15 @@ class Erasure:
             changed.append({"rows": count, "before": entry.sha256, "after": [each.sha256 for each in writer.files]})
         return FileList.of(entries), changed
 
-    def _new_ledger(self, manifest: Manifest, marks: Tombstones) -> str | None:
-        """The ledger with marks in the place of the uids that go, and a decision of the step `erase` for each row that was kept."""
-        old = manifest.ledger
-        paths = _ledger_files(self.folder, old)
-        if old is None or not any(self._mentions(path) for path in paths):
-            return old
+    def _new_ledgers(self, manifest: Manifest, marks: Tombstones) -> list[str]:
+        """The ledgers with marks in the place of the uids that go, and a decision of the step `erase` for each row that was kept."""
         kept = self._kept_uids()
+        return [self._new_ledger(old, marks, kept) for old in manifest.ledgers]
+
+    def _new_ledger(self, old: str, marks: Tombstones, kept: pa.Array) -> str:
+        paths = _ledger_files(self.folder, [old])
+        if not any(self._mentions(path) for path in paths):
+            return old
         new = f"ledger/{hashlib.sha256(f'{old} {marks.digest}'.encode()).hexdigest()[:20]}"
         for path in paths:
             name = path.rpartition("/")[2]
@@ -194,7 +197,7 @@ class Erasure:
                 seen[entry.path] = bool(pc.any(self.hits(column)).as_py())
             if seen[entry.path]:
                 return True
-        for path in _ledger_files(self.folder, manifest.ledger):
+        for path in _ledger_files(self.folder, manifest.ledgers):
             if path not in seen:
                 seen[path] = self._mentions(path)
             if seen[path]:
@@ -208,11 +211,10 @@ def _flat(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     return column
 
 
-def _ledger_files(folder: Folder, base: str | None, prefix: str = "") -> list[str]:
-    if base is None:
-        return []
+def _ledger_files(folder: Folder, bases: Sequence[str], prefix: str = "") -> list[str]:
     return [
         path
+        for base in bases
         for path, *_ in folder.list(base)
         if path.endswith(".parquet") and path.rpartition("/")[2].startswith(prefix)
     ]

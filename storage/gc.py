@@ -100,9 +100,8 @@ def needed_files(folder: Folder, manifests: Iterable[Manifest], parts: dict[str,
                 parts[part["path"]] = list(FileList(read_part(folder, part)).paths())
             needed.add(part["path"])
             needed.update(parts[part["path"]])
-        for name in (manifest.ledger.rpartition("/")[2] if manifest.ledger else None, f"v{manifest.version:08d}"):
-            if name:
-                needed |= {f"ledger/{name}", f"reports/{name}"}
+        for name in (*(ledger.rpartition("/")[2] for ledger in manifest.ledgers), f"v{manifest.version:08d}"):
+            needed |= {f"ledger/{name}", f"reports/{name}"}
     return needed
 
 

@@ -137,7 +137,8 @@ class Manifest:
     """A version: everything about it but the rows. Never changed once it is published.
 
     parts: the files that hold its file list (path, sha256, files). gate: suites that must pass. publisher: host, process and a random number,
-    which no other manifest shares. version: from 1; 0 while it is a candidate.
+    which no other manifest shares. version: from 1; 0 while it is a candidate. ledger: of the run that made it; earlier_ledgers: of the runs
+    that the rows it was added to came from, oldest first.
     """
 
     version: int
@@ -156,7 +157,13 @@ class Manifest:
     code_version: str = ""
     counts: Mapping[str, int] = field(default_factory=dict)
     ledger: str | None = None
+    earlier_ledgers: Sequence[str] = ()
     format_version: int = FORMAT_VERSION
+
+    @property
+    def ledgers(self) -> list[str]:
+        """The ledgers that tell of all rows of the version, oldest first."""
+        return [*self.earlier_ledgers, *([self.ledger] if self.ledger else [])]
 
     def to_json(self) -> bytes:
         """Canonical JSON: equal manifests are equal bytes."""

@@ -48,8 +48,7 @@ def verify_version(folder: Folder, manifest: Manifest, *, fast: bool = False) ->
     files = FileList(pa.concat_tables(tables))
     if not problems:
         problems += _check_totals(manifest, files)
-    if manifest.ledger and not folder.list(manifest.ledger):
-        problems.append(Problem(manifest.ledger, "the version's ledger is missing"))
+    problems += [Problem(name, "a ledger of the version is missing") for name in manifest.ledgers if not folder.list(name)]
     with ThreadPoolExecutor(THREADS) as threads:
         for start in range(0, len(files), AHEAD):
             some = _to_check(folder, files.table.slice(start, AHEAD), fast=fast)

@@ -116,6 +116,7 @@ def publish(
     counts: Mapping[str, int] | None = None,
     gate: Sequence[str] = (),
     ledger: str | None = None,
+    earlier_ledgers: Sequence[str] = (),
     splits: Iterable[str] = (),
 ) -> Published:
     """Makes the files the newest version, unless the newest version holds the same content in the same layout already.
@@ -137,6 +138,7 @@ def publish(
         counts=dict(counts or {}),
         gate=list(gate),
         ledger=ledger,
+        earlier_ledgers=list(earlier_ledgers),
     )
     return publish_manifest(folder, manifest, entries)
 

@@ -126,6 +126,7 @@ FACTS = {
     "counts": {"read": 3, "kept": 2},
     "gate": ["a"],
     "ledger": "ledger/x",
+    "earlier_ledgers": ["ledger/v", "ledger/w"],
     "parent": 2,
 }
 MANIFEST = describe(FileList.of([BASE]), SCHEMA, splits=["train", "test", "a"], **FACTS)
@@ -136,6 +137,7 @@ def test_a_manifest_survives_json() -> None:
     assert again.to_json() == MANIFEST.to_json()
     assert replace(again, parts=()) == replace(MANIFEST, parts=())
     assert again.schema.equals(SCHEMA, check_metadata=True) and list(again.splits) == ["train", "test", "a"]
+    assert again.ledgers == ["ledger/v", "ledger/w", "ledger/x"]
 
 
 def test_a_newer_format_is_refused_with_advice() -> None:
