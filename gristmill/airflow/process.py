@@ -37,24 +37,32 @@ class Finished:
 
 
 class Process:
-    """One command, to be run once. It ends with the process that started it, however that ends."""
+    """One command, to be run once. It ends with the process that started it, however that ends. only_log: its stdout is part of its log, not a result."""
 
-    def __init__(self, command: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: str | None = None) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        only_log: bool = False,
+    ) -> None:
         self.command = list(command)
+        self._only_log = only_log
         self._env = {**os.environ, **(env or {})}
         self._cwd = cwd
         self._guard: subprocess.Popen[bytes] | None = None
         self.was_stopped = False
 
     def run(self, log: Callable[[str], None]) -> Finished:
-        """The end of the command; each line that it writes to stderr is given to `log` at once."""
+        """The end of the command; each line of its log is given to `log` at once."""
         tail: deque[str] = deque(maxlen=TAIL)
         with tempfile.TemporaryFile() as output:
             self._guard = subprocess.Popen(
                 [sys.executable, "-I", "-S", GUARD, str(GRACE), *self.command],
                 stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.PIPE,
+                stdout=subprocess.PIPE if self._only_log else output,
+                stderr=subprocess.STDOUT if self._only_log else subprocess.PIPE,
                 env=self._env,
                 cwd=self._cwd,
                 start_new_session=True,
@@ -62,9 +70,10 @@ class Process:
             if self.was_stopped:  # asked to stop while it was being started
                 self.stop()
             with self._guard as guard:
-                assert guard.stderr is not None
+                lines = guard.stdout if self._only_log else guard.stderr
+                assert lines is not None
                 try:
-                    for raw in guard.stderr:
+                    for raw in lines:
                         line = raw.decode(errors="backslashreplace").rstrip()
                         tail.append(line)
                         log(line)

@@ -89,28 +89,67 @@ def test_what_the_command_leaves_running_ends_with_it(tmp_path: Path) -> None:
     assert gone(read_pids(tmp_path / "pids"))
 
 
-def test_stop_ends_all_of_it(tmp_path: Path) -> None:
-    running = Process(python(FAMILY, str(tmp_path / "pids")))
+def stopped(code: str, path: Path) -> tuple[list[int], list[int]]:
+    """(its exit status, the processes) of a family that was stopped."""
+    running = Process(python(code, str(path)))
     found: list[int] = []
     thread = threading.Thread(target=lambda: found.append(running.run(lambda _: None).status))
     thread.start()
-    pids = read_pids(tmp_path / "pids")
+    pids = read_pids(path)
     running.stop()
     thread.join(30)
-    assert found == [128 + signal.SIGTERM] and gone(pids)
+    return found, pids
+
+
+def test_stop_ends_all_of_it(tmp_path: Path) -> None:
+    status, pids = stopped(FAMILY, tmp_path / "pids")
+    assert status == [128 + signal.SIGTERM] and gone(pids)
 
 
 def test_one_that_will_not_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process_module, "GRACE", 0.5)
-    code = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + FAMILY
-    running = Process(python(code, str(tmp_path / "pids")))
-    found: list[int] = []
-    thread = threading.Thread(target=lambda: found.append(running.run(lambda _: None).status))
-    thread.start()
-    pids = read_pids(tmp_path / "pids")
-    running.stop()
-    thread.join(30)
-    assert found == [128 + signal.SIGKILL] and gone(pids)
+    status, pids = stopped("import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + FAMILY, tmp_path / "pids")
+    assert status == [128 + signal.SIGKILL] and gone(pids)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux gives orphans to a process that asks for them")
+def test_children_in_sessions_of_their_own_end_too(tmp_path: Path) -> None:
+    """As the workers of torchrun: no signal to the group reaches them, and they hold the log open."""
+    code = FAMILY.replace('sleep(300)"]', 'sleep(300)"], start_new_session=True')
+    assert code != FAMILY
+    status, pids = stopped(code, tmp_path / "pids")
+    assert status == [128 + signal.SIGTERM] and gone(pids)
+    assert Process(python(code.rsplit("time.sleep", 1)[0], str(tmp_path / "left"))).run(lambda _: None).status == 0
+    assert gone(read_pids(tmp_path / "left"))
+
+
+def test_a_guard_that_is_told_to_stop_before_its_command_runs(tmp_path: Path) -> None:
+    """SIGTERM while the command is being started: it must not run on without anybody to stop it."""
+    code = (
+        "import os, runpy, signal, subprocess, sys\n"
+        "start = subprocess.Popen\n"
+        "def late(*words, **options):\n"
+        "    child = start(*words, **options); os.kill(os.getpid(), signal.SIGTERM); return child\n"
+        "subprocess.Popen = late\n"
+        f"sys.argv = ['guard', '5', sys.executable, '-c', {FAMILY!r}, sys.argv[1]]\n"
+        f"runpy.run_path({process_module.GUARD!r}, run_name='__main__')"
+    )
+    read, write = os.pipe()
+    guard = subprocess.Popen(python(code, str(tmp_path / "pids")), stdin=read, stderr=subprocess.DEVNULL)
+    assert guard.wait(timeout=30) == 128 + signal.SIGTERM
+    os.close(read)
+    os.close(write)
+    if (tmp_path / "pids").exists():  # it came that far
+        assert gone(read_pids(tmp_path / "pids"))
+
+
+def test_stdout_may_be_part_of_the_log() -> None:
+    lines: list[str] = []
+    code = (
+        "import sys; print('step 1', flush=True); print('loss 2', file=sys.stderr, flush=True); print('{}', flush=True)"
+    )
+    found = Process(python(code), only_log=True).run(lines.append)
+    assert lines == ["step 1", "loss 2", "{}"] == list(found.tail) and found.result is None
 
 
 def test_an_error_while_reading_stops_it(tmp_path: Path) -> None:
