@@ -17,7 +17,7 @@ from gristmill.kernels.resolve import components, resolve
 from gristmill.pipelines import decisions, parts
 from gristmill.pipelines.engines.base import Engine
 from gristmill.pipelines.exchange import exchange
-from gristmill.pipelines.extracts import ExtractOf
+from gristmill.pipelines.extracts import PUBLISHED, ExtractOf
 from gristmill.pipelines.sketched import load_rows, load_sets, set_sizes, signature_matrix
 from gristmill.pipelines.slices import ROUTED
 from gristmill.pipelines.steps.dedupe import DropExactDuplicates, DropNearDuplicates
@@ -80,7 +80,7 @@ def _exact_view(store: WorkStore, source: ExtractOf) -> pa.Table:
 
 
 def exact_groups(table: pa.Table) -> pa.Table:
-    """Decisions for every row but the first in survivor order of those with equal hashes."""
+    """Decisions for every row but the first in survivor order of those with equal hashes; published rows stay."""
     keys = table["key"].to_numpy()
     values, counts = np.unique(keys, return_counts=True)
     table = table.filter(pa.array(np.isin(keys, values[counts > 1])))
@@ -89,24 +89,22 @@ def exact_groups(table: pa.Table) -> pa.Table:
     same = np.zeros(len(key), bool)
     same[1:] = (key[1:] == key[:-1]) & (high[1:] == high[:-1])
     kept = np.maximum.accumulate(np.where(same, 0, np.arange(len(same)))) if len(same) else np.zeros(0, np.int64)
-    leaving = np.flatnonzero(same)
-    return routed(
-        table.take(pa.array(leaving)),
-        "exact_duplicate",
-        table["uid"].take(pa.array(kept[leaving])),
-        np.ones(len(leaving)),
-        None,
-    )
+    leaving = np.flatnonzero(same & (table["item"].to_numpy() < PUBLISHED))
+    others = table.take(pa.array(kept[leaving]))
+    return routed(table.take(pa.array(leaving)), "exact_duplicate", others, np.ones(len(leaving)), None)
 
 
 def routed(
-    rows: pa.Table, rule: str, other: pa.ChunkedArray, similarity: npt.NDArray[np.float64], threshold: float | None
+    rows: pa.Table, rule: str, others: pa.Table, similarity: npt.NDArray[np.float64] | None, threshold: float | None
 ) -> pa.Table:
-    """Drop decisions (ROUTED) for rows that have item, row and uid."""
-    found = decisions.decide(rows["uid"], "drop", rule, threshold=threshold, other_uid=other, similarity=similarity)
-    return pa.table(
-        [rows["item"], rows["row"], *found.columns, pa.nulls(rows.num_rows, pa.large_string())], schema=ROUTED
+    """Drop decisions (ROUTED) for rows that have item, row and uid, each beside the other row that is the reason."""
+    found = decisions.decide(
+        rows["uid"], "drop", rule, threshold=threshold, other_uid=others["uid"], similarity=similarity
     )
+    items = others["item"].to_numpy()
+    shard = pa.array(items - PUBLISHED, mask=items < PUBLISHED)
+    renamed = pa.nulls(rows.num_rows, pa.large_string())
+    return pa.table([rows["item"], rows["row"], *found.columns, renamed, shard], schema=ROUTED)
 
 
 EDGES = pa.schema([("left", pa.int64()), ("right", pa.int64())])
@@ -124,13 +122,17 @@ def band_view(store: WorkStore, source: ExtractOf, *, count: int, width: int) ->
 
 
 def bucket_edges(table: pa.Table) -> pa.Table:
-    """left, right: each row of a bucket joined to the bucket's first row. Enough for components; what is similar is found later."""
+    """left, right: each row of a bucket joined to the bucket's first row. Enough for components; what is similar is found later.
+
+    A bucket of nothing but published rows, whose numbers are the highest, joins none.
+    """
     keys, ids = table["key"].to_numpy(), table["id"].to_numpy()
     order = np.lexsort((ids, keys))
     keys, ids = keys[order], ids[order]
     same = np.zeros(len(keys), bool)
     same[1:] = keys[1:] == keys[:-1]
     first = np.maximum.accumulate(np.where(same, 0, np.arange(len(same)))) if len(same) else np.zeros(0, np.int64)
+    same &= ids[first] < PUBLISHED << ROW_BITS
     pairs = np.unique(np.stack([ids[first[same]], ids[same]], axis=1), axis=0)
     return pa.table({"left": pairs[:, 0], "right": pairs[:, 1]})
 
@@ -197,16 +199,17 @@ def resolve_batch(task: ResolveBatch) -> dict[str, Any]:
 def decide_near(
     table: pa.Table, sets: tuple[U32, I64], step: DropNearDuplicates, count: int, width: int
 ) -> tuple[pa.Table, dict[str, int]]:
-    """(drop decisions, counts) for sketches and their shingle sets in survivor order."""
+    """(drop decisions, counts) for sketches and their shingle sets in survivor order; published rows, which are the first in it, stay."""
     values, offsets = sets
     keys = band_keys(signature_matrix(table), count, width)
-    result = resolve(keys, values, offsets, step.threshold, step.max_bucket)
+    pinned = int((table["item"].to_numpy() >= PUBLISHED).sum())
+    result = resolve(keys, values, offsets, step.threshold, step.max_bucket, pinned)
     leaving = np.flatnonzero(result.kept_by >= 0)
-    other = table["uid"].take(pa.array(result.kept_by[leaving]))
+    rows = table.select(["item", "row", "uid"])
     decided = routed(
-        table.select(["item", "row", "uid"]).take(pa.array(leaving)),
+        rows.take(pa.array(leaving)),
         "near_duplicate",
-        other,
+        rows.take(pa.array(result.kept_by[leaving])),
         result.similarity[leaving],
         step.threshold,
     )

@@ -92,6 +92,8 @@ class GroupKey:
 
 Extract = ExactHash | Sketch | GroupKey
 
+PUBLISHED = 1 << 22  # items from this number on are shards of the version that a run appends to: compared with, never changed
+
 
 @dataclass(frozen=True)
 class ExtractOf:

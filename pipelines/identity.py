@@ -6,6 +6,7 @@ import functools
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -13,6 +14,7 @@ from gristmill.errors import PipelineError
 from gristmill.kernels.digests import row_digests
 from gristmill.kernels.hashing import hash_text, hex_digests
 from gristmill.pipelines import decisions, parts
+from gristmill.pipelines.published import EXTRACT, PUBLISHED
 from gristmill.pipelines.slices import ROUTED
 from gristmill.pipelines.sources.base import RESERVED, Source
 from gristmill.pipelines.work import WorkStore
@@ -20,7 +22,7 @@ from gristmill.pipelines.work import WorkStore
 
 @dataclass(frozen=True)
 class IdentityOf:
-    """The identity file of one ingested item: what `exchange` reads."""
+    """The identity file of one ingested item, or the uids of a published shard: what `exchange` reads."""
 
     item: int
     digest: str  # the item's work key
@@ -52,8 +54,7 @@ def identify(table: pa.Table, id_column: str | None, source: Source) -> tuple[pa
         named = pc.is_valid(uids).combine_chunks()
         table, uids, digests = table.filter(named), uids.filter(named), digests[named.to_numpy(zero_copy_only=False)]
     uids = uids.combine_chunks() if isinstance(uids, pa.ChunkedArray) else uids
-    key = digests[:, 1] if ids is None else hash_text(uids)[:, 1]
-    slim = pa.table({"uid": uids, "high": digests[:, 0], "low": digests[:, 1], "key": key})
+    slim = pa.table({"uid": uids, "high": digests[:, 0], "low": digests[:, 1], "key": hash_text(uids)[:, 1]})
     table = table.append_column("_uid", uids.cast(pa.string()))
     return table.append_column("_source", pa.repeat(pa.scalar(source.name), table.num_rows)), slim, named
 
@@ -74,7 +75,7 @@ def id_texts(name: str, ids: pa.Array | pa.ChunkedArray) -> pa.Array | pa.Chunke
 
 def view(store: WorkStore, source: IdentityOf) -> pa.Table:
     """The identity columns of an item, with the rows' addresses and the source's name."""
-    slim = parts.table(store.folder(source.digest), "identity")
+    slim = parts.table(store.folder(source.digest), "identity" if source.item < PUBLISHED else EXTRACT)
     if slim is None:
         return _VIEW.empty_table()
     n = slim.num_rows
@@ -83,12 +84,15 @@ def view(store: WorkStore, source: IdentityOf) -> pa.Table:
         "item": pa.repeat(pa.scalar(source.item), n),
         "row": np.arange(n),
     }
-    return pa.table({**{name: slim[name] for name in slim.column_names}, **facts}).select(_VIEW.names).cast(_VIEW)
+    empty = {field.name: pa.nulls(n, field.type) for field in _VIEW}
+    known = {name: slim[name] for name in slim.column_names}
+    return pa.table({**empty, **known, **facts}).select(_VIEW.names).cast(_VIEW)
 
 
 _VIEW = pa.schema(
     [
         ("uid", pa.large_string()),
+        ("name", pa.large_string()),  # of a published row, with its copy number
         ("high", pa.uint64()),
         ("low", pa.uint64()),
         ("key", pa.uint64()),
@@ -108,40 +112,57 @@ def resolve(table: pa.Table, *, by_id: bool) -> pa.Table:
     """Decisions for rows that share a uid; the first by (content hash, source, address) keeps it.
 
     Without an id column equal uids mean equal content: later ones are renamed UID~2, UID~3, ... With one, equal content is dropped as
-    `duplicate_id` and different content is quarantined as `conflicting_id`.
+    `duplicate_id` and different content is quarantined as `conflicting_id`. What then has the name of a published row is dropped as
+    `already_published`.
     """
-    keys = table["key"].to_numpy()
-    counts = np.unique(keys, return_counts=True)
-    repeated = np.isin(keys, counts[0][counts[1] > 1])
-    table = table.filter(pa.array(repeated))
-    table = table.sort_by([(name, "ascending") for name in ("key", "uid", "high", "low", "source", "item", "row")])
+    values, counts = np.unique(table["key"].to_numpy(), return_counts=True)
+    table = table.filter(pa.array(np.isin(table["key"].to_numpy(), values[counts > 1])))
+    there = pc.greater_equal(table["item"], PUBLISHED)
+    published, table = table.filter(there), table.filter(pc.invert(there))
     if not table.num_rows:
         return ROUTED.empty_table()
+    table = table.sort_by([(name, "ascending") for name in ("key", "uid", "high", "low", "source", "item", "row")])
     uids = table["uid"].combine_chunks()
     same = np.concatenate([[False], pc.equal(uids[1:], uids[:-1]).to_numpy(zero_copy_only=False)])
     start = np.maximum.accumulate(np.where(same, 0, np.arange(len(same))))
     nth = np.arange(len(same)) - start
-    later = pa.array(nth > 0)
-    rows = table.filter(later)
-    uid = rows["uid"]
+    names = uids if by_id else _numbered(uids, nth)
+    shard = pc.take(published["item"], pc.index_in(names, value_set=published["name"].combine_chunks()))
+    known = pc.is_valid(shard).to_numpy(zero_copy_only=False) & ((nth == 0) | (not by_id))
+    other = nth.astype(bool) & ~known
+    gone = _routed(
+        table.filter(pa.array(known)),
+        decisions.decide(uids.filter(pa.array(known)), "drop", "already_published", other_uid=names.filter(pa.array(known))),
+        shard=pc.subtract(shard.filter(pa.array(known)), PUBLISHED),
+    )
+    rows = table.filter(pa.array(other))
     if not by_id:
-        names = pc.binary_join_element_wise(
-            uid, pa.array([str(n + 1) for n in nth[nth > 0]], pa.large_string()), pa.scalar("~", pa.large_string())
+        return pa.concat_tables(
+            [gone, _routed(rows, decisions.decide(rows["uid"], "edit", "repeated_row"), names.filter(pa.array(other)))]
         )
-        return _routed(rows, decisions.decide(uid, "edit", "repeated_row"), names)
     high, low = table["high"].to_numpy(), table["low"].to_numpy()
-    equal = ((high == high[start]) & (low == low[start]))[nth > 0]
-    rule = pa.array(np.where(equal, "duplicate_id", "conflicting_id"))
-    found = decisions.decide(uid, "drop", "", other_uid=uid)
-    found = found.set_column(found.schema.get_field_index("rule"), SCHEMA_RULE, rule)
-    action = pa.array(np.where(equal, "drop", "quarantine"))
-    return _routed(rows, found.set_column(found.schema.get_field_index("action"), SCHEMA_ACTION, action), None)
+    equal = ((high == high[start]) & (low == low[start]))[other]
+    return pa.concat_tables([gone, _routed(rows, _repeated_ids(rows["uid"], equal))])
 
 
-SCHEMA_RULE = decisions.SCHEMA.field("rule")
-SCHEMA_ACTION = decisions.SCHEMA.field("action")
+def _numbered(uids: pa.Array, nth: npt.NDArray[np.int64]) -> pa.Array:
+    """UID, UID~2, UID~3, ..."""
+    text = pc.binary_join_element_wise(
+        uids, pc.cast(pa.array(nth + 1), pa.large_string()), pa.scalar("~", pa.large_string())
+    )
+    return pc.if_else(pa.array(nth == 0), uids, text)
 
 
-def _routed(rows: pa.Table, found: pa.Table, names: pa.ChunkedArray | None) -> pa.Table:
+def _repeated_ids(uids: pa.ChunkedArray, equal: npt.NDArray[np.bool_]) -> pa.Table:
+    """Decisions for rows whose id another row has: `equal` says whether with the same content."""
+    found = decisions.decide(uids, "drop", "", other_uid=uids)
+    for name, yes, no in (("rule", "duplicate_id", "conflicting_id"), ("action", "drop", "quarantine")):
+        place = found.schema.get_field_index(name)
+        found = found.set_column(place, decisions.SCHEMA.field(name), pa.array(np.where(equal, yes, no)))
+    return found
+
+
+def _routed(rows: pa.Table, found: pa.Table, names: pa.Array | None = None, shard: pa.Array | None = None) -> pa.Table:
     renamed = pa.nulls(rows.num_rows, pa.large_string()) if names is None else names
-    return pa.table([rows["item"], rows["row"], *found.columns, renamed], schema=ROUTED)
+    place = pa.nulls(rows.num_rows, pa.int64()) if shard is None else shard
+    return pa.table([rows["item"], rows["row"], *found.columns, renamed, place], schema=ROUTED)

@@ -14,13 +14,23 @@ from gristmill.pipelines import parts
 from gristmill.pipelines.decisions import SCHEMA
 from gristmill.pipelines.work import WorkStore, key_of
 
+_SHARD = pa.field("other_shard", pa.int64())
 ROUTED = pa.schema(
-    [pa.field("item", pa.int64()), pa.field("row", pa.int64()), *SCHEMA, pa.field("new_uid", pa.large_string())]
+    [pa.field("item", pa.int64()), pa.field("row", pa.int64()), *SCHEMA, pa.field("new_uid", pa.large_string()), _SHARD]
 )
-"""A decision with its address; `new_uid` is set where the row stays under another name (a repeated row without an id)."""
+"""A decision with its address; `new_uid` is set where the row stays under another name (a repeated row without an id), `other_shard` where the
+other row is published already: the number of its shard in the version that the run appends to."""
 
 STEPPED = pa.schema([*SCHEMA, pa.field("step", pa.string())])
-"""A decision with the name of its step: what stages write and the ledger is made of."""
+"""A decision with the name of its step."""
+
+NOTED = pa.schema([*STEPPED, _SHARD])
+"""The same with `other_shard`: what stages write and the ledger is made of."""
+
+
+def noted(found: pa.Table) -> pa.Table:
+    """Decisions (STEPPED) of a step that looks at no published row, as NOTED."""
+    return found.append_column(_SHARD, pa.nulls(found.num_rows, _SHARD.type))
 
 
 def route(store: WorkStore, decided: pa.Table, step: str, items: Sequence[int]) -> dict[int, str]:
@@ -62,21 +72,21 @@ class Pending:
         self._start = 0
 
     def apply(self, table: pa.Table) -> tuple[pa.Table, pa.Table]:
-        """(the next rows of the item without those that leave and with new names; the decisions applied, as STEPPED)."""
+        """(the next rows of the item without those that leave and with new names; the decisions applied, as NOTED)."""
         first, self._start = self._start, self._start + table.num_rows
         if self._table is None:
-            return table, STEPPED.empty_table()
+            return table, NOTED.empty_table()
         low, high = np.searchsorted(self._rows, [first, self._start])
         due = self._table.slice(low, high - low)
         if not due.num_rows:
-            return table, STEPPED.empty_table()
+            return table, NOTED.empty_table()
         renamed = due.filter(pc.is_valid(due["new_uid"]))
         if renamed.num_rows:
             table = _rename(table, renamed["row"].to_numpy() - first, renamed["new_uid"].cast(pa.string()))
         leaving = due.filter(pc.is_null(due["new_uid"]))
         keep = np.ones(table.num_rows, bool)
         keep[leaving["row"].to_numpy() - first] = False
-        return table.filter(pa.array(keep)), leaving.select(STEPPED.names)
+        return table.filter(pa.array(keep)), leaving.select(NOTED.names)
 
 
 def read_slice(folder: Path) -> pa.Table:

@@ -25,7 +25,7 @@ from gristmill.pipelines.duplicates import (
 )
 from gristmill.pipelines.engines.base import Engine
 from gristmill.pipelines.exchange import exchange
-from gristmill.pipelines.extracts import ExtractOf
+from gristmill.pipelines.extracts import PUBLISHED, ExtractOf
 from gristmill.pipelines.model import Split
 from gristmill.pipelines.sketched import load_rows, load_sets, signature_matrix
 from gristmill.pipelines.work import WorkStore, finish, key_of
@@ -53,11 +53,11 @@ def clusters(
     used: list[str] = []
     counts: dict[str, int] = {}
     if split.similarity is not None and sketches:
-        found, used, counts = _similar(engine, store, split, sketches)
+        found, used, counts = similar_pairs(engine, store, split, sketches)
         edges.append(found)
     if groups:
         size = sum(int((store.done(source.key) or {}).get("rows_out", 0)) for source in groups) * 16
-        tables, more = exchange(engine, store, groups, _group_view, bucket_edges, size=size, name="group_by")
+        tables, more = exchange(engine, store, groups, group_view, bucket_edges, size=size, name="group_by")
         used += more
         edges += tables
     ids, labels = join_components(pa.concat_tables([EDGES.empty_table(), *edges]))
@@ -73,7 +73,8 @@ def share_of(uids: pa.Array, shares: dict[str, float]) -> npt.NDArray[np.int8]:
     return np.searchsorted(np.cumsum(list(shares.values()))[:-1], place, side="right").astype(np.int8)
 
 
-def _group_view(store: WorkStore, source: ExtractOf) -> pa.Table:
+def group_view(store: WorkStore, source: ExtractOf) -> pa.Table:
+    """key, id: the group of each row that has one."""
     found = source.read(store, ["row", "key"])
     return pa.table({"key": found["key"], "id": (np.int64(source.item) << ROW_BITS) | found["row"].to_numpy()})
 
@@ -85,9 +86,10 @@ def _placed_bands(store: WorkStore, source: ExtractOf, *, count: int, width: int
     return found.append_column("place", pa.array(np.repeat(places, count), pa.uint64()))
 
 
-def _similar(
+def similar_pairs(
     engine: Engine, store: WorkStore, split: Split, sketches: Sequence[ExtractOf]
 ) -> tuple[pa.Table, list[str], dict[str, int]]:
+    """(left, right: the pairs of rows that are verified similar, at least one of them new; the work used; counts)."""
     threshold = float(split.similarity or 0)
     permutations = _permutations(store, sketches)
     count, width = bands(threshold, permutations)
@@ -116,7 +118,10 @@ def _permutations(store: WorkStore, sketches: Sequence[ExtractOf]) -> int:
 
 
 def bucket_pairs(table: pa.Table, *, window: int) -> pa.Table:
-    """left, right (the larger id): each row of a bucket with up to `window` rows before it in `place`; left_out counts the pairs further apart."""
+    """left, right (the larger id): each row of a bucket with up to `window` rows before it in `place`; left_out counts the pairs further apart.
+
+    Pairs of two published rows, whose ids are the highest, are left aside: they stay where they are.
+    """
     keys, ids = table["key"].to_numpy(), table["id"].to_numpy()
     order = np.lexsort((ids, table["place"].to_numpy(), keys))
     keys, ids = keys[order], ids[order]
@@ -124,14 +129,18 @@ def bucket_pairs(table: pa.Table, *, window: int) -> pa.Table:
     lengths = np.diff(starts)
     found = []
     for step in range(1, int(min(window, lengths.max(initial=0) - 1)) + 1):
-        same = keys[step:] == keys[:-step]
+        same = (keys[step:] == keys[:-step]) & (np.minimum(ids[step:], ids[:-step]) < PUBLISHED << ROW_BITS)
         found.append(np.stack([ids[:-step][same], ids[step:][same]], axis=1))
-    far = lengths[lengths > window + 1].astype(np.int64) - window - 1
+    every = _pairs(lengths) - _pairs(np.diff(np.concatenate([[0], np.cumsum(ids >= PUBLISHED << ROW_BITS)])[starts]))
     pairs_found = np.unique(np.sort(np.concatenate(found), axis=1), axis=0) if found else np.zeros((0, 2), np.int64)
     left_out = np.zeros(len(pairs_found), np.int64)
     if len(left_out):
-        left_out[0] = int((far * (far + 1) // 2).sum())
+        left_out[0] = int(every.sum()) - sum(len(some) for some in found)
     return pa.table({"left": pairs_found[:, 0], "right": pairs_found[:, 1], "left_out": left_out})
+
+
+def _pairs(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    return counts * (counts - 1) // 2
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from gristmill.kernels.hashing import hex_digests
 from gristmill.pipelines import decisions, parts
 from gristmill.pipelines.extracts import Extract
 from gristmill.pipelines.identity import identify
-from gristmill.pipelines.slices import STEPPED, Pending
+from gristmill.pipelines.slices import STEPPED, Pending, noted
 from gristmill.pipelines.sources import Chunk, Source, WorkItem, cast_table, read_item
 from gristmill.pipelines.steps.base import RowStep
 from gristmill.pipelines.work import WorkStore
@@ -141,7 +141,7 @@ def _apply_steps(task: Segment, table: pa.Table, out: _Writers, counts: dict[str
     for name, step in task.steps:
         after, found = step.apply(table)
         dropped, quarantined, created = check_balance(name, task.label, table.num_rows, after.num_rows, found)
-        out.write("decisions", with_step(found, name))
+        out.write("decisions", noted(with_step(found, name)))
         totals = counts["steps"].setdefault(name, {"dropped": 0, "quarantined": 0, "created": 0, "rules": {}})
         totals["dropped"] += dropped
         totals["quarantined"] += quarantined

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from gristmill.pipelines.engines.base import Engine
 
 DAY = 86_400.0
-FORMAT = 2  # part of every key: raise it when the files that stages write change
+FORMAT = 3  # part of every key: raise it when the files that stages write change
 
 
 def key_of(*parts: Any) -> str:

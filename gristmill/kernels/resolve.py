@@ -13,10 +13,12 @@ from gristmill.kernels.jaccard import at_least
 
 U32 = npt.NDArray[np.uint32]
 U64 = npt.NDArray[np.uint64]
+I8 = npt.NDArray[np.int8]
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
 
 _NONE = np.int64(2**63 - 1)
+NONE, MIXED = -1, -2  # labels of a node that has none, and of one that has several
 
 
 class Resolved(NamedTuple):
@@ -44,17 +46,20 @@ class Linked(NamedTuple):
     capped: int
 
 
-def resolve(keys: U64, values: U32, offsets: I64, threshold: float, max_bucket: int = 256) -> Resolved:
+def resolve(
+    keys: U64, values: U32, offsets: I64, threshold: float, max_bucket: int = 256, pinned: int = 0
+) -> Resolved:
     """What becomes of each row. Rows come in survivor order: keys (rows, bands) their `band_keys`, values and offsets their `shingle_sets`.
 
     Each row is compared with the kept rows that share a band with it, the first in survivor order first; at the first one whose Jaccard
     similarity reaches the threshold it leaves, else it is kept. This is the lexicographically first maximal independent set of the graph of
     candidate pairs with J >= threshold: no two kept rows are such a pair, and every row that left is one with a kept row: no chains. Of one
-    bucket (the rows with one key in one band) only the first `max_bucket` kept rows are compared; what that leaves out is counted.
+    bucket (the rows with one key in one band) only the first `max_bucket` kept rows are compared; what that leaves out is counted. The first
+    `pinned` rows are kept whatever they are like.
     """
     buckets, starts = bucket_numbers(keys)
     kept_by, similarity, comparisons, capped = _resolve(
-        buckets, starts, read_only(values), read_only(offsets), threshold, max_bucket
+        buckets, starts, read_only(values), read_only(offsets), threshold, max_bucket, pinned
     )
     return Resolved(kept_by, similarity, int(comparisons), int(capped))
 
@@ -72,6 +77,21 @@ def links(keys: U64, values: U32, offsets: I64, threshold: float, max_bucket: in
 def components(left: I64, right: I64, count: int) -> I64:
     """(count,) int64: for each of the nodes 0 to count - 1 the smallest node of its component under the edges left[k] - right[k]."""
     return _components(read_only(left), read_only(right), count)
+
+
+def settle(pairs: tuple[I64, I64], members: tuple[I64, I64], rows: I8, groups: I8) -> tuple[I8, I64]:
+    """(label, root) of each row: rows come in order, join what they are linked to, and take its label; one that would join two labels is MIXED.
+
+    pairs: two rows that are linked. members: a row and the group that it is linked to. rows, groups: the labels that they have beforehand,
+    NONE or MIXED. A MIXED row joins nothing. root: the first row of what each is joined to, itself if MIXED. Rows of one root have one label.
+    """
+    earlier, later = np.minimum(*pairs), np.maximum(*pairs)
+    order = np.argsort(later, kind="stable")
+    starts = np.searchsorted(later[order], np.arange(len(rows) + 1))
+    by_row = np.argsort(members[0], kind="stable")
+    group_starts = np.searchsorted(members[0][by_row], np.arange(len(rows) + 1))
+    labels = np.concatenate([rows, groups])
+    return _settle(earlier[order], starts, members[1][by_row] + len(rows), group_starts, labels, len(rows))
 
 
 def bucket_numbers(keys: U64) -> tuple[I32, I64]:
@@ -130,13 +150,15 @@ def _next(members, at, stop):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _resolve(buckets, starts, values, offsets, threshold, max_bucket):  # type: ignore[no-untyped-def]
+def _resolve(buckets, starts, values, offsets, threshold, max_bucket, pinned):  # type: ignore[no-untyped-def]
     rows, bands = buckets.shape
     kept_by, similarity = np.full(rows, -1, np.int64), np.zeros(rows, np.float64)
     members, lengths = np.empty(starts[-1], np.int64), np.zeros(len(starts) - 1, np.int64)
     at, stop = np.empty(bands, np.int64), np.empty(bands, np.int64)
     comparisons, capped = 0, 0
-    for row in range(rows):
+    for row in range(pinned):
+        _enter(row, buckets, starts, members, lengths)
+    for row in range(pinned, rows):
         beyond = _open(row, buckets, starts, lengths, max_bucket, at, stop)
         other = _next(members, at, stop)
         while other != _NONE:
@@ -178,6 +200,41 @@ def _components(left, right, count):  # type: ignore[no-untyped-def]
     for k in range(len(left)):
         _join(parent, left[k], right[k])
     return _flattened(parent)
+
+
+@njit(cache=True, nogil=True)
+def _settle(earlier, starts, groups, group_starts, labels, rows):  # type: ignore[no-untyped-def]
+    parent = np.arange(len(labels))
+    for row in range(rows):
+        label = labels[row]
+        for k in range(starts[row], starts[row + 1]):
+            if labels[earlier[k]] != MIXED:
+                label = _both(label, labels[_root(parent, earlier[k])])
+        for k in range(group_starts[row], group_starts[row + 1]):
+            label = _both(label, labels[_root(parent, groups[k])])
+        labels[row] = label
+        if label == MIXED:
+            continue
+        for k in range(starts[row], starts[row + 1]):
+            if labels[earlier[k]] != MIXED:
+                _join(parent, row, earlier[k])
+        for k in range(group_starts[row], group_starts[row + 1]):
+            _join(parent, row, groups[k])
+        labels[_root(parent, row)] = label
+    roots = np.empty(rows, np.int64)
+    for row in range(rows):
+        roots[row] = _root(parent, row)
+    for row in range(rows):
+        labels[row] = labels[roots[row]]
+    return labels[:rows], roots
+
+
+@njit
+def _both(one, other):  # type: ignore[no-untyped-def]
+    """The label of what has both labels."""
+    if one == NONE or one == other:
+        return other
+    return one if other == NONE else np.int8(MIXED)
 
 
 @njit

@@ -1,0 +1,197 @@
+"""Splits of rows that are added to published ones: a row joins the split of those it is linked to; one that links two splits leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gristmill.kernels.resolve import MIXED, NONE, settle
+from gristmill.pipelines import parts
+from gristmill.pipelines.duplicates import ROW_BITS, routed
+from gristmill.pipelines.engines.base import Engine
+from gristmill.pipelines.exchange import exchange
+from gristmill.pipelines.extracts import PUBLISHED, ExtractOf
+from gristmill.pipelines.model import Split
+from gristmill.pipelines.sketched import load_rows
+from gristmill.pipelines.slices import ROUTED
+from gristmill.pipelines.splits import group_view, share_of, similar_pairs
+from gristmill.pipelines.work import WorkStore
+
+I64 = npt.NDArray[np.int64]
+I8 = npt.NDArray[np.int8]
+OLD = PUBLISHED << ROW_BITS  # ids from here on are of published rows
+RULE = "bridges_splits"
+
+
+@dataclass(frozen=True)
+class Joined:
+    """New rows that are linked to others: their ids, sorted, and the number of each one's split; decisions for those that leave (ROUTED)."""
+
+    ids: I64
+    codes: I8
+    decided: pa.Table
+    used: list[str]
+    counts: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Links:
+    """pairs: left, right, ids of two rows that are alike, left a new one. members: key, id of the rows of groups that hold a new one."""
+
+    pairs: pa.Table
+    members: pa.Table
+
+
+def join_published(
+    engine: Engine,
+    store: WorkStore,
+    split: Split,
+    sketches: Sequence[ExtractOf],
+    groups: Sequence[ExtractOf],
+    shard_codes: I8,
+) -> Joined:
+    """Where the new rows go that are linked to others, by similarity or group. `shard_codes`: the number of each published shard's split.
+
+    Rows come in order of uid. One that is linked to rows of one split, published or come before it, goes there, and so do the rows that those
+    are linked to; one that is linked to rows of two leaves, and links nothing. A cluster without a published row goes where the hash of its
+    smallest uid says. So no link between two rows that stay crosses splits.
+    """
+    used: list[str] = []
+    counts: dict[str, int] = {}
+    pairs = members = None
+    if split.similarity is not None and sketches:
+        pairs, used, counts = similar_pairs(engine, store, split, sketches)
+    if groups:
+        size = sum(int((store.done(source.key) or {}).get("rows_out", 0)) for source in groups) * 16
+        tables, more = exchange(engine, store, groups, group_view, group_members, size=size, name="members")
+        used, members = [*used, *more], pa.concat_tables(tables) if tables else None
+    empty = pa.table({name: pa.array([], pa.int64()) for name in ("left", "right", "id")})
+    links = Links(
+        empty.select(["left", "right"]) if pairs is None else pairs,
+        empty.select(["id"]).append_column("key", pa.array([], pa.uint64())) if members is None else members,
+    )
+    by_item = ({source.item: source for source in sketches}, {source.item: source for source in groups})
+    return _joined(store, links, by_item, split.shares, shard_codes, used, counts)
+
+
+def group_members(table: pa.Table) -> pa.Table:
+    """key, id: the rows of each group that holds a new row and another one; of the published ones the first of each shard."""
+    keys, ids = table["key"].to_numpy(), table["id"].to_numpy()
+    order = np.lexsort((ids, keys))
+    keys, ids = keys[order], ids[order]
+    starts = parts.runs(keys)
+    lengths = np.diff(starts)
+    shared = np.repeat((lengths > 1) & (ids[starts[:-1]] < OLD), lengths) if len(ids) else np.zeros(0, bool)
+    repeats = np.zeros(len(ids), bool)
+    repeats[1:] = (keys[1:] == keys[:-1]) & (ids[1:] >> ROW_BITS == ids[:-1] >> ROW_BITS) & (ids[1:] >= OLD)
+    return pa.table({"key": keys[shared & ~repeats], "id": ids[shared & ~repeats]})
+
+
+def _joined(
+    store: WorkStore,
+    links: Links,
+    by_item: tuple[Mapping[int, ExtractOf], Mapping[int, ExtractOf]],
+    shares: dict[str, float],
+    shard_codes: I8,
+    used: list[str],
+    counts: dict[str, int],
+) -> Joined:
+    left, right = links.pairs["left"].to_numpy(), links.pairs["right"].to_numpy()
+    keys, group = np.unique(links.members["key"].to_numpy(), return_inverse=True)
+    member = links.members["id"].to_numpy()
+    alike, grouped = np.unique(np.concatenate([left, right[right < OLD]])), np.unique(member[member < OLD])
+    ids = np.union1d(alike, grouped)
+    names = _uids(store, ids, alike, by_item)
+    order = pc.sort_indices(names).to_numpy().astype(np.int64)
+    place = np.empty(len(ids), np.int64)  # of each row in order of uid
+    place[order] = np.arange(len(ids))
+
+    def at(some: I64) -> I64:
+        return place[np.searchsorted(ids, some)]
+
+    new, old = right < OLD, member < OLD
+    row_label = _labels(at(left[~new]), _code(right[~new], shard_codes), len(ids))
+    group_label = _labels(group[~old], _code(member[~old], shard_codes), len(keys))
+    label, root = settle((at(left[new]), at(right[new])), (at(member[old]), group[old]), row_label, group_label)
+    codes = np.where(label == NONE, share_of(names.take(pa.array(order[root])), shares), label).astype(np.int8)
+    found = Joined(ids, codes[place], ROUTED.empty_table(), used, {**counts, RULE: int((label == MIXED).sum())})
+    leaving = ids[found.codes == MIXED]
+    if not len(leaving):
+        return found
+    decided = _bridges(store, links, by_item, found, leaving, shard_codes)
+    return Joined(ids, found.codes, decided, used, found.counts)
+
+
+def _labels(nodes: I64, codes: I8, count: int) -> I8:
+    """For each node the one code it is given, NONE or MIXED."""
+    low, high = np.full(count, 127, np.int8), np.full(count, -1, np.int8)
+    np.minimum.at(low, nodes, codes)
+    np.maximum.at(high, nodes, codes)
+    return np.where(high < 0, NONE, np.where(low == high, high, MIXED)).astype(np.int8)
+
+
+def _code(ids: I64, shard_codes: I8) -> I8:
+    return shard_codes[(ids >> ROW_BITS) - PUBLISHED] if len(ids) else np.zeros(0, np.int8)
+
+
+def _bridges(
+    store: WorkStore,
+    links: Links,
+    by_item: tuple[Mapping[int, ExtractOf], Mapping[int, ExtractOf]],
+    found: Joined,
+    leaving: I64,
+    shard_codes: I8,
+) -> pa.Table:
+    """Decisions for the rows that leave: for each split that it is linked to one, naming the row with the smallest uid there."""
+    left, right = links.pairs["left"].to_numpy(), links.pairs["right"].to_numpy()
+    rows, others = [np.concatenate([left, right])], [np.concatenate([right, left])]
+    mine = links.members.filter(pa.array(np.isin(links.members["id"].to_numpy(), leaving)))
+    shared = links.members.filter(pc.is_in(links.members["key"], value_set=mine["key"].combine_chunks()))
+    both = mine.rename_columns({"id": "row"}).join(shared, "key", join_type="inner")
+    rows.append(both["row"].to_numpy())
+    others.append(both["id"].to_numpy())
+    row, other = np.concatenate(rows), np.concatenate(others)
+    here = np.isin(row, leaving)
+    row, other = row[here], other[here]
+    code = np.full(len(other), MIXED, np.int8)
+    code[other >= OLD] = _code(other[other >= OLD], shard_codes)
+    code[other < OLD] = found.codes[np.searchsorted(found.ids, other[other < OLD])]
+    row, other, code = row[code >= 0], other[code >= 0], code[code >= 0]
+    alike = np.unique(np.concatenate([left, right]))
+    every = np.union1d(row, other)
+    names = _uids(store, every, alike, by_item)
+    table = pa.table({"row": row, "other": other, "code": code})
+    table = table.append_column("name", names.take(pa.array(np.searchsorted(every, other))))
+    table = table.sort_by([("row", "ascending"), ("code", "ascending"), ("name", "ascending")])
+    row, code = table["row"].to_numpy(), table["code"].to_numpy()
+    first = np.ones(len(row), bool)
+    first[1:] = (row[1:] != row[:-1]) | (code[1:] != code[:-1])
+    row, other = row[first], table["other"].to_numpy()[first]
+
+    def named(some: I64) -> pa.Table:
+        uids = names.take(pa.array(np.searchsorted(every, some)))
+        return pa.table({"item": some >> ROW_BITS, "row": some & ((1 << ROW_BITS) - 1), "uid": uids})
+
+    return routed(named(row), RULE, named(other), None, None)
+
+
+def _uids(
+    store: WorkStore, ids: I64, alike: I64, by_item: tuple[Mapping[int, ExtractOf], Mapping[int, ExtractOf]]
+) -> pa.ChunkedArray:
+    """The uids of the rows, whose ids are sorted: from the sketches of those that are `alike`, else from the groups'."""
+    sketched = np.isin(ids, alike)
+    found = [pa.table({"id": pa.array([], pa.int64()), "uid": pa.array([], pa.large_string())})]
+    for chosen, sources in ((ids[sketched], by_item[0]), (ids[~sketched], by_item[1])):
+        items, starts = np.unique(chosen >> ROW_BITS, return_index=True)
+        rows = np.split(chosen & ((1 << ROW_BITS) - 1), starts[1:])
+        members = [(sources[int(item)], some) for item, some in zip(items, rows, strict=True)] if len(chosen) else []
+        if members:
+            table = load_rows(store, members, ["row", "uid"])
+            numbers = (table["item"].to_numpy() << ROW_BITS) | table["row"].to_numpy()
+            found.append(pa.table({"id": numbers, "uid": table["uid"]}))
+    return pa.concat_tables(found).sort_by("id")["uid"]
