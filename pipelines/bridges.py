@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from gristmill.kernels.resolve import MIXED, NONE, settle
 from gristmill.pipelines import parts
-from gristmill.pipelines.duplicates import ROW_BITS, routed
+from gristmill.pipelines.duplicates import EDGES, ROW_BITS, routed
 from gristmill.pipelines.engines.base import Engine
 from gristmill.pipelines.exchange import exchange
 from gristmill.pipelines.extracts import PUBLISHED, ExtractOf
@@ -41,10 +41,36 @@ class Joined:
 
 @dataclass(frozen=True)
 class Links:
-    """pairs: left, right, ids of two rows that are alike, left a new one. members: key, id of the rows of groups that hold a new one."""
+    """What the new rows are linked to.
 
+    pairs: left, right, ids of two rows that are alike, left a new one. members: key, id of the rows of groups that hold a new one. sketches,
+    groups: the extracts by item. shards: the number of each published shard's split.
+    """
+
+    store: WorkStore
     pairs: pa.Table
     members: pa.Table
+    sketches: Mapping[int, ExtractOf]
+    groups: Mapping[int, ExtractOf]
+    shards: I8
+
+    def published(self, ids: I64) -> I8:
+        """The number of each published row's split."""
+        return self.shards[(ids >> ROW_BITS) - PUBLISHED] if len(ids) else np.zeros(0, np.int8)
+
+    def uids(self, ids: I64) -> pa.ChunkedArray:
+        """The uids of linked rows, whose ids are sorted: from the sketches of those that are alike, else from the groups."""
+        alike = np.isin(ids, np.concatenate([self.pairs["left"].to_numpy(), self.pairs["right"].to_numpy()]))
+        found = [pa.table({"id": pa.array([], pa.int64()), "uid": pa.array([], pa.large_string())})]
+        for chosen, sources in ((ids[alike], self.sketches), (ids[~alike], self.groups)):
+            if len(chosen):
+                items, starts = np.unique(chosen >> ROW_BITS, return_index=True)
+                rows = np.split(chosen & ((1 << ROW_BITS) - 1), starts[1:])
+                members = [(sources[int(item)], some) for item, some in zip(items, rows, strict=True)]
+                table = load_rows(self.store, members, ["row", "uid"])
+                numbers = (table["item"].to_numpy() << ROW_BITS) | table["row"].to_numpy()
+                found.append(pa.table({"id": numbers, "uid": table["uid"]}))
+        return pa.concat_tables(found).sort_by("id")["uid"]
 
 
 def join_published(
@@ -53,9 +79,9 @@ def join_published(
     split: Split,
     sketches: Sequence[ExtractOf],
     groups: Sequence[ExtractOf],
-    shard_codes: I8,
+    shards: I8,
 ) -> Joined:
-    """Where the new rows go that are linked to others, by similarity or group. `shard_codes`: the number of each published shard's split.
+    """Where the new rows go that are linked to others, by similarity or group. `shards`: the number of each published shard's split.
 
     Rows come in order of uid. One that is linked to rows of one split, published or come before it, goes there, and so do the rows that those
     are linked to; one that is linked to rows of two leaves, and links nothing. A cluster without a published row goes where the hash of its
@@ -63,20 +89,22 @@ def join_published(
     """
     used: list[str] = []
     counts: dict[str, int] = {}
-    pairs = members = None
+    pairs, members = EDGES.empty_table(), MEMBERS.empty_table()
     if split.similarity is not None and sketches:
         pairs, used, counts = similar_pairs(engine, store, split, sketches)
     if groups:
         size = sum(int((store.done(source.key) or {}).get("rows_out", 0)) for source in groups) * 16
         tables, more = exchange(engine, store, groups, group_view, group_members, size=size, name="members")
-        used, members = [*used, *more], pa.concat_tables(tables) if tables else None
-    empty = pa.table({name: pa.array([], pa.int64()) for name in ("left", "right", "id")})
-    links = Links(
-        empty.select(["left", "right"]) if pairs is None else pairs,
-        empty.select(["id"]).append_column("key", pa.array([], pa.uint64())) if members is None else members,
-    )
-    by_item = ({source.item: source for source in sketches}, {source.item: source for source in groups})
-    return _joined(store, links, by_item, split.shares, shard_codes, used, counts)
+        used, members = [*used, *more], pa.concat_tables([members, *tables])
+    by_item = [{source.item: source for source in sources} for sources in (sketches, groups)]
+    links = Links(store, pairs, members, by_item[0], by_item[1], shards)
+    ids, codes = _joined(links, split.shares)
+    leaving = ids[codes == MIXED]
+    decided = _bridges(links, ids, codes, leaving) if len(leaving) else ROUTED.empty_table()
+    return Joined(ids, codes, decided, used, counts)
+
+
+MEMBERS = pa.schema([("key", pa.uint64()), ("id", pa.int64())])
 
 
 def group_members(table: pa.Table) -> pa.Table:
@@ -89,24 +117,17 @@ def group_members(table: pa.Table) -> pa.Table:
     shared = np.repeat((lengths > 1) & (ids[starts[:-1]] < OLD), lengths) if len(ids) else np.zeros(0, bool)
     repeats = np.zeros(len(ids), bool)
     repeats[1:] = (keys[1:] == keys[:-1]) & (ids[1:] >> ROW_BITS == ids[:-1] >> ROW_BITS) & (ids[1:] >= OLD)
-    return pa.table({"key": keys[shared & ~repeats], "id": ids[shared & ~repeats]})
+    return pa.table([keys[shared & ~repeats], ids[shared & ~repeats]], schema=MEMBERS)
 
 
-def _joined(
-    store: WorkStore,
-    links: Links,
-    by_item: tuple[Mapping[int, ExtractOf], Mapping[int, ExtractOf]],
-    shares: dict[str, float],
-    shard_codes: I8,
-    used: list[str],
-    counts: dict[str, int],
-) -> Joined:
+def _joined(links: Links, shares: dict[str, float]) -> tuple[I64, I8]:
+    """(the ids of the linked new rows, sorted; the number of each one's split, MIXED for one that leaves)."""
     left, right = links.pairs["left"].to_numpy(), links.pairs["right"].to_numpy()
     keys, group = np.unique(links.members["key"].to_numpy(), return_inverse=True)
     member = links.members["id"].to_numpy()
-    alike, grouped = np.unique(np.concatenate([left, right[right < OLD]])), np.unique(member[member < OLD])
-    ids = np.union1d(alike, grouped)
-    names = _uids(store, ids, alike, by_item)
+    new, old = right < OLD, member >= OLD
+    ids = np.unique(np.concatenate([left, right[new], member[~old]]))
+    names = links.uids(ids)
     order = pc.sort_indices(names).to_numpy().astype(np.int64)
     place = np.empty(len(ids), np.int64)  # of each row in order of uid
     place[order] = np.arange(len(ids))
@@ -114,17 +135,11 @@ def _joined(
     def at(some: I64) -> I64:
         return place[np.searchsorted(ids, some)]
 
-    new, old = right < OLD, member < OLD
-    row_label = _labels(at(left[~new]), _code(right[~new], shard_codes), len(ids))
-    group_label = _labels(group[~old], _code(member[~old], shard_codes), len(keys))
-    label, root = settle((at(left[new]), at(right[new])), (at(member[old]), group[old]), row_label, group_label)
-    codes = np.where(label == NONE, share_of(names.take(pa.array(order[root])), shares), label).astype(np.int8)
-    found = Joined(ids, codes[place], ROUTED.empty_table(), used, {**counts, RULE: int((label == MIXED).sum())})
-    leaving = ids[found.codes == MIXED]
-    if not len(leaving):
-        return found
-    decided = _bridges(store, links, by_item, found, leaving, shard_codes)
-    return Joined(ids, found.codes, decided, used, found.counts)
+    row_label = _labels(at(left[~new]), links.published(right[~new]), len(ids))
+    group_label = _labels(group[old], links.published(member[old]), len(keys))
+    label, root = settle((at(left[new]), at(right[new])), (at(member[~old]), group[~old]), row_label, group_label)
+    fresh = share_of(names.take(pa.array(order[root])), shares)
+    return ids, np.where(label == NONE, fresh, label).astype(np.int8)[place]
 
 
 def _labels(nodes: I64, codes: I8, count: int) -> I8:
@@ -135,63 +150,30 @@ def _labels(nodes: I64, codes: I8, count: int) -> I8:
     return np.where(high < 0, NONE, np.where(low == high, high, MIXED)).astype(np.int8)
 
 
-def _code(ids: I64, shard_codes: I8) -> I8:
-    return shard_codes[(ids >> ROW_BITS) - PUBLISHED] if len(ids) else np.zeros(0, np.int8)
-
-
-def _bridges(
-    store: WorkStore,
-    links: Links,
-    by_item: tuple[Mapping[int, ExtractOf], Mapping[int, ExtractOf]],
-    found: Joined,
-    leaving: I64,
-    shard_codes: I8,
-) -> pa.Table:
+def _bridges(links: Links, ids: I64, codes: I8, leaving: I64) -> pa.Table:
     """Decisions for the rows that leave: for each split that it is linked to one, naming the row with the smallest uid there."""
     left, right = links.pairs["left"].to_numpy(), links.pairs["right"].to_numpy()
-    rows, others = [np.concatenate([left, right])], [np.concatenate([right, left])]
     mine = links.members.filter(pa.array(np.isin(links.members["id"].to_numpy(), leaving)))
-    shared = links.members.filter(pc.is_in(links.members["key"], value_set=mine["key"].combine_chunks()))
-    both = mine.rename_columns({"id": "row"}).join(shared, "key", join_type="inner")
-    rows.append(both["row"].to_numpy())
-    others.append(both["id"].to_numpy())
-    row, other = np.concatenate(rows), np.concatenate(others)
+    both = mine.rename_columns(["key", "row"]).join(links.members, "key", join_type="inner")
+    row = np.concatenate([left, right, both["row"].to_numpy()])
+    other = np.concatenate([right, left, both["id"].to_numpy()])
     here = np.isin(row, leaving)
     row, other = row[here], other[here]
     code = np.full(len(other), MIXED, np.int8)
-    code[other >= OLD] = _code(other[other >= OLD], shard_codes)
-    code[other < OLD] = found.codes[np.searchsorted(found.ids, other[other < OLD])]
+    code[other >= OLD] = links.published(other[other >= OLD])
+    code[other < OLD] = codes[np.searchsorted(ids, other[other < OLD])]
     row, other, code = row[code >= 0], other[code >= 0], code[code >= 0]
-    alike = np.unique(np.concatenate([left, right]))
     every = np.union1d(row, other)
-    names = _uids(store, every, alike, by_item)
+    names = links.uids(every)
     table = pa.table({"row": row, "other": other, "code": code})
     table = table.append_column("name", names.take(pa.array(np.searchsorted(every, other))))
     table = table.sort_by([("row", "ascending"), ("code", "ascending"), ("name", "ascending")])
     row, code = table["row"].to_numpy(), table["code"].to_numpy()
     first = np.ones(len(row), bool)
     first[1:] = (row[1:] != row[:-1]) | (code[1:] != code[:-1])
-    row, other = row[first], table["other"].to_numpy()[first]
 
     def named(some: I64) -> pa.Table:
         uids = names.take(pa.array(np.searchsorted(every, some)))
         return pa.table({"item": some >> ROW_BITS, "row": some & ((1 << ROW_BITS) - 1), "uid": uids})
 
-    return routed(named(row), RULE, named(other), None, None)
-
-
-def _uids(
-    store: WorkStore, ids: I64, alike: I64, by_item: tuple[Mapping[int, ExtractOf], Mapping[int, ExtractOf]]
-) -> pa.ChunkedArray:
-    """The uids of the rows, whose ids are sorted: from the sketches of those that are `alike`, else from the groups'."""
-    sketched = np.isin(ids, alike)
-    found = [pa.table({"id": pa.array([], pa.int64()), "uid": pa.array([], pa.large_string())})]
-    for chosen, sources in ((ids[sketched], by_item[0]), (ids[~sketched], by_item[1])):
-        items, starts = np.unique(chosen >> ROW_BITS, return_index=True)
-        rows = np.split(chosen & ((1 << ROW_BITS) - 1), starts[1:])
-        members = [(sources[int(item)], some) for item, some in zip(items, rows, strict=True)] if len(chosen) else []
-        if members:
-            table = load_rows(store, members, ["row", "uid"])
-            numbers = (table["item"].to_numpy() << ROW_BITS) | table["row"].to_numpy()
-            found.append(pa.table({"id": numbers, "uid": table["uid"]}))
-    return pa.concat_tables(found).sort_by("id")["uid"]
+    return routed(named(row[first]), RULE, named(table["other"].to_numpy()[first]), None, None)

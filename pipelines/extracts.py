@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from gristmill.errors import PipelineError
 from gristmill.kernels.buffers import slices
 from gristmill.kernels.digests import cell_digests
-from gristmill.kernels.hashing import hash_slices
+from gristmill.kernels.hashing import hash_slices, hash_text
 from gristmill.kernels.minhash import sketches
 from gristmill.kernels.whitespace import collapse
 from gristmill.pipelines import parts
@@ -21,6 +21,7 @@ from gristmill.pipelines.steps.base import text_column
 from gristmill.pipelines.steps.dedupe import DropExactDuplicates, DropNearDuplicates, WideStep
 from gristmill.pipelines.steps.normalize_text import compose
 from gristmill.pipelines.work import WorkStore
+from gristmill.storage.tombstones import base_uids
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,27 @@ class GroupKey:
         return found.append_column("key", pa.array(cell_digests(column)[:, 1])).filter(pc.is_valid(column))
 
 
-Extract = ExactHash | Sketch | GroupKey
+@dataclass(frozen=True)
+class UidKey:
+    """row, uid, name, key: the name of each row without and with its copy number, and what equal ones share."""
 
-PUBLISHED = 1 << 22  # items from this number on are shards of the version that a run appends to: compared with, never changed
+    by_id: bool
+
+    def identity(self) -> list[object]:
+        """See `ExactHash.identity`."""
+        return ["uid", self.by_id]
+
+    def of(self, table: pa.Table, start: int) -> pa.Table:
+        """See `ExactHash.of`."""
+        names = table["_uid"].cast(pa.large_string())
+        uids = base_uids(names, by_id=self.by_id)
+        rows = np.arange(start, start + len(names))
+        return pa.table({"row": rows, "uid": uids, "name": names, "key": hash_text(uids)[:, 1]})
+
+
+Extract = ExactHash | Sketch | GroupKey | UidKey
+
+PUBLISHED = 1 << 22  # items from this number on are shards of the version that is appended to: compared with, never changed
 
 
 @dataclass(frozen=True)

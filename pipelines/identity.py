@@ -132,7 +132,9 @@ def resolve(table: pa.Table, *, by_id: bool) -> pa.Table:
     other = nth.astype(bool) & ~known
     gone = _routed(
         table.filter(pa.array(known)),
-        decisions.decide(uids.filter(pa.array(known)), "drop", "already_published", other_uid=names.filter(pa.array(known))),
+        decisions.decide(
+            uids.filter(pa.array(known)), "drop", "already_published", other_uid=names.filter(pa.array(known))
+        ),
         shard=pc.subtract(shard.filter(pa.array(known)), PUBLISHED),
     )
     rows = table.filter(pa.array(other))

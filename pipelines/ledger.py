@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 
 from gristmill.kernels.hashing import hash_text, hex_digests
 from gristmill.pipelines import parts
-from gristmill.pipelines.slices import STEPPED, read_slice
+from gristmill.pipelines.published import shard_paths
+from gristmill.pipelines.slices import NOTED, STEPPED, noted, read_slice
 from gristmill.pipelines.sources import format_positions
 from gristmill.pipelines.work import WorkStore
 from gristmill.storage.folder import Folder
@@ -29,6 +30,8 @@ DECISIONS = pa.schema(
         ("threshold", pa.float64()),
         ("other_uid", pa.large_string()),
         ("similarity", pa.float64()),
+        ("other_version", pa.int64()),  # where `other_uid` was published before: the version that the run appended to,
+        ("other_shard", pa.string()),  # and the row's shard in it
     ]
 )
 ORIGINS = pa.schema([("uid", pa.large_string()), ("source", pa.string()), ("position", pa.string())])
@@ -59,6 +62,7 @@ class ItemLedger:
     identity: tuple[str, ...]  # slices of repeated rows and ids
     stages: tuple[str, ...]
     last: tuple[str, ...]  # slices that no stage has applied
+    appended: int | None = None  # the version that the run appends to
 
     def __str__(self) -> str:
         return f"ledger of item {self.number}"
@@ -76,7 +80,9 @@ def write_ledger(task: ItemLedger) -> dict[str, Any]:
     for key in task.identity:
         origin = _renamed(origin, read_slice(task.store.folder(key)))
     source = pa.repeat(pa.scalar(task.source), sum(table.num_rows for table in found))
-    decided = pa.concat_tables(found).append_column("source", source).select(DECISIONS.names).cast(DECISIONS)
+    decided = (
+        _sharded(task, pa.concat_tables(found).append_column("source", source)).select(DECISIONS.names).cast(DECISIONS)
+    )
     named = (
         origin.append_column("source", pa.repeat(pa.scalar(task.source), origin.num_rows))
         .select(ORIGINS.names)
@@ -92,7 +98,19 @@ def write_ledger(task: ItemLedger) -> dict[str, Any]:
     return summary
 
 
-_POSITIONED = pa.schema([*STEPPED, pa.field("position", pa.string())])
+_POSITIONED = pa.schema([*NOTED, pa.field("position", pa.string())])
+
+
+def _sharded(task: ItemLedger, found: pa.Table) -> pa.Table:
+    """The decisions with version and path of the shards that hold the other rows, in place of numbers."""
+    numbers = found["other_shard"]
+    paths, version = pa.nulls(len(numbers), pa.string()), pa.nulls(len(numbers), pa.int64())
+    if task.appended is not None and numbers.null_count < len(numbers):
+        paths = shard_paths(task.folder, task.appended).take(numbers)
+        version = pc.if_else(pc.is_valid(numbers), pa.scalar(task.appended, pa.int64()), None)
+    return (
+        found.drop_columns(["other_shard"]).append_column("other_version", version).append_column("other_shard", paths)
+    )
 
 
 def _origin(task: ItemLedger) -> pa.Table:
@@ -120,14 +138,14 @@ def _identity_decisions(task: ItemLedger, origin: pa.Table) -> pa.Table:
     for key in task.identity:
         content = read_slice(task.store.folder(key))
         leaving = content.filter(pc.is_null(content["new_uid"]))
-        found.append(leaving.select(STEPPED.names).append_column("position", origin["position"].take(leaving["row"])))
+        found.append(leaving.select(NOTED.names).append_column("position", origin["position"].take(leaving["row"])))
     return pa.concat_tables([_POSITIONED.empty_table(), *[table.cast(_POSITIONED) for table in found]])
 
 
 def _stage_decisions(task: ItemLedger) -> pa.Table:
     found = [table for key in task.stages for table in parts.batches(task.store.folder(key), "decisions")]
     found += [read_slice(task.store.folder(key)) for key in task.last]
-    every = pa.concat_tables([STEPPED.empty_table(), *[table.select(STEPPED.names).cast(STEPPED) for table in found]])
+    every = pa.concat_tables([NOTED.empty_table(), *[table.select(NOTED.names).cast(NOTED) for table in found]])
     return every.filter(pc.not_equal(every["step"], "id"))
 
 
@@ -143,7 +161,7 @@ def _lost(task: ItemLedger) -> pa.Table:
     found = []
     for table in parts.batches(task.store.folder(task.ingested), "lost"):
         text = format_positions(table["position"])
-        found.append(table.select(STEPPED.names).append_column("position", text).cast(_POSITIONED))
+        found.append(noted(table.select(STEPPED.names)).append_column("position", text).cast(_POSITIONED))
     return pa.concat_tables([_POSITIONED.empty_table(), *found])
 
 
@@ -169,6 +187,7 @@ def _bad_decisions(task: ItemLedger) -> pa.Table:
             "rule": bad["reason"],
             **empty,
             "step": ["ingest"] * n,
+            "other_shard": pa.nulls(n, pa.int64()),
             "position": bad["position"],
         },
         schema=_POSITIONED,

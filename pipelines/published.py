@@ -3,46 +3,27 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from gristmill.errors import SchemaMismatchError
-from gristmill.kernels.hashing import hash_text
 from gristmill.pipelines import parts
-from gristmill.pipelines.extracts import PUBLISHED, ExactHash, Extract, ExtractOf, GroupKey, Sketch
+from gristmill.pipelines.duplicates import routed
+from gristmill.pipelines.extracts import PUBLISHED, ExactHash, Extract, ExtractOf, Sketch, UidKey
 from gristmill.pipelines.sources.schemas import common_type
 from gristmill.pipelines.steps.dedupe import DropExactDuplicates
 from gristmill.pipelines.work import WorkStore, key_of
 from gristmill.storage.folder import Folder
 from gristmill.storage.manifest import FileList, Manifest
 from gristmill.storage.parquet import open_parquet
-from gristmill.storage.tombstones import base_uids
 from gristmill.storage.versions import read_files, read_manifest
 
 EXTRACT = "extract-0"
 FIRST = -1  # the rank of published rows: before those of every source
-
-
-@dataclass(frozen=True)
-class UidKey:
-    """row, uid, name, key: the name of each row without and with its copy number, and what equal ones share."""
-
-    by_id: bool
-
-    def identity(self) -> list[object]:
-        """See `ExactHash.identity`."""
-        return ["uid", self.by_id]
-
-    def of(self, table: pa.Table, start: int) -> pa.Table:
-        """See `ExactHash.of`."""
-        names = table["_uid"].cast(pa.large_string())
-        uids = base_uids(names, by_id=self.by_id)
-        rows = np.arange(start, start + len(names))
-        return pa.table({"row": rows, "uid": uids, "name": names, "key": hash_text(uids)[:, 1]})
 
 
 @dataclass(frozen=True)
@@ -53,7 +34,7 @@ class ReadShard:
     key: str
     folder: Folder
     path: str
-    extract: Extract | UidKey
+    extract: Extract
 
     def __str__(self) -> str:
         return f"published shard {self.path}"
@@ -96,7 +77,7 @@ class Base:
         """The extract that tells which rows are published."""
         return UidKey(self.by_id)
 
-    def tasks(self, store: WorkStore, extracts: Sequence[Extract | UidKey]) -> list[ReadShard]:
+    def tasks(self, store: WorkStore, extracts: Sequence[Extract]) -> list[ReadShard]:
         """What there is to be read of every shard, once."""
         found = {}
         for extract in map(bare, extracts):
@@ -104,12 +85,30 @@ class Base:
                 found[key] = ReadShard(store, key, self.folder, path, extract)
         return list(found.values())
 
-    def sources(self, extract: Extract | UidKey) -> list[ExtractOf]:
+    def sources(self, extract: Extract) -> list[ExtractOf]:
         """The extract of every shard, as the extracts of work items are: their numbers begin at PUBLISHED."""
         keys = self._keys(bare(extract))
         return [ExtractOf(PUBLISHED + number, key, EXTRACT, ()) for number, key in enumerate(keys)]
 
-    def _keys(self, extract: Extract | UidKey) -> list[str]:
+    def account(self, counts: Mapping[str, int]) -> dict[str, Any]:
+        """counts and earlier_ledgers of the version that a run with these counts makes: of all runs that its rows came from, added up."""
+        before = self.manifest.counts
+        total = {name: count + before.get(name, 0) for name, count in counts.items()}
+        return {"counts": total, "earlier_ledgers": self.manifest.ledgers}
+
+    def outlook(self, store: WorkStore, extracts: Sequence[Extract]) -> dict[str, Any]:
+        """What a run is going to do with the version: its rows and shards stay; `read`: the shards that no run has read for these extracts."""
+        left = {task.path for task in self.tasks(store, [self.uids, *extracts]) if store.done(task.key) is None}
+        sizes = zip(self.files.table["path"].to_pylist(), self.files.table["bytes"].to_pylist(), strict=True)
+        return {
+            "version": self.manifest.version,
+            "rows": self.files.num_rows,
+            "shards": len(self.files),
+            "read": len(left),
+            "read_bytes": sum(size for path, size in sizes if path in left),
+        }
+
+    def _keys(self, extract: Extract) -> list[str]:
         return [key_of("published", digest, extract.identity()) for digest in self.files.table["sha256"].to_pylist()]
 
 
@@ -119,13 +118,28 @@ def read_base(folder: Folder, version: int, *, by_id: bool) -> Base:
     return Base(folder, manifest, read_files(folder, manifest), by_id)
 
 
+def uid_view(store: WorkStore, source: ExtractOf) -> pa.Table:
+    """item, row, uid, name, key: of rows that stay."""
+    return source.read(store, ["row", "uid", "name", "key"])
+
+
+def already_published(table: pa.Table) -> pa.Table:
+    """Drop decisions (ROUTED) for new rows that have the name of a published one."""
+    old = pc.greater_equal(table["item"], PUBLISHED)
+    published, table = table.filter(old), table.filter(pc.invert(old))
+    place = pc.index_in(table["name"], value_set=published["name"].combine_chunks())
+    rows = table.filter(pc.is_valid(place)).select(["item", "row", "name"]).rename_columns(["item", "row", "uid"])
+    others = published.take(place.drop_null()).select(["item", "name"]).rename_columns(["item", "uid"])
+    return routed(rows, "already_published", others, None, None)
+
+
 @functools.lru_cache(maxsize=2)
 def shard_paths(folder: Folder, version: int) -> pa.Array:
     """The paths of a version's shards, by their number."""
     return read_files(folder, read_manifest(folder, version)).table["path"].combine_chunks()
 
 
-def bare(extract: Extract | UidKey) -> Extract | UidKey:
+def bare(extract: Extract) -> Extract:
     """The extract without what only orders new rows: published rows come first whatever their source and quality."""
     if isinstance(extract, ExactHash):
         return ExactHash(DropExactDuplicates(column=extract.step.column))
@@ -134,10 +148,10 @@ def bare(extract: Extract | UidKey) -> Extract | UidKey:
     return extract
 
 
-def _columns(extract: Extract | UidKey) -> list[str]:
+def _columns(extract: Extract) -> list[str]:
     if isinstance(extract, ExactHash):
         return [extract.step.column]
-    return [extract.column] if isinstance(extract, Sketch | GroupKey) else []
+    return [] if isinstance(extract, UidKey) else [extract.column]
 
 
 def fitted(manifest: Manifest, new: pa.Schema) -> pa.Schema:
