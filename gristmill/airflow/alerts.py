@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import logging
 import urllib.request
 from collections.abc import Mapping
 from typing import Any
+
+from gristmill.airflow.operators import GristmillOperator
 
 CONNECTION = "gristmill_alerts"
 """A Connection of type http: its URL gets {"text": ...} by POST, as the webhooks of Slack, Mattermost and Teams expect it."""
@@ -42,25 +45,19 @@ def alert(context: Mapping[str, Any]) -> None:
     url = _webhook()
     if not url:
         return
-    request = urllib.request.Request(  # noqa: S310  an address of the administrator's
-        url, json.dumps({"text": text}).encode(), {"Content-Type": "application/json"}, method="POST"
-    )
+    body, headers = json.dumps({"text": text}).encode(), {"Content-Type": "application/json"}
     try:
+        request = urllib.request.Request(url, body, headers, method="POST")  # noqa: S310  an address of the administrator's
         with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:  # noqa: S310
             answer.read()
-    except OSError as failed:
-        log.error("the alert could not be sent to Connection '%s': %s", CONNECTION, failed)  # noqa: TRY400  the text says all; the task's own error must stay in view
+    except (OSError, http.client.HTTPException, ValueError) as failed:  # ValueError: an address that is none
+        said = str(failed).replace(url, "its address")  # which is the secret of a web hook
+        log.error("the alert could not be sent to Connection '%s': %s", CONNECTION, said)  # noqa: TRY400  the text says all; the task's own error must stay in view
 
 
 def _next(task: Any, ti: Any) -> str:
-    name = type(task).__name__
-    if "Validate" in name:
-        return f"gristmill show {task.data}; mend the source or the suite and clear the task, or: gristmill reject {task.data}"
-    if "Publish" in name:
-        return f"gristmill show {task.target}; gristmill publish {task.target}"
-    if "Run" in name or "Plan" in name:
-        return f"gristmill plan {task.pipeline}; then clear the task: what is finished is not done again"
-    return f"airflow tasks clear {ti.dag_id} --task-regex '^{ti.task_id}$'"
+    known = task.next_step() if isinstance(task, GristmillOperator) else None
+    return known or f"airflow tasks clear {ti.dag_id} --task-regex '^{ti.task_id}$'"
 
 
 def _webhook() -> str | None:

@@ -19,6 +19,8 @@ class GristmillApprovalOperator(ApprovalOperator):
 
     template_fields: Sequence[str] = (*ApprovalOperator.template_fields, "found", "wanted")
 
+    body: str | None
+
     def __init__(self, *, found: Sequence[Mapping[str, Any]], wanted: bool | str, **kwargs: Any) -> None:
         super().__init__(fail_on_reject=True, **kwargs)
         self.found = found
@@ -29,4 +31,7 @@ class GristmillApprovalOperator(ApprovalOperator):
         if str(self.wanted) != "True" or verdict_of(self.found) != "warned":
             self.log.info("nothing to approve: the checks %s", verdict_of(self.found))
             return None
+        self.body = (
+            f"{self.found[0].get('data')} passed with warnings. {self.body}"  # which of the mapped versions it is
+        )
         return super().execute(context)

@@ -9,7 +9,8 @@ from typing import Any
 from airflow.sdk import AssetAlias, Context, get_current_context
 from airflow.sdk.exceptions import AirflowFailException
 
-from gristmill.airflow.operators import GristmillOperator, emit
+from gristmill.airflow import accepted
+from gristmill.airflow.operators import GristmillOperator, emit, look_and_settle
 from gristmill.airflow.settings import settings
 
 VALIDATED = AssetAlias("gristmill_validated")
@@ -46,6 +47,9 @@ class GristmillCheckOperator(GristmillOperator):
             raise AirflowFailException(f"{self.check} of {self.data}: {'; '.join(found['found'][:5])}")
         return found
 
+    def next_step(self) -> str:
+        return look_and_settle(self.data)
+
 
 class GristmillVerifyOperator(GristmillOperator):
     """path, version, whole: whether every file of the newest version is what its manifest says. Fails at once where it isn't."""
@@ -59,6 +63,9 @@ class GristmillVerifyOperator(GristmillOperator):
 
     def command(self) -> list[str]:
         return ["verify", self.dataset, *(["--fast"] if str(self.fast) == "True" else [])]
+
+    def next_step(self) -> str:
+        return f"gristmill verify {self.dataset}; run its pipeline again, or: gristmill rollback {self.dataset} VERSION"
 
     def summary(self, result: dict[str, Any]) -> Any:
         return {name: result.get(name) for name in ("path", "version", "whole")}
@@ -90,14 +97,16 @@ class GristmillGcOperator(GristmillOperator):
 
 
 def accept_version(dataset: str, version: int, asset: str | None, found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The accepted version, which is also the event of its asset."""
+    """The accepted version, which is also the event of its asset, and is kept in the project: only what is there is trained on."""
     facts: dict[str, Any] = {
         "dataset": dataset,
         "version": version,
+        "fingerprint": found[0]["fingerprint"],
         "verdict": verdict_of(found),
         "suite": found[0].get("suite"),
         "rows": found[0].get("rows"),
     }
+    accepted.accept(settings().folder, facts)
     emit(get_current_context(), VALIDATED, asset or dataset, str(settings().folder), facts, suffix=":validated")
     return facts
 

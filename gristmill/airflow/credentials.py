@@ -1,8 +1,12 @@
-"""Airflow Connections as the environment variables that storage clients read. Airflow masks their secrets in logs."""
+"""Airflow Connections as the environment variables that storage clients read. Their secrets are masked in logs."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
+
+SECRET = re.compile(r"KEY(?!_ID)|SECRET|TOKEN|PASS|CREDENTIAL(?!S$)|CONNECTION_STRING", re.IGNORECASE)
+"""In the names of variables that are masked. Airflow by itself knows a Connection's password, and of its extra only what has a name that it knows."""
 
 
 def connection_env(conn_id: str | None) -> dict[str, str]:
@@ -16,6 +20,7 @@ def connection_env(conn_id: str | None) -> dict[str, str]:
     if not conn_id:
         return {}
     from airflow.sdk import BaseHook
+    from airflow.sdk.log import mask_secret
 
     connection = BaseHook.get_connection(conn_id)
     extra: dict[str, Any] = connection.extra_dejson
@@ -27,6 +32,9 @@ def connection_env(conn_id: str | None) -> dict[str, str]:
             f"Connection '{conn_id}' of type '{connection.conn_type}' has nothing for a storage client: use type aws, google_cloud_platform or wasb, "
             'or put {"env": {"NAME": "value"}} into its extra'
         )
+    for name, value in env.items():
+        if SECRET.search(name):
+            mask_secret(value)
     return env
 
 

@@ -7,11 +7,10 @@ Needs gristmill, not Airflow. Exit status 0: nothing found, 1: something found, 
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any
 
-from gristmill.errors import GristmillError
+from gristmill.airflow.answers import answer
 from gristmill.storage.dataset import Dataset, open_dataset
 
 SHOWN = 20
@@ -86,12 +85,7 @@ def _text_column(dataset: Dataset) -> str | None:
 def main() -> None:
     """The command."""
     check, data = sys.argv[1:]
-    try:
-        found = {"drift": drift, "leakage": leakage}[check](data)
-    except GristmillError as error:
-        print(f"gristmill: {error}", file=sys.stderr)
-        sys.exit(error.exit_status)
-    print(json.dumps(found))
+    found = answer({"drift": drift, "leakage": leakage}[check], data)
     sys.exit(1 if found["found"] else 0)
 
 

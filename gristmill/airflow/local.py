@@ -108,6 +108,9 @@ class LocalAirflow:
             self.stop()
             lines = (self.home / "standalone.log").read_text(errors="replace").splitlines()[-15:]
             raise RuntimeError(f"Airflow did not start: {error}\n" + "\n".join(lines)) from error
+        except BaseException:  # Ctrl-C while it starts
+            self.stop()
+            raise
 
     def stop(self) -> bool:
         """Whether it ran; all of its processes are gone then, and those of its tasks too."""

@@ -21,7 +21,7 @@ DATASETS = AssetAlias("gristmill_datasets")
 RETRIES: dict[str, Any] = {
     "retries": 3,
     "retry_delay": timedelta(minutes=1),
-    "retry_exponential_backoff": True,
+    "retry_exponential_backoff": 2.0,
     "max_retry_delay": timedelta(hours=1),
 }
 
@@ -95,28 +95,14 @@ class GristmillOperator(BaseOperator):
         """The finished gristmill command, if its exit status is 0 or accepted; raises as `start` does."""
         return self.start(command_line(arguments, self.python), shown(arguments), accept)
 
-    def start(
-        self, command: Sequence[str], text: str, accept: Sequence[int] = (), env: Mapping[str, str] | None = None
-    ) -> Finished:
+    def start(self, command: Sequence[str], text: str, accept: Sequence[int] = ()) -> Finished:
         """The finished command, if its exit status is 0 or accepted. text: what is said of it in the log and in errors.
 
         Raises:
             AirflowFailException: the data failed a check, or the use or the input is wrong. No retry.
             AirflowException: it could not finish. Retried.
         """
-        if self._process is not None and self._process.was_stopped:
-            raise AirflowException("the task was stopped")
-        self.ran = text
-        self._process = Process(
-            command, env={**connection_env(self.conn_id), **(self.env or {}), **(env or {})}, cwd=self.cwd
-        )
-        self.log.info("%s", text)
-        try:
-            finished = self._process.run(lambda line: self.log.info("%s", line))
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise AirflowFailException(
-                f"can't start in '{self.cwd}': {error.strerror}; set cwd to a folder that the worker has"
-            ) from error
+        finished = self.launch(command, text)
         if finished.status == 0 or finished.status in accept:
             return finished
         if finished.status == 1 and self.data_failed == "return" and finished.result is not None:
@@ -127,6 +113,32 @@ class GristmillOperator(BaseOperator):
         if finished.status == 127:
             raise AirflowFailException(f"{error_text}. `python` must be the path of a Python that has gristmill")
         raise AirflowException(error_text)
+
+    def launch(
+        self, command: Sequence[str], text: str, env: Mapping[str, str] | None = None, *, only_log: bool = False
+    ) -> Finished:
+        """The finished command, whatever its exit status. env: further variables. only_log: its stdout goes to the log too.
+
+        Raises:
+            AirflowFailException: `cwd` is no folder. No retry.
+            AirflowException: the task was stopped before.
+        """
+        if self._process is not None and self._process.was_stopped:
+            raise AirflowException("the task was stopped")
+        self.ran = text
+        variables = {**connection_env(self.conn_id), **(self.env or {}), **(env or {})}
+        self._process = Process(command, env=variables, cwd=self.cwd, only_log=only_log)
+        self.log.info("%s", text)
+        try:
+            return self._process.run(lambda line: self.log.info("%s", line))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise AirflowFailException(
+                f"can't start in '{self.cwd}': {error.strerror}; set cwd to a folder that the worker has"
+            ) from error
+
+    def next_step(self) -> str | None:
+        """What to do once it has failed, for alerts; None where there is nothing better than to clear it."""
+        return None
 
     def on_kill(self) -> None:
         """Stops the command and all that it started."""
@@ -146,6 +158,9 @@ class GristmillPlanOperator(GristmillOperator):
 
     def command(self) -> list[str]:
         return ["plan", self.pipeline, *_sets(self.settings)]
+
+    def next_step(self) -> str:
+        return _plan_again(self.pipeline)
 
     def summary(self, result: dict[str, Any]) -> Any:
         found = summaries.of_plan(result)
@@ -208,6 +223,9 @@ class GristmillRunOperator(GristmillOperator):
             *(word for name, value in options.items() for word in (f"--{name}", str(value))),
             *_sets(self.settings),
         ]
+
+    def next_step(self) -> str:
+        return _plan_again(self.pipeline)
 
     def summary(self, result: dict[str, Any]) -> Any:
         found = summaries.of_run(result, self.cwd)
@@ -287,6 +305,9 @@ class GristmillValidateOperator(GristmillOperator):
         ]
         return ["validate", self.data, "--suite", str(self.suite), *options]
 
+    def next_step(self) -> str:
+        return look_and_settle(self.data)
+
 
 class GristmillPublishOperator(GristmillOperator):
     """dataset, version, rows, fingerprint, verdict of the version that a candidate became, also in the event that the dataset's asset gets.
@@ -316,10 +337,11 @@ class GristmillPublishOperator(GristmillOperator):
     def execute(self, context: Context) -> Any:
         """See the class."""
         dataset, _, name = self.target.rpartition("@")
-        if name.isdecimal() and len(name) < 16:
+        if is_version(name):
             raise AirflowSkipException(f"nothing new: version {name} of {dataset} holds this already")
         finished = self.run(["publish", self.target], accept=(2, 3))
-        shown_version = self._newest(dataset)
+        made = (finished.result or {}).get("version")
+        shown_version = self._version(f"{dataset}@{made}" if made else dataset)
         if finished.status and not (shown_version or {}).get("fingerprint", "").startswith(
             name
         ):  # else an earlier try of this task published it
@@ -342,7 +364,10 @@ class GristmillPublishOperator(GristmillOperator):
         emit(context, DATASETS, self.asset or str(found["dataset"]), self.cwd, found)
         return found
 
-    def _newest(self, dataset: str) -> dict[str, Any] | None:
+    def next_step(self) -> str:
+        return f"gristmill show {self.target}; gristmill publish {self.target}"
+
+    def _version(self, dataset: str) -> dict[str, Any] | None:
         found = self.run(["show", dataset], accept=(2,)).result
         return summaries.of_version(found, self.cwd) if found else None
 
@@ -370,6 +395,24 @@ def emit(
     context["outlet_events"][alias].add(
         Asset(name=f"{name}{suffix}", uri=f"{uri}{suffix}", group="gristmill"), extra=dict(extra)
     )
+
+
+def is_version(name: str) -> bool:
+    """Whether what follows the @ of a dataset is a version's number, not a candidate's name."""
+    return name.isdecimal() and len(name) < 16
+
+
+def look_and_settle(data: str) -> str:
+    """What to do about data that failed a check: a candidate can be rejected, a version rolled back."""
+    dataset, at, name = str(data).rpartition("@")
+    if not at:
+        return "read the task's log, mend the data or the suite and clear the task"
+    settle = f"rollback {dataset} VERSION" if is_version(name) else f"reject {data}"
+    return f"gristmill show {data}; mend the source or the suite and clear the task, or: gristmill {settle}"
+
+
+def _plan_again(pipeline: str) -> str:
+    return f"gristmill plan {pipeline}; then clear the task: what is finished is not done again"
 
 
 def shown(arguments: Sequence[str]) -> str:

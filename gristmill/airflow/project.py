@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from gristmill.airflow.summaries import absolute
+from gristmill.errors import UsageError
 
 PIPELINES, SUITES, MIXES = "pipelines", "suites", "mixes"
+EVERY = "*.yaml"
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,17 @@ class PipelineFile:
 
 
 def find_pipelines(folder: Path, pattern: str | None = None) -> list[str]:
-    """The pipeline files that a pattern names, sorted: a path, or a glob of `pipelines/`. A plain path that doesn't exist is given back as it is."""
-    where = absolute(pattern or "*.yaml", str(folder / PIPELINES))
+    """The pipeline files that a pattern names, sorted: a path, or a glob of `pipelines/`. A plain path that doesn't exist is given back as it is.
+
+    Raises:
+        UsageError: a pattern other than `*.yaml` that fits no file.
+    """
+    where = absolute(pattern or EVERY, str(folder / PIPELINES))
     found = sorted(glob.glob(where, recursive=True))
-    if found or glob.has_magic(where):
+    if found or (pattern or EVERY) == EVERY:
         return found
+    if glob.has_magic(pattern or ""):
+        raise _nothing(pattern, folder / PIPELINES)
     in_project = absolute(pattern or "", str(folder))
     return [in_project if os.path.exists(in_project) else where]
 
@@ -86,11 +94,18 @@ def find_suite(folder: Path, name: str) -> str | None:
 
 
 def read_mixes(folder: Path, pattern: str | None = None) -> list[dict[str, Any]]:
-    """The mixes of the project: name, path, and whatever the file says. A file that isn't a mix has `error` instead."""
+    """The mixes of the project: name, path, and whatever the file says. A file that isn't a mix has `error` instead.
+
+    Raises:
+        UsageError: a pattern other than `*.yaml` that fits no file.
+    """
     import yaml
 
-    found = []
-    for path in sorted(glob.glob(absolute(pattern or "*.yaml", str(folder / MIXES)))):
+    found: list[dict[str, Any]] = []
+    paths = sorted(glob.glob(absolute(pattern or EVERY, str(folder / MIXES))))
+    if not paths and (pattern or EVERY) != EVERY:
+        raise _nothing(pattern, folder / MIXES)
+    for path in paths:
         entry: dict[str, Any] = {"name": Path(path).stem, "path": path}
         try:
             data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -105,6 +120,12 @@ def read_mixes(folder: Path, pattern: str | None = None) -> list[dict[str, Any]]
 def fill(text: str, moment: datetime) -> str:
     """The text with `{date}` (2026-01-31) and `{hour}` (00 to 23) of the moment."""
     return text.replace("{date}", moment.strftime("%Y-%m-%d")).replace("{hour}", moment.strftime("%H"))
+
+
+def _nothing(pattern: str | None, folder: Path) -> UsageError:
+    names = sorted(path.name for path in folder.glob(EVERY))
+    there = f"it has {', '.join(names[:20])}" if names else f"it has no {EVERY}"
+    return UsageError(f"no file '{pattern}' in {folder}: {there}")
 
 
 def _mapping(value: Any) -> dict[str, Any]:

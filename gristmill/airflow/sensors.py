@@ -16,7 +16,7 @@ from gristmill.airflow.versions import newest_version
 class GristmillVersionSensor(BaseSensorOperator):
     """dataset, version, rows, fingerprint and verdicts of the dataset's newest version, once that is newer than `after`.
 
-    after: a version; 0 waits for the first one, None for one that is newer than what is there when the task starts. The dataset need not exist yet.
+    after: a version; 0 waits for the first one, None for one that is newer than what is there when the task first starts. The dataset need not exist yet.
     deferrable: waits in the triggerer (default); else in the worker, by `mode`. A folder is listed; for a URL `gristmill show` is run each time.
     """
 
@@ -44,13 +44,13 @@ class GristmillVersionSensor(BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """See the class."""
-        after = self._after()
+        after = self._after(context)
         self.log.info("waiting for a version of %s after %s", self.dataset, after or "none")
         self.after = after
         if not self.deferrable:
-            return super().execute(context)
+            return self._seen(context, super().execute(context))
         if (found := self._look()) is not None:
-            return found
+            return self._seen(context, found)
         from gristmill.airflow.triggers import GristmillVersionTrigger
 
         trigger = GristmillVersionTrigger(
@@ -69,16 +69,35 @@ class GristmillVersionSensor(BaseSensorOperator):
         """The facts that the trigger found."""
         if "error" in event:
             raise AirflowException(event["error"])
-        return event
+        return self._seen(context, event)
 
-    def _after(self) -> int:
+    def _seen(self, context: Context, found: Any) -> Any:
+        context["task_state_store"].delete("after")  # else, were the task cleared, it would count from there
+        return found
+
+    def _after(self, context: Context) -> int:
         if self.after not in (None, "", "None"):
             return int(str(self.after))
-        found = newest_version(self.dataset, python=self.python, cwd=self.cwd, env=connection_env(self.conn_id))
-        return found["version"] if found else 0
+        store = context["task_state_store"]  # a retry, or a look in mode "reschedule", starts the task anew
+        kept = store.get("after")
+        if kept is None:
+            found = self._newest()
+            kept = found["version"] if found else 0
+            store.set("after", kept)
+        return int(str(kept))
 
     def _look(self) -> dict[str, Any] | None:
-        found = newest_version(
-            self.dataset, python=self.python, cwd=self.cwd, env=connection_env(self.conn_id), after=int(str(self.after))
+        after = int(str(self.after))
+        found = self._newest(after)
+        return found if found and found["version"] > after else None
+
+    def _newest(self, after: int = -1) -> dict[str, Any] | None:
+        env = connection_env(self.conn_id)
+        return newest_version(
+            self.dataset,
+            python=self.python,
+            cwd=self.cwd,
+            env=env,
+            after=after,
+            log=lambda line: self.log.info("%s", line),
         )
-        return found if found and found["version"] > int(str(self.after)) else None

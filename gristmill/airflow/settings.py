@@ -26,7 +26,7 @@ class Settings:
     etl_schedule: str
     maintenance_schedule: str
     retries: int
-    retry_delay: float
+    retry_delay: int
     keep: int
     parallel: int
 
@@ -39,7 +39,7 @@ class Settings:
             "owner": "gristmill",
             "retries": self.retries,
             "retry_delay": timedelta(seconds=self.retry_delay),
-            "retry_exponential_backoff": True,
+            "retry_exponential_backoff": 2.0,
             "max_retry_delay": timedelta(hours=1),
             "on_failure_callback": alert,
         }
@@ -61,8 +61,15 @@ def settings() -> Settings:
         conn_id=get("GRISTMILL_CONN_ID") or None,
         etl_schedule=get("GRISTMILL_ETL_SCHEDULE") or "@daily",
         maintenance_schedule=get("GRISTMILL_MAINTENANCE_SCHEDULE") or "@weekly",
-        retries=int(get("GRISTMILL_RETRIES") or 3),
-        retry_delay=float(get("GRISTMILL_RETRY_SECONDS") or 60),
-        keep=int(get("GRISTMILL_KEEP") or 10),
-        parallel=int(get("GRISTMILL_PARALLEL") or 1),
+        retries=_number("GRISTMILL_RETRIES", 3, least=0),
+        retry_delay=_number("GRISTMILL_RETRY_SECONDS", 60, least=0),
+        keep=_number("GRISTMILL_KEEP", 10, least=1),
+        parallel=_number("GRISTMILL_PARALLEL", 1, least=1),
     )
+
+
+def _number(name: str, default: int, least: int) -> int:
+    text = os.environ.get(name) or str(default)
+    if not text.strip().isdecimal() or int(text) < least:
+        raise ValueError(f"{name}='{text}': a whole number from {least} on is expected, such as {default}")
+    return int(text)

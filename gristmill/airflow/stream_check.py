@@ -12,7 +12,8 @@ import json
 import sys
 from typing import Any
 
-from gristmill.errors import GristmillError, StreamError
+from gristmill.airflow.answers import answer
+from gristmill.errors import StreamError
 
 
 def check(data: str, batches: int, options: dict[str, Any]) -> dict[str, Any]:
@@ -37,11 +38,7 @@ def check(data: str, batches: int, options: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """The command."""
     data, batches, options = sys.argv[1:]
-    try:
-        print(json.dumps(check(data, int(batches), json.loads(options))))
-    except GristmillError as error:
-        print(f"gristmill: {error}", file=sys.stderr)
-        sys.exit(error.exit_status)
+    answer(check, data, int(batches), json.loads(options))
 
 
 if __name__ == "__main__":

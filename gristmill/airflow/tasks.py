@@ -6,19 +6,22 @@ import glob
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from airflow.sdk import Context, get_current_context
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from gristmill.airflow import summaries
+from gristmill.airflow import accepted, summaries
 from gristmill.airflow.credentials import connection_env
 from gristmill.airflow.process import Process, command_line
 from gristmill.airflow.project import find_pipelines, find_suite, read_mixes, read_pipeline
 from gristmill.airflow.settings import settings
+from gristmill.errors import UsageError
+
+T = TypeVar("T")
 
 
 def moment_of(context: Context | Mapping[str, Any]) -> datetime:
@@ -36,7 +39,7 @@ def list_pipelines() -> list[dict[str, Any]]:
     context = get_current_context()
     params, folder = context["params"], settings().folder
     overrides = {name: params.get(name) for name in ("suite", "destination")}
-    paths = find_pipelines(folder, params.get("pipeline"))
+    paths = _found(find_pipelines, folder, params.get("pipeline"))
     if len(paths) > 1 and overrides["destination"]:
         raise AirflowFailException(
             f"destination '{overrides['destination']}' is for one pipeline, but {len(paths)} are chosen; name one in `pipeline`"
@@ -44,26 +47,37 @@ def list_pipelines() -> list[dict[str, Any]]:
     return [read_pipeline(path, folder, moment_of(context), overrides).as_arguments() for path in paths]
 
 
+def _found(find: Callable[[Path, str | None], list[T]], folder: Path, pattern: str | None) -> list[T]:
+    try:
+        return find(folder, pattern)
+    except UsageError as error:
+        raise AirflowFailException(str(error)) from error
+
+
 def list_versions() -> list[dict[str, Any]]:
-    """The versions to validate: of the events that started the run, else the one that the form names; dataset, target, name and suite of each."""
+    """The versions to validate: of the events that started the run, else the one that the form names; dataset, target, name and suite of each.
+
+    What was accepted of them before is so no longer, until this run is through.
+    """
     context = get_current_context()
-    params = context["params"]
+    params, folder = context["params"], settings().folder
     found: dict[str, dict[str, Any]] = {}
     for events in (context.get("triggering_asset_events") or {}).values():  # by asset, and once more by alias
         for event in events:
             extra = dict(event.extra or {})
             if extra.get("dataset") and extra.get("version"):
                 target = f"{extra['dataset']}@{extra['version']}"
+                accepted.withdraw(folder, str(extra["dataset"]), str(extra.get("fingerprint")))
                 name = str(extra.get("pipeline") or os.path.basename(str(extra["dataset"])))
                 found[target] = _version(
                     str(extra["dataset"]), int(extra["version"]), event.asset.name, name, extra.get("suite")
                 )
     if not found and params.get("dataset"):
-        config = settings()
         dataset = str(params["dataset"]).partition("@")[0]
         facts = look(params["dataset"])
         if facts is None:
-            raise AirflowFailException(f"no version of '{params['dataset']}' (in {config.folder})")
+            raise AirflowFailException(f"no version of '{params['dataset']}' (in {folder})")
+        accepted.withdraw(folder, facts["dataset"], facts["fingerprint"])
         target = f"{facts['dataset']}@{facts['version']}"
         found[target] = _version(facts["dataset"], facts["version"], dataset, os.path.basename(dataset), None)
     return list(found.values())
@@ -113,7 +127,7 @@ def list_mixes() -> list[dict[str, Any]]:
     """The mixes to look at: those that have a dataset of the events that started the run, else those that the form names, else all."""
     context = get_current_context()
     folder = settings().folder
-    mixes = read_mixes(folder, context["params"].get("mix"))
+    mixes = _found(read_mixes, folder, context["params"].get("mix"))
     events = (context.get("triggering_asset_events") or {}).values()
     changed = {str((event.extra or {}).get("dataset")) for each in events for event in each}
     if changed:
@@ -127,9 +141,9 @@ def list_mixes() -> list[dict[str, Any]]:
 
 
 def pin_mix(mix: dict[str, Any]) -> dict[str, Any]:
-    """The mix with its datasets at their newest versions, once the verdicts of all of them passed; written to `ready/NAME-DIGEST.json` of the project.
+    """The mix with its datasets at their newest versions, once all of them passed; written to `ready/NAME-DIGEST.json` of the project.
 
-    Skips while one of them has no version, no verdict or a failed one, and where this very mix has been trained on (unless the form says `again`).
+    Skips while one of them has no version, no verdict, a failed one, or one that gristmill_validate has not accepted, and where this very mix has been trained on (unless the form says `again`).
     """
     context = get_current_context()
     folder = settings().folder
@@ -146,7 +160,7 @@ def pin_mix(mix: dict[str, Any]) -> dict[str, Any]:
     path = folder / "ready" / f"{mix['name']}-{digest}.json"
     if path.with_suffix(".trained").exists() and not context["params"].get("again"):
         raise AirflowSkipException(f"mix '{mix['name']}' has been trained on in these very versions: {path}")
-    write_text(path, json.dumps(pinned, indent=1))
+    accepted.write_text(path, json.dumps(pinned, indent=1))
     return {"mix": str(path), "command": mix.get("command"), "stream": mix.get("stream") or {}}
 
 
@@ -162,14 +176,6 @@ def look(dataset: str) -> dict[str, Any] | None:
     return summaries.of_version(finished.result, str(config.folder))
 
 
-def write_text(path: Path, text: str) -> None:
-    """Makes or replaces a file, all at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-
-
 def _not_ready(fact: dict[str, Any] | None) -> str | None:
     if fact is None:
         return "no version yet"
@@ -179,6 +185,8 @@ def _not_ready(fact: dict[str, Any] | None) -> str | None:
     missing = [name for name in fact["gate"] if name not in fact["verdicts"]]
     if missing or not fact["verdicts"]:
         return f"version {fact['version']} has no verdict" + (f" of {', '.join(missing)}" if missing else "")
+    if not accepted.is_accepted(settings().folder, fact["dataset"], fact["fingerprint"]):
+        return f"version {fact['version']} was not accepted by gristmill_validate"
     return None
 
 

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from airflow.sdk import Context
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
+from gristmill.airflow.accepted import write_text
 from gristmill.airflow.operators import GristmillOperator
-from gristmill.airflow.tasks import write_text
+
+NOT_STARTED = (126, 127)  # what /usr/bin/env ends with where the program can't be run, or isn't there
 
 
 class GristmillStreamCheckOperator(GristmillOperator):
@@ -51,7 +53,8 @@ class GristmillTrainOperator(GristmillOperator):
     """The mix that was trained on. command: a line without a shell, such as `torchrun --nproc-per-node=2 train.py`; without one the task is skipped.
 
     The command finds the mix's file in GRISTMILL_MIX and the stream's arguments, as JSON, in GRISTMILL_STREAM, and programs of `python`'s environment
-    first in PATH. A retry starts it again: it should resume from its own checkpoint.
+    first in PATH; `{mix}` in it is replaced by that path too. All that it prints is the task's log. It is tried again whatever its exit status, but where it can't be started:
+    it should resume from its own checkpoint.
     """
 
     template_fields: Sequence[str] = (*GristmillOperator.template_fields, "command_text", "mix", "stream")
@@ -72,9 +75,13 @@ class GristmillTrainOperator(GristmillOperator):
         env = {
             "GRISTMILL_MIX": self.mix,
             "GRISTMILL_STREAM": json.dumps(dict(self.stream or {})),
+            "PYTHONUNBUFFERED": "1",  # what it prints is in the log at once
             "PATH": os.pathsep.join([programs, os.environ.get("PATH", os.defpath)]),
         }
-        line = shlex.split(str(self.command_text))
-        self.start(["/usr/bin/env", *line], shlex.join(line), env=env)
+        line = [word.replace("{mix}", self.mix) for word in shlex.split(str(self.command_text))]
+        finished = self.launch(["/usr/bin/env", *line], shlex.join(line), env, only_log=True)
+        if finished.status:
+            text = f"{shlex.join(line)} ended with {finished.status}: {finished.error or 'no message'}"
+            raise (AirflowFailException if finished.status in NOT_STARTED else AirflowException)(text)
         write_text(Path(self.mix).with_suffix(".trained"), "")
         return {"mix": self.mix, "command": self.command_text}

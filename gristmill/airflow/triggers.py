@@ -62,6 +62,12 @@ class GristmillVersionTrigger(BaseTrigger):
             await asyncio.sleep(self.interval)
 
     def _look(self) -> dict[str, Any] | None:
+        env = connection_env(self.conn_id)
         return newest_version(
-            self.dataset, python=self.python, cwd=self.cwd, env=connection_env(self.conn_id), after=self.after
+            self.dataset,
+            python=self.python,
+            cwd=self.cwd,
+            env=env,
+            after=self.after,
+            log=lambda line: self.log.info("%s", line),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from gristmill.airflow import summaries
@@ -24,8 +24,11 @@ def newest_version(
     cwd: str | None = None,
     env: Mapping[str, str] | None = None,
     after: int = -1,
+    log: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any] | None:
     """What `gristmill show` says of the newest version, small; None where there is none, or none newer than `after`.
+
+    log: gets its log; for a URL that can't be opened it says why, be it that nothing is there yet or that nobody may read it.
 
     Raises:
         LookError: a dataset that is there but can't be read.
@@ -33,7 +36,7 @@ def newest_version(
     local = "://" not in dataset
     if local and _newest_manifest(summaries.absolute(dataset, cwd)) <= max(after, 0):
         return None
-    finished = Process(command_line(["show", dataset], python), env=env, cwd=cwd).run(lambda _: None)
+    finished = Process(command_line(["show", dataset], python), env=env, cwd=cwd).run(log)
     if finished.status == 0 and finished.result:
         return summaries.of_version(finished.result, cwd)
     if finished.status == 2 and not local:

@@ -14,6 +14,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from gristmill.airflow import GristmillPlanOperator, GristmillValidateOperator, alert, failure_text
 from gristmill.airflow.alerts import CONNECTION
+from gristmill.airflow.checks import GristmillCheckOperator, GristmillVerifyOperator
 
 
 def context(task: Any, error: BaseException | None, map_index: int = -1) -> dict[str, Any]:
@@ -49,6 +50,26 @@ def test_the_text_of_other_tasks() -> None:
     other = SimpleNamespace(task_id="pipelines")
     text = failure_text(context(other, KeyError("x")))
     assert "airflow tasks clear gristmill_etl --task-regex '^pipelines$'" in text and "it ran" not in text
+    verify = GristmillVerifyOperator(task_id="v", dataset="d")
+    assert "next: gristmill verify d; " in failure_text(context(verify, None))
+
+
+def test_operators_of_others_may_have_names_like_ours() -> None:
+    other = type("TriggerDagRunValidateOperator", (), {"task_id": "t"})()
+    assert "next: airflow tasks clear" in failure_text(context(other, None))
+
+
+def test_a_version_is_rolled_back_not_rejected() -> None:
+    for task in (
+        GristmillValidateOperator(task_id="t", data="/d@12", suite="s"),
+        GristmillCheckOperator(task_id="t", check="drift", data="/d@12"),
+    ):
+        assert (
+            "next: gristmill show /d@12; mend the source or the suite and clear the task, or: gristmill rollback /d VERSION"
+            in failure_text(context(task, None))
+        )
+    files = GristmillValidateOperator(task_id="t", data="a.csv", suite="s")
+    assert "show" not in failure_text(context(files, None))
 
 
 @pytest.fixture
@@ -89,8 +110,8 @@ def test_the_text_goes_to_the_connection(webhook: tuple[str, list[Any]], monkeyp
 def test_an_alert_that_can_not_be_sent_is_said(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setenv(
-        f"AIRFLOW_CONN_{CONNECTION.upper()}", json.dumps({"conn_type": "http", "host": "http://127.0.0.1:9/hook"})
-    )
-    alert(context(GristmillPlanOperator(task_id="plan", pipeline="docs.yaml"), None))
-    assert f"could not be sent to Connection '{CONNECTION}'" in caplog.text
+    for host in ("http://127.0.0.1:9/t0ken", "nonsense://127.0.0.1/t0ken", "http://127.0.0.1:x/t0ken"):
+        caplog.clear()
+        monkeypatch.setenv(f"AIRFLOW_CONN_{CONNECTION.upper()}", json.dumps({"conn_type": "http", "host": host}))
+        alert(context(GristmillPlanOperator(task_id="plan", pipeline="docs.yaml"), None))
+        assert f"could not be sent to Connection '{CONNECTION}'" in caplog.text and "t0ken" not in caplog.text

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 import gristmill
+from gristmill.airflow.answers import answer
 from gristmill.airflow.data_checks import drift, last_good, leakage
 from gristmill.airflow.example import suite_text
 from gristmill.airflow.reports import report_path
@@ -85,6 +86,19 @@ def test_leakage_between_splits(tmp_path: Path) -> None:
 def test_errors_are_those_of_gristmill(tmp_path: Path) -> None:
     status, found, said = command("drift", str(tmp_path / "absent"))
     assert (status, found) == (2, None) and said.startswith("gristmill: ") and "Traceback" not in said
+
+
+def test_an_error_that_nobody_foresaw_is_no_finding(capsys: pytest.CaptureFixture[str]) -> None:
+    """Python's own status for it is 1, which says that something was found."""
+
+    def fail(data: str) -> dict[str, Any]:
+        raise ZeroDivisionError(data)
+
+    with pytest.raises(SystemExit) as caught:
+        answer(fail, "d")
+    said = capsys.readouterr()
+    assert caught.value.code == 3 and said.out == "" and "Traceback" in said.err
+    assert said.err.splitlines()[-1] == "gristmill: ZeroDivisionError: d"
 
 
 def test_the_stream_check(tmp_path: Path) -> None:

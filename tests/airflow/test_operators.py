@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from gristmill.airflow import (
 )
 from gristmill.airflow.checks import GristmillGcOperator, GristmillVerifyOperator, verdict_of
 from gristmill.airflow.credentials import connection_env
+from gristmill.airflow.training import GristmillTrainOperator
 
 
 class Pushed(dict[str, Any]):
@@ -95,7 +97,7 @@ def test_a_python_without_gristmill_and_a_folder_that_is_not_there(tmp_path: Pat
 
 def test_the_defaults_of_retries_and_that_they_can_be_set() -> None:
     operator = GristmillRunOperator(task_id="t", pipeline="p.yaml")
-    assert (operator.retries, operator.retry_exponential_backoff, operator.retry_delay.total_seconds()) == (3, True, 60)
+    assert (operator.retries, operator.retry_exponential_backoff, operator.retry_delay.total_seconds()) == (3, 2, 60)
     assert GristmillRunOperator(task_id="t", pipeline="p.yaml", retries=0, pool="spark", priority_weight=7).retries == 0
 
 
@@ -232,6 +234,9 @@ def test_the_approval_is_asked_for_only_where_it_is_wanted(monkeypatch: pytest.M
         for wanted in ("True", "False")
     ]
     assert answers == [None, None, "asked", None]
+    warned[0]["data"] = "/data/docs@4"
+    operator = GristmillApprovalOperator(task_id="t", subject="?", body="See the logs.", found=warned, wanted=True)
+    assert execute(operator) == "asked" and operator.body == "/data/docs@4 passed with warnings. See the logs."
     assert (verdict_of(passed), verdict_of(warned)) == ("passed", "warned")
 
 
@@ -255,6 +260,51 @@ def test_credentials_come_from_connections(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(ValueError, match="'mail' of type 'smtp' has nothing for a storage client"):
         connection_env("mail")
     assert connection_env(None) == {}
+
+
+def test_secrets_of_connections_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those of which Airflow doesn't know that they are: in the extra of a Connection it masks by a list of names."""
+    from airflow.sdk.log import redact
+
+    azure = {
+        "conn_type": "wasb",
+        "login": "account",
+        "extra": {"account_key": "azure-account-k", "sas_token": "azure-sas-t"},
+    }
+    other = {
+        "conn_type": "generic",
+        "extra": {"env": {"HF_TOKEN": "hugging-t", "MY_KEY": "own-k", "REGION": "eu-north-1", "KEY_ID": "the-key-id"}},
+    }
+    for name, made in (("AZURE", azure), ("OTHER", other)):
+        monkeypatch.setenv(f"AIRFLOW_CONN_{name}", json.dumps(made))
+        connection_env(name.lower())
+    said = redact("azure-account-k azure-sas-t hugging-t own-k eu-north-1 the-key-id account")
+    assert said == "*** *** *** *** eu-north-1 the-key-id account"
+
+
+@pytest.mark.parametrize(
+    ("command", "raised", "retried"),
+    [
+        ("python -c 'raise SystemExit(1)'", "ended with 1", True),
+        ("python -c 'import os; os.kill(os.getpid(), 9)'", "ended with 137", True),
+        ("no-such-program --lr 1", "no-such-program", False),
+    ],
+)
+def test_training_that_fails_is_tried_again(command: str, raised: str, retried: bool, tmp_path: Path) -> None:
+    """torchrun ends with 1 whatever befell a worker; the loss of a node isn't a failed check of data."""
+    with pytest.raises(AirflowException, match=raised) as caught:
+        execute(GristmillTrainOperator(task_id="t", command=command, mix=str(tmp_path / "m.json")))
+    assert isinstance(caught.value, AirflowFailException) is not retried
+    assert not (tmp_path / "m.trained").exists()
+
+
+def test_training_tells_what_it_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = "import os, sys; print('step 1', sys.argv[1] == os.environ['GRISTMILL_MIX'], os.environ['GRISTMILL_STREAM'])"
+    command = f"python -c {shlex.quote(code)} {{mix}}"
+    execute(GristmillTrainOperator(task_id="t", command=command, mix=str(tmp_path / "m.json"), stream={"seed": 1}))
+    assert 'step 1 True {"seed": 1}' in capsys.readouterr().out and (tmp_path / "m.trained").exists()
+    with pytest.raises(AirflowSkipException, match="no training command"):
+        execute(GristmillTrainOperator(task_id="t", command="None", mix="m.json"))
 
 
 def test_the_command_gets_the_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

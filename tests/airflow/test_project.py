@@ -6,10 +6,13 @@ import datetime as dt
 import json
 from pathlib import Path
 
+import pytest
 import yaml
 
+from gristmill.airflow import accepted
 from gristmill.airflow.example import make_project
 from gristmill.airflow.project import fill, find_pipelines, find_suite, read_mixes, read_pipeline
+from gristmill.errors import UsageError
 from gristmill.pipelines.loading import load_pipeline
 
 MOMENT = dt.datetime(2026, 3, 4, 5, tzinfo=dt.UTC)
@@ -28,7 +31,9 @@ def test_pipelines_are_found_by_name_glob_and_path(tmp_path: Path) -> None:
     assert find_pipelines(tmp_path, "absent.yaml") == [
         str(tmp_path / "pipelines" / "absent.yaml")
     ]  # left to `gristmill plan`, which says so
-    assert find_pipelines(tmp_path / "no folder") == [] and find_pipelines(tmp_path, "x*.yaml") == []
+    assert find_pipelines(tmp_path / "no folder") == find_pipelines(tmp_path / "no folder", "*.yaml") == []
+    with pytest.raises(UsageError, match=r"no file 'x\*.yaml' in .*/pipelines: it has daily.yaml, packages.yaml"):
+        find_pipelines(tmp_path, "x*.yaml")
 
 
 def test_a_date_is_laid_over_every_text_that_has_it(tmp_path: Path) -> None:
@@ -73,6 +78,9 @@ def test_files_that_are_no_pipelines_are_left_to_gristmill(tmp_path: Path) -> No
 def test_suites_and_mixes(tmp_path: Path) -> None:
     make_project(tmp_path, days=1, train="torchrun train.py")
     assert find_suite(tmp_path, "absent") is None
+    with pytest.raises(UsageError, match=r"no file 'bsae.yaml' in .*/mixes: it has base.yaml"):
+        read_mixes(tmp_path, "bsae.yaml")
+    assert read_mixes(tmp_path / "no folder") == []
     (tmp_path / "mixes/bad.yaml").write_text("datasets: 3\n")
     bad, base = read_mixes(tmp_path)
     assert (base["name"], base["datasets"], base["command"]) == ("base", ["shards/packages"], "torchrun train.py")
@@ -85,3 +93,17 @@ def test_the_example_project_is_not_written_over(tmp_path: Path) -> None:
     (tmp_path / "pipelines/daily.yaml").write_text("mine")
     make_project(tmp_path, days=1)
     assert (tmp_path / "pipelines/daily.yaml").read_text() == "mine"
+
+
+def test_what_is_accepted_is_bound_to_content(tmp_path: Path) -> None:
+    facts = {"dataset": "s3://lake/docs", "version": 3, "fingerprint": "ab" * 16, "verdict": "passed"}
+    accepted.accept(tmp_path, facts)
+    assert accepted.is_accepted(tmp_path, "s3://lake/docs", "ab" * 16)
+    assert not accepted.is_accepted(tmp_path, "s3://lake/docs", "cd" * 16)
+    assert not accepted.is_accepted(tmp_path, "s3://other/docs", "ab" * 16)
+    accepted.withdraw(tmp_path, "s3://lake/docs", "ab" * 16)
+    accepted.withdraw(tmp_path, "s3://lake/docs", "ab" * 16)
+    assert (
+        not accepted.is_accepted(tmp_path, "s3://lake/docs", "ab" * 16)
+        and list((tmp_path / "accepted").iterdir()) == []
+    )

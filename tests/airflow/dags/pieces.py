@@ -50,6 +50,27 @@ def pieces_sensor():
     )
 
 
+@dag(schedule=None, start_date=dt.datetime(2024, 1, 1), params={"dataset": "shards/x"})
+def pieces_sensor_reschedule():
+    GristmillVersionSensor(
+        task_id="wait",
+        dataset="{{ params.dataset }}",
+        cwd=FOLDER,
+        deferrable=False,
+        mode="reschedule",
+        poke_interval=1,
+        timeout=120,
+        retries=0,
+    )
+
+
+@dag(schedule=None, start_date=dt.datetime(2024, 1, 1), params={"dataset": "s3://bucket/x"})
+def pieces_sensor_remote():
+    GristmillVersionSensor(
+        task_id="wait", dataset="{{ params.dataset }}", after=0, conn_id="lake", poke_interval=2, timeout=300, retries=0
+    )
+
+
 @dag(schedule=None, start_date=dt.datetime(2024, 1, 1))
 def pieces_python():
     GristmillRunOperator(
@@ -59,4 +80,6 @@ def pieces_python():
 
 pieces_taskflow()
 pieces_sensor()
+pieces_sensor_reschedule()
+pieces_sensor_remote()
 pieces_python()
