@@ -200,6 +200,9 @@ class _Reader:
         for each in declared:
             column = declared_cast(table[each.name], each.type)
             table = table.set_column(names.index(each.name), pa.field(each.name, each.type), column)
+        for each in self.source.declared() or ():
+            if each.name not in names:  # as in JSONL: null where a file lacks it
+                table = table.append_column(each, pa.nulls(table.num_rows, each.type))
         return table, keep
 
     def _arrow(self, content: bytes, names: list[str]) -> pa.Table:

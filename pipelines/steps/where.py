@@ -20,6 +20,7 @@ _COMPARE = {
     ast.GtE: pc.greater_equal,
 }
 _ARITHMETIC = {ast.Add: pc.add_checked, ast.Sub: pc.subtract_checked, ast.Mult: pc.multiply_checked, ast.Div: pc.divide}
+_ARROW_ERRORS = (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError)
 _FUNCTIONS = {"length": pc.utf8_length, "lower": pc.utf8_lower, "upper": pc.utf8_upper, "abs": pc.abs_checked}
 
 
@@ -44,9 +45,7 @@ def parse(text: str) -> ast.expr:
 
 def columns(text: str) -> list[str]:
     """The column names that the expression reads, sorted."""
-    tree = parse(text)
-    functions = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
-    return sorted({node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and id(node) not in functions})
+    return _names(parse(text))
 
 
 def conjuncts(text: str) -> list[tuple[str, ast.expr]]:
@@ -61,12 +60,39 @@ def evaluate(node: ast.expr, table: pa.Table) -> Any:
 
     Raises:
         ColumnError: a column that the table lacks.
-        PipelineError: types that can't be compared, naming the expression.
+        PipelineError: types that can't be compared, naming the expression, or a result beyond 64 bits, naming the first such row too.
     """
     try:
         return _value(node, table)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
-        raise PipelineError(f"where: '{ast.unparse(node)}' can't be evaluated: {str(error).splitlines()[0]}") from None
+    except _ARROW_ERRORS as error:
+        text = f"where: '{ast.unparse(node)}' can't be evaluated{_place(node, table)}: {str(error).splitlines()[0]}"
+        raise PipelineError(text) from None
+
+
+def _place(node: ast.expr, table: pa.Table) -> str:
+    """Which row can't be evaluated; empty if it is none in particular."""
+
+    def fails(part: pa.Table) -> bool:
+        try:
+            _value(node, part)
+        except _ARROW_ERRORS:
+            return True
+        return False
+
+    if fails(table.slice(0, 0)):
+        return ""
+    first, stop = 0, table.num_rows
+    while stop - first > 1:
+        middle = (first + stop) // 2
+        first, stop = (first, middle) if fails(table.slice(first, middle - first)) else (middle, stop)
+    numbers = [name for name in _names(node) if pa.types.is_primitive(table[name].type)]
+    shown = [name for name in table.column_names if name == "_uid" or name in numbers]
+    return f" in the row with {', '.join(f'{name} = {table[name][first]}' for name in shown)}"
+
+
+def _names(tree: ast.expr) -> list[str]:
+    functions = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    return sorted({node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and id(node) not in functions})
 
 
 def measured(node: ast.expr, table: pa.Table) -> tuple[Any, float | None]:

@@ -53,7 +53,10 @@ def test_declared_types_and_misfits(tmp_path):
     )
     declared = {"n": "int64", "when": "timestamp[s]", "ok": "bool", "absent": "double"}
     rows, places, bad = read(source(path, schema=declared))
-    assert [(row["id"], row["n"], row["ok"]) for row in rows] == [("a", 1, True), ("c", None, None)]
+    assert [(row["id"], row["n"], row["ok"], row["absent"]) for row in rows] == [
+        ("a", 1, True, None),
+        ("c", None, None, None),
+    ]
     assert [(entry["reason"], entry["raw"].split(b",")[0]) for entry in bad] == [
         ("wrong_type", b"b"),
         ("wrong_type", b"d"),

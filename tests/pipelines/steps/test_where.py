@@ -137,6 +137,15 @@ def test_what_is_refused(where, text):
         parse(where)
 
 
+@pytest.mark.parametrize("row", [0, 3, 6])
+def test_a_result_that_does_not_fit_names_its_row(row):
+    n = [2**62 if i == row else i for i in range(7)]
+    table = pa.table({"_uid": [f"u{i}" for i in range(7)], "n": pa.chunked_array([n[:3], n[3:]]), "other": n})
+    with pytest.raises(PipelineError) as caught:
+        evaluate(parse("n * 4 > 10"), table)
+    assert f"in the row with _uid = u{row}, n = {2**62}: overflow" in str(caught.value)
+
+
 def test_missing_columns_and_types_that_do_not_compare():
     with pytest.raises(ColumnError, match="where: no column 'txt'. Did you mean 'text'"):
         evaluate(parse("txt == 'a'"), TABLE)
