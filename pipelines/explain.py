@@ -12,23 +12,23 @@ from gristmill.storage.dataset import Dataset, open_dataset
 from gristmill.storage.parquet import open_parquet
 
 SHOWN = 300  # characters of a row's text that are shown
+_TIES = {"create": "made from", "bridges_splits": "linked to", "already_published": "as"}
 
 
 def explain_row(dataset: str | Dataset, uid: str) -> dict[str, Any]:
     """uid, fate (kept, dropped, quarantined), origins, decisions in order (each as in the ledger), split, file and the row itself if kept.
 
-    For a duplicate, `kept_row` tells where the kept row came from. One pass over the ledger of the version, reading only the row groups
-    that may hold the uid.
+    For a duplicate, `kept_rows` tell where the kept row came from. One pass over the ledgers of the version (of each run that added to it,
+    oldest first), reading only the row groups that may hold the uid.
 
     Raises:
-        UsageError: no such row in the version's ledger.
+        UsageError: no such row in the version's ledgers.
     """
     opened = dataset if isinstance(dataset, Dataset) else open_dataset(dataset)
-    base = opened.manifest.ledger
-    if base is None:
+    if not opened.manifest.ledgers:
         raise DatasetNotFoundError(f"version {opened.version} of {opened.path} has no ledger")
-    origins = _rows(opened, base, "origin", uid)
-    decided = _rows(opened, base, "decisions", uid)
+    origins = _rows(opened, "origin", uid)
+    decided = _rows(opened, "decisions", uid)
     if not origins and not decided:
         raise UsageError(
             f"version {opened.version} of {opened.path} never saw a row '{uid}'; uids are in column _uid and in the ledger",
@@ -51,14 +51,14 @@ def explain_row(dataset: str | Dataset, uid: str) -> dict[str, Any]:
                 "detail": row["detail"],
                 "raw": row["raw"][:SHOWN].decode(errors="backslashreplace"),
             }
-            for row in _rows(opened, base, "quarantine", uid)
+            for row in _rows(opened, "quarantine", uid)
         ],
         **(row or {}),
     }
     others = sorted(
         {entry["other_uid"] for entry in decided if entry["action"] == "drop" and entry["other_uid"]} - {uid}
     )
-    found["kept_rows"] = [{"uid": other, "origins": _rows(opened, base, "origin", other)} for other in others[:5]]
+    found["kept_rows"] = [{"uid": other, "origins": _rows(opened, "origin", other)} for other in others[:5]]
     return found
 
 
@@ -73,9 +73,11 @@ def story(found: dict[str, Any]) -> str:
         if entry["threshold"] is not None:
             text += f", threshold {entry['threshold']:.6g}"
         if entry["other_uid"]:
-            text += f", {'made from' if entry['action'] == 'create' else 'duplicate of'} {entry['other_uid']}"
+            text += f", {_TIES.get(entry['rule'] if entry['action'] == 'drop' else entry['action'], 'duplicate of')} {entry['other_uid']}"
         if entry["similarity"] is not None:
             text += f" (similarity {entry['similarity']:.4f})"
+        if entry.get("other_shard"):
+            text += f", in version {entry['other_version']}: {entry['other_shard']}"
         lines.append(text)
     lines += [f"    {bad['detail']}: {bad['raw']!r}" for bad in found["unreadable"]]
     for other in found["kept_rows"]:
@@ -93,12 +95,14 @@ def _shown(value: Any) -> str:
     return repr(value[:SHOWN]) if isinstance(value, str) else "null" if value is None else str(value)
 
 
-def _rows(opened: Dataset, base: str, kind: str, uid: str) -> list[dict[str, Any]]:
-    found = []
-    for name, *_ in opened.folder.list(base):
-        if name.rsplit("/", 1)[-1].startswith(f"{kind}-"):
-            for table in _matching(opened, name, "uid", uid):
-                found += table.to_pylist()
+def _rows(opened: Dataset, kind: str, uid: str) -> list[dict[str, Any]]:
+    """The row's lines in the ledgers; the same line of several runs once."""
+    found: list[dict[str, Any]] = []
+    for base in opened.manifest.ledgers:
+        for name, *_ in opened.folder.list(base):
+            if name.rsplit("/", 1)[-1].startswith(f"{kind}-"):
+                for table in _matching(opened, name, "uid", uid):
+                    found += [row for row in table.to_pylist() if row not in found]
     return found
 
 

@@ -13,6 +13,7 @@ from gristmill.errors import GristmillError, PipelineError, did_you_mean, missin
 from gristmill.pipelines.extracts import ExactHash, Extract, GroupKey, Sketch
 from gristmill.pipelines.identity import id_texts
 from gristmill.pipelines.model import Pipeline, Split
+from gristmill.pipelines.published import Base, fitted
 from gristmill.pipelines.sources import FrameSource, Source, WorkItem, plan_items, read_item, store_frame, unify_schemas
 from gristmill.pipelines.stages import identified
 from gristmill.pipelines.steps.base import RowStep, Step
@@ -49,10 +50,10 @@ class Planned:
     items: tuple[WorkItem, ...]
 
 
-def plan_segments(pipeline: Pipeline) -> list[SegmentPlan]:
+def plan_segments(pipeline: Pipeline, extra: Sequence[Extract] = ()) -> list[SegmentPlan]:
     """The pipeline's steps cut after each run of wide steps. Rows that `validate` quarantines leave right before the first of those.
 
-    The last segment has no wide steps; it takes the split's extracts, unless the wide steps before it took the same and nothing was edited
+    The last segment has no wide steps; it takes the split's extracts and the `extra` ones, unless the wide steps before it took the same and nothing was edited
     since.
     """
     segments: list[SegmentPlan] = []
@@ -67,7 +68,7 @@ def plan_segments(pipeline: Pipeline) -> list[SegmentPlan]:
             rows, wide = [], []
         assert isinstance(step, RowStep)
         rows.append((name, step))
-    wanted = _split_extracts(pipeline)
+    wanted = [*_split_extracts(pipeline), *extra]
     if wide:
         # the last rows are edited no more: the split can be decided on what the wide steps read
         return [*segments, _segment(rows, wide, wanted)]
@@ -184,16 +185,51 @@ def _lies_in(path: str, folder: str) -> bool:
     return inner == outer or inner.startswith(f"{outer.rstrip('/')}/")
 
 
-def check_columns(pipeline: Pipeline, planned: list[Planned]) -> None:
+def check_columns(pipeline: Pipeline, planned: list[Planned], base: Base | None = None) -> None:
     """Refuses a column that no input has, or a source that isn't there, before any work: the start of every item (of the first 64 of a source) is read for its columns.
 
     Raises:
         ColumnError, PipelineError: naming the step, with its `location` in the pipeline; also a `priority` that names no source.
     """
     _check_priorities(pipeline)
+        SchemaMismatchError: rows that don't fit the version that is appended to.
     schema = _sampled_schema(planned)
     if schema is not None:
-        walk_columns(pipeline, schema)
+    if base is not None:
+        _check_base(pipeline, base)
+        last = walk_columns(pipeline, schema)
+        if base is not None and last is not None:
+            fitted(base.manifest, last)
+
+
+def _check_base(pipeline: Pipeline, base: Base) -> None:
+    """Refuses a version whose rows can't be compared with new ones."""
+    made_by, name = base.manifest.pipeline or {}, f"version {base.manifest.version} of {base.folder.base}"
+    if made_by and made_by.get("id") != pipeline.id:
+        was, now = (f"the id '{one}'" if one else "their content" for one in (made_by.get("id"), pipeline.id))
+        text = f"output.mode append: rows of {name} are named by {was}, those of this pipeline by {now}; a row could come in twice"
+        raise _located(PipelineError(text), "id" if pipeline.id else "output")
+    if len(base.files) and bool(base.splits) != (pipeline.split is not None):
+        has, lacks = (name, "this pipeline") if base.splits else ("this pipeline", name)
+        text = f"output.mode append: {has} has splits and {lacks} has none; give the pipeline the same `split` as that of the version"
+        raise _located(PipelineError(text), "split" if pipeline.split else "output")
+    compared = [
+        *[
+            (step.column, f"step {i + 1} ({step.step})", ("steps", i))
+            for i, step in enumerate(pipeline.steps)
+            if isinstance(step, WideStep)
+        ],
+        *[
+            (extract.column, "split", ("split",))
+            for extract in _split_extracts(pipeline)
+            if isinstance(extract, Sketch | GroupKey)
+        ],
+    ]
+    for column, what, location in compared:
+        if column not in base.manifest.schema.names:
+            error = missing_column(column, base.manifest.schema.names, name)
+            error = type(error)(f"{what} compares new rows with published ones: {error}", **error.context)
+            raise _located(error, *location)
 
 
 def _check_priorities(pipeline: Pipeline) -> None:
@@ -207,8 +243,8 @@ def _check_priorities(pipeline: Pipeline) -> None:
                 raise _located(error, "steps", i)
 
 
-def walk_columns(pipeline: Pipeline, schema: pa.Schema) -> None:
-    """Walks the steps with the columns that come in. After a `python` or `pandas` step the columns are the function's affair.
+def walk_columns(pipeline: Pipeline, schema: pa.Schema) -> pa.Schema | None:
+    """The schema after the steps, given that of the rows that come in. After a `python` or `pandas` step the columns are the function's affair: None.
 
     Raises:
         ColumnError, PipelineError: a step that can't work, named.
@@ -246,6 +282,7 @@ def walk_columns(pipeline: Pipeline, schema: pa.Schema) -> None:
                 raise _located(missing_column(column, columns, "split"), "split")
 
 
+    return None if table is None else table.schema
 def _tried(step: RowStep, table: pa.Table, where: str, place: int) -> pa.Table:
     """The step on an empty table: types that can't work are found before any work."""
     try:

@@ -39,7 +39,8 @@ def write_report(
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "reused_items": reused,
         "files": len(outcome.files),
-        "bytes": sum(entry.bytes for entry in outcome.files),
+        "bytes": outcome.files.num_bytes,
+        "rows": outcome.rows,
     }
     base = f"reports/{outcome.ledger.rsplit('/', 1)[-1]}"
     folder.write_atomic(f"{base}.json", json.dumps(facts, indent=1).encode())
@@ -73,6 +74,7 @@ def render(facts: dict[str, Any]) -> str:
         f"<h1>{_text(facts['pipeline'])}: version {facts['version']}</h1>",
         f"<p class=sub>{_text(facts['dataset'])} &middot; {facts['files']} shards, {facts['bytes'] / 1e6:,.1f} MB</p>",
         f"<p>{counts['read']:,} rows read, {counts['created']:,} created</p><div class=bar>{bar}</div><p class=key>{key}</p>",
+        *([_appended(facts["rows"])] if facts.get("rows") else []),
         "<h2>Steps and rules</h2>"
         + _table(["step, rule", "dropped, or rows of a rule", "quarantined", "created"], steps),
     ]
@@ -88,6 +90,10 @@ def render(facts: dict[str, Any]) -> str:
         f"<p class=sub>fingerprint <code>{facts['fingerprint']}</code>, layout <code>{facts['layout'][:16]}</code></p>"
     )
     return f"<!doctype html><html lang=en><meta charset=utf-8><title>{_text(facts['pipeline'])}</title><style>{_STYLE}</style>{''.join(body)}</html>"
+
+
+def _appended(rows: dict[str, int]) -> str:
+    return f"<p>{rows['before']:,} rows before + {rows['added']:,} added = {rows['after']:,}</p>"
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

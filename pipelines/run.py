@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gristmill.errors import NotADatasetError, PipelineError, RunError, UsageError
+from gristmill.errors import NotADatasetError, RunError, UsageError
 from gristmill.pipelines.engines.base import Engine
 from gristmill.pipelines.engines.choose import choose_engine, threads_for
 from gristmill.pipelines.gating import checked_suite, publish_gated
@@ -18,6 +18,7 @@ from gristmill.pipelines.loading import load_pipeline, naming_lines
 from gristmill.pipelines.model import Pipeline
 from gristmill.pipelines.plan import Planned, check_columns, ingest_key, plan_segments, plan_sources
 from gristmill.pipelines.progress import Progress
+from gristmill.pipelines.published import Base, read_base
 from gristmill.pipelines.report import write_report
 from gristmill.pipelines.runner import Outcome, Runner
 from gristmill.pipelines.sizes import parse_size
@@ -57,6 +58,7 @@ class RunResult:
     verdict: dict[str, Any] | None = (
         None  # of the pipeline's suite: suite, success, failed (texts), report, bad_rows, path; None without one
     )
+    rows: dict[str, int] | None = None  # of a run that appends: before, added, after
 
     @property
     def dataset(self) -> Dataset:
@@ -114,7 +116,8 @@ def run(
     store = WorkStore(str(scratch_folder(model, scratch)))
     planned, cache = _plan(model, inputs or {}, store)
     with naming_lines(pipeline):
-        check_columns(model, planned)
+    base = base_of(folder, model, parent)
+        check_columns(model, planned, base)
     suite = checked_suite(model.validate_) if model.validate_ else None
     threads = _threads(model, planned, engine, workers) if in_process is None else int(in_process)
     with store.held() as lock:
@@ -124,7 +127,7 @@ def run(
         with choose_engine(
             engine, address=address, workers=workers, conf=conf, threads=threads, note=shown.note
         ) as chosen:
-            runner = Runner(model, planned, chosen, store, folder, shown, chunk_bytes(memory, chosen.workers))
+            runner = Runner(model, planned, chosen, store, folder, shown, chunk_bytes(memory, chosen.workers), base)
             outcome = runner.run()
             runner.seconds["total"] = time.monotonic() - start
             result = _publish(model, folder, chosen, runner, outcome, parent=parent, suite=suite, candidate=candidate)
@@ -164,10 +167,6 @@ def check_output(folder: Folder, model: Pipeline) -> int | None:
     """
     from gristmill.storage.versions import newest_version
 
-    if model.output.mode == "append":
-        raise PipelineError(
-            "output: mode append is not available yet; use replace, which publishes a whole new version"
-        )
     if not folder.remote and Path(folder.base).is_file():
         raise NotADatasetError(f"output '{model.output.path}' is a file, expected a folder; choose a new or empty one")
     if not folder.exists("manifests") and not folder.exists("_work"):
@@ -233,7 +232,7 @@ def plan(
     store = WorkStore(str(scratch_folder(model, scratch)))
     planned, _ = _plan(model, {}, store)
     with naming_lines(pipeline):
-        check_columns(model, planned)
+        check_columns(model, planned, base)
     last = _last(store)
     known = set(last.get("files", []))
     items = []
@@ -244,6 +243,7 @@ def plan(
             reason = "done" if done else ("content or reading options changed" if seen else "new")
             items.append(
                 {
+    base = base_of(folder, model, parent)
                     "source": source_plan.source.name,
                     "item": str(item),
                     "bytes": item.bytes,
@@ -252,11 +252,12 @@ def plan(
                 }
             )
     now, before = _segment_texts(model), last.get("segments", [])
-    gone = sorted(known - {file for p in planned for item in p.items for file in item.files})
+    gone = sorted(known - {file for p in planned for item in p.items for file in item.files}) if base is None else []
     same = 0
     while same < min(len(now), len(before)) and now[same] == before[same]:
         same += 1
-    fresh = any(item["action"] == "read" for item in items) or bool(gone)
+    outlook = None if base is None else base.outlook(store, [e for part in plan_segments(model) for e in part.extracts])
+    fresh = any(item["action"] == "read" for item in items) or bool(gone) or bool(outlook and outlook["read"])
     steps = []
     for number, text in enumerate(now):
         if number >= same:
@@ -282,6 +283,7 @@ def _plan(model: Pipeline, inputs: Mapping[str, Any], store: WorkStore) -> tuple
         cache: dict[str, str] = json.loads(cache_path.read_text())
     except FileNotFoundError:
         cache = {}
+        "appends_to": outlook,
     return plan_sources(model, inputs, Path(store.root), cache), cache
 
 
@@ -304,7 +306,7 @@ def _publish(
         "engine": engine.name,
         "counts": outcome.counts,
         "ledger": outcome.ledger,
-        "splits": list(model.split.shares) if model.split else [],
+        "splits": outcome.splits,
     }
     verdict = None
     if model.validate_ is None or suite is None:
@@ -314,6 +316,8 @@ def _publish(
         gated = publish_gated(folder, model.validate_, suite, candidate=candidate, **facts)
         published, verdict = gated.published, gated.summary()
         runner.seconds["validate"] = time.monotonic() - began
+    if runner.base is not None:
+        facts.update(runner.base.account(outcome.counts))
     manifest = published.manifest
     report = write_report(folder, model, outcome, runner.seconds, runner.reused_items, manifest)
     return RunResult(
@@ -338,6 +342,7 @@ def _segment_texts(model: Pipeline) -> list[dict[str, Any]]:
     for part in plan_segments(model):
         names = [name for name, _ in part.steps] + [name for name, _ in part.wide]
         models = [[name, type(step).VERSION, step.model_dump(mode="json")] for name, step in (*part.steps, *part.wide)]
+        rows=outcome.rows,
         texts.append({"names": names, "models": models})
     return texts
 

@@ -14,22 +14,25 @@ import pyarrow.compute as pc
 
 from gristmill.errors import BalanceError, CommitConflictError, UsageError
 from gristmill.pipelines import duplicates, identity, parts
+from gristmill.pipelines.bridges import join_published
 from gristmill.pipelines.engines.base import Engine
 from gristmill.pipelines.exchange import exchange
-from gristmill.pipelines.extracts import ExtractOf, GroupKey, Sketch, leaving_rows
+from gristmill.pipelines.extracts import ExtractOf, GroupKey, Sketch, UidKey, leaving_rows
 from gristmill.pipelines.ledger import ItemLedger, write_ledger
 from gristmill.pipelines.model import Pipeline
 from gristmill.pipelines.output import LEAVES, Shard, pack, store_assignment, write_shard
 from gristmill.pipelines.plan import Planned, SegmentPlan, ingest_key, plan_segments, split_sketch, walk_columns
 from gristmill.pipelines.progress import Progress
-from gristmill.pipelines.slices import read_slice, route
+from gristmill.pipelines.published import Base, already_published, fitted, read_shard, uid_view
+from gristmill.pipelines.slices import ROUTED, read_slice, route
 from gristmill.pipelines.sources import unify_schemas
 from gristmill.pipelines.splits import clusters, share_of
 from gristmill.pipelines.stages import Ingest, Segment, count_rules, identified, ingest, segment
 from gristmill.pipelines.steps.dedupe import DropExactDuplicates, DropNearDuplicates
+from gristmill.pipelines.steps.functions import Python
 from gristmill.pipelines.work import WorkStore, finish, key_of
 from gristmill.storage.folder import Folder
-from gristmill.storage.manifest import FileEntry
+from gristmill.storage.manifest import FileEntry, FileList
 from gristmill.storage.parquet import ParquetSettings
 from gristmill.storage.tombstones import Tombstones, read_tombstones
 
@@ -52,11 +55,13 @@ class ItemState:
 class Outcome:
     """What the stages produced, ready to be published."""
 
-    files: list[FileEntry]
+    files: FileList
     schema: pa.Schema
     counts: dict[str, int]
     steps: dict[str, Any]
     ledger: str
+    splits: list[str]
+    rows: dict[str, int] | None = None  # where the run appends: before, added, after
 
 
 @dataclass
@@ -70,6 +75,7 @@ class Runner:
     folder: Folder
     progress: Progress
     chunk_bytes: int
+    base: Base | None = None  # the version that is appended to
     used: set[str] = field(default_factory=set)
     reused_items: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
@@ -88,20 +94,27 @@ class Runner:
         """
         items, read, bad = self._ingest()
         schema = self._unify(items)
-        self._identify(items)
         plan = self._plan(schema, read - bad)
+        self._read_published(plan)
+        self._identify(items)
         for number, part in enumerate(plan):
             self._segment(items, part, schema if number == 0 else None, f"steps {number + 1}/{len(plan)}")
             self._wide(items, part)
+        self._drop_published(items, plan[-1])
         codes, sizes = self._split(items, plan[-1])
         files, final = self._shards(items, codes, sizes)
         ledger = self._ledger(items)
-        counts = self._balance(read, bad, sum(entry.rows for entry in files))
+        counts = self._balance(read, bad, files.num_rows)
         if read_tombstones(self.folder) != self.erased:
             raise CommitConflictError(
                 f"'{self.folder.base}': rows were erased while this run was at work. Nothing of it is visible. Run the same command again: it leaves them out."
             )
-        return Outcome(files, final, counts, self.steps, ledger)
+        if self.base is None:
+            return Outcome(files, final, counts, self.steps, ledger, self._split_names())
+        every = FileList(pa.concat_tables([self.base.files.table, files.table]))
+        rows = {"before": self.base.files.num_rows, "added": files.num_rows, "after": every.num_rows}
+        splits = self._split_names() if files.num_rows else self.base.splits
+        return Outcome(every, final, counts, self.steps, ledger, splits, rows)
 
     def map(self, name: str, function: Callable[[Any], dict[str, Any]], tasks: Sequence[Any]) -> list[dict[str, Any]]:
         """The summaries of the tasks, in order; those that are done already aren't run."""
@@ -149,12 +162,21 @@ class Runner:
                 walk_columns(self.pipeline, schema)
             except UsageError:
                 return [SegmentPlan((), (), ())]
-        return plan_segments(self.pipeline)
+        made = self.base is not None and any(isinstance(step, Python) for step in self.pipeline.steps)
+        return plan_segments(self.pipeline, [self.base.uids] if self.base is not None and made else [])
+
+    def _read_published(self, plan: Sequence[SegmentPlan]) -> None:
+        """Has of the published rows what the steps compare; of a shard that an earlier run has read nothing is read again."""
+        if self.base is not None:
+            extracts = [self.base.uids, *[extract for part in plan for extract in part.extracts]]
+            self.map("published", read_shard, self.base.tasks(self.store, extracts))
 
     def _identify(self, items: Sequence[ItemState]) -> None:
         start = time.monotonic()
         sources = [identity.IdentityOf(item.number, item.ingested, item.source) for item in items]
-        size = sum(int((self.store.done(item.ingested) or {}).get("rows", 0)) for item in items) * 80
+        if self.base is not None:
+            sources += [identity.IdentityOf(found.item, found.key, "") for found in self.base.sources(self.base.uids)]
+        size = sum(int((self.store.done(source.digest) or {}).get("rows", 0)) for source in sources) * 80
         reduce = identity.resolver(by_id=self.pipeline.id is not None)
         tables, used = exchange(self.engine, self.store, sources, identity.view, reduce, size=size, name="identity")
         self.used.update(used)
@@ -184,21 +206,43 @@ class Runner:
     def _wide(self, items: Sequence[ItemState], part: SegmentPlan) -> None:
         for number, (name, step) in enumerate(part.wide):
             start = time.monotonic()
-            sources = [ExtractOf(item.number, item.rows, f"extract-{number}", item.pending) for item in items]
+            sources = self._extracts(items, part, number)
             if isinstance(step, DropExactDuplicates):
                 found = duplicates.exact_duplicates(self.engine, self.store, step, sources)
             else:
                 assert isinstance(step, DropNearDuplicates)
                 found = duplicates.near_duplicates(self.engine, self.store, step, sources)
-            keys = route(self.store, found.decided, name, [item.number for item in items])
-            for item in items:
-                if item.number in keys:
-                    item.pending = (*item.pending, keys[item.number])
-            self.used.update(found.used, keys.values())
-            self._count_slices(name, [read_slice(self.store.folder(key)) for key in keys.values()])
+            self._take_away(items, name, found.decided)
+            self.used.update(found.used)
             self.steps[name].update(found.counts)
             self.seconds[name] = time.monotonic() - start
             self.progress.note(f"{name}: {found.decided.num_rows:,} dropped, {self.seconds[name]:.1f} s")
+
+    def _take_away(self, items: Sequence[ItemState], name: str, decided: pa.Table) -> None:
+        """Has the rows leave that the decisions (ROUTED) of the step are about."""
+        keys = route(self.store, decided, name, [item.number for item in items])
+        for item in items:
+            if item.number in keys:
+                item.pending = (*item.pending, keys[item.number])
+        self.used.update(keys.values())
+        self._count_slices(name, [read_slice(self.store.folder(key)) for key in keys.values()])
+
+    def _extracts(self, items: Sequence[ItemState], part: SegmentPlan, number: int) -> list[ExtractOf]:
+        """The segment's extract with this number: of the items, and of the published shards."""
+        own = [ExtractOf(item.number, item.rows, f"extract-{number}", item.pending) for item in items]
+        return own if self.base is None else [*own, *self.base.sources(part.extracts[number])]
+
+    def _drop_published(self, items: Sequence[ItemState], part: SegmentPlan) -> None:
+        """Drops rows that steps have made under the name of a published one; those that were read under it have left before."""
+        for number, extract in enumerate(part.extracts):
+            if isinstance(extract, UidKey):
+                sources = self._extracts(items, part, number)
+                size = sum(int((self.store.done(source.key) or {}).get("rows_out", 0)) for source in sources) * 80
+                tables, used = exchange(
+                    self.engine, self.store, sources, uid_view, already_published, size=size, name="names"
+                )
+                self.used.update(used)
+                self._take_away(items, "output", pa.concat_tables([ROUTED.empty_table(), *tables]))
 
     def _split(
         self, items: Sequence[ItemState], part: SegmentPlan
@@ -215,7 +259,7 @@ class Runner:
             sizes.append(index["bytes"].to_numpy())
             names.append(index["uid"])
         if self.pipeline.split is not None:
-            self._assign(items, part, codes, names)
+            (self._assign if self.base is None else self._join)(items, part, codes, names)
         self.seconds["split"] = time.monotonic() - start
         return codes, sizes
 
@@ -241,6 +285,36 @@ class Runner:
             kept = code != LEAVES
             code[kept] = own[kept]
 
+    def _join(
+        self,
+        items: Sequence[ItemState],
+        part: SegmentPlan,
+        codes: list[npt.NDArray[np.int8]],
+        names: list[pa.ChunkedArray],
+    ) -> None:
+        """`_assign` beside published rows, whose splits are given."""
+        split, base = self.pipeline.split, self.base
+        assert split is not None
+        assert base is not None
+        known = self._split_names()
+        shards = np.array([known.index(name) for name in base.files.table["split"].to_pylist()], np.int8)
+        found = join_published(self.engine, self.store, split, *self._split_sources(items, part), shards)
+        self._take_away(items, "split", found.decided)
+        self.used.update(found.used)
+        self.steps["split"].update(found.counts)
+        items_of, rows_of = found.ids >> duplicates.ROW_BITS, found.ids & ((1 << duplicates.ROW_BITS) - 1)
+        for number, (code, uids) in enumerate(zip(codes, names, strict=True)):
+            here = items_of == number
+            own = share_of(uids, split.shares)
+            own[rows_of[here]] = np.maximum(found.codes[here], LEAVES)
+            kept = code != LEAVES
+            code[kept] = own[kept]
+
+    def _split_names(self) -> list[str]:
+        """The pipeline's splits, then those that only the published version has."""
+        own = list(self.pipeline.split.shares) if self.pipeline.split else []
+        return [*own, *[name for name in (self.base.splits if self.base else []) if name not in own]]
+
     def _split_sources(self, items: Sequence[ItemState], part: SegmentPlan) -> tuple[list[ExtractOf], list[ExtractOf]]:
         split = self.pipeline.split
         assert split is not None
@@ -248,7 +322,7 @@ class Runner:
         sketches: list[ExtractOf] = []
         groups: list[ExtractOf] = []
         for number, extract in enumerate(part.extracts):
-            sources = [ExtractOf(item.number, item.rows, f"extract-{number}", item.pending) for item in items]
+            sources = self._extracts(items, part, number)
             if isinstance(extract, Sketch) and split.similarity is not None and extract.serves(wanted):
                 sketches = sources
             elif isinstance(extract, GroupKey):
@@ -271,17 +345,18 @@ class Runner:
 
     def _shards(
         self, items: Sequence[ItemState], codes: list[npt.NDArray[np.int8]], sizes: list[npt.NDArray[np.int64]]
-    ) -> tuple[list[FileEntry], pa.Schema]:
+    ) -> tuple[FileList, pa.Schema]:
         output = self.pipeline.output
         found = [
             (schema, item.label) for item in items for schema in parts.schemas(self.store.folder(item.rows), "rows")
         ]
         schema = identified(unify_schemas(found) if found else pa.schema([]))
+        schema = schema if self.base is None else fitted(self.base.manifest, schema)
         settings = ParquetSettings(row_group_bytes=output.row_group_bytes, row_group_rows=output.row_group_rows)
         rows = [item.rows for item in items]
         assignments = [store_assignment(self.store, code) for code in codes]
         self.used.update(assignments)
-        names: list[str | None] = list(self.pipeline.split.shares) if self.pipeline.split else [None]
+        names: list[str | None] = [*self._split_names()] or [None]
         tasks = []
         for code, split in enumerate(names):
             for pieces in pack(rows, assignments, codes, sizes, code, output.shard_bytes):
@@ -292,7 +367,7 @@ class Runner:
                 tasks.append(Shard(self.store, key, self.folder, split, code, pieces, schema, settings))
         tasks = self._with_files(tasks)
         summaries = self.map("shards", write_shard, tasks)
-        return [FileEntry.from_dict(entry) for summary in summaries for entry in summary["files"]], schema
+        return FileList.of([FileEntry.from_dict(entry) for summary in summaries for entry in summary["files"]]), schema
 
     def _with_files(self, tasks: Sequence[Shard]) -> list[Shard]:
         """Forgets finished shards whose file is gone from the dataset, so that they are written again."""
@@ -304,7 +379,8 @@ class Runner:
 
     def _ledger(self, items: Sequence[ItemState]) -> str:
         facts = [[item.ingested, item.identity, item.stages, item.pending] for item in items]
-        base = f"ledger/{key_of('ledger', facts)[:20]}"
+        appended = None if self.base is None else self.base.manifest.version
+        base = f"ledger/{key_of('ledger', facts, appended)[:20]}"
         tasks = []
         for item in items:
             key = key_of("item ledger", self.folder.url(base), item.number, facts[item.number])
@@ -319,6 +395,7 @@ class Runner:
                 item.identity,
                 item.stages,
                 item.pending,
+                appended,
             )
             if self.store.done(key) is not None and not self.folder.exists(f"{base}/origin-{item.number:06d}.parquet"):
                 self.store.forget(key)
@@ -346,6 +423,9 @@ class Runner:
         self._count(step)
         for content in slices:
             leaving = content.filter(pc.is_null(content["new_uid"]))
+            leaving = leaving.take(
+                np.unique(leaving["row"].to_numpy(), return_index=True)[1]
+            )  # a row may have two reasons
             quarantined = pc.sum(pc.equal(leaving["action"], "quarantine")).as_py() or 0
             rules: dict[str, int] = {}
             count_rules(rules, leaving)

@@ -79,11 +79,15 @@ def _print_result(result: Any) -> None:
     if result.candidate:
         state = f"candidate {result.candidate}; now: gristmill publish {result.path}@{result.candidate}, or reject"
     elif not result.published:
-        state = f"nothing new: version {result.version} holds this already"
+        held = "no row is new" if result.rows else "nothing new"
+        state = f"{held}: version {result.version} holds this already"
     made = f" + {counts['created']:,} created" if counts["created"] else ""
     fates = " + ".join(f"{counts[fate]:,} {fate}" for fate in ("kept", "dropped", "quarantined"))
     print(f"{result.path}: {state}\n  {counts['read']:,} read{made} = {fates}")
-    if not counts["kept"]:
+    if result.rows:
+        before, added, after = (result.rows[name] for name in ("before", "added", "after"))
+        print(f"  {before:,} rows before + {added:,} added = {after:,}")
+    elif not counts["kept"]:
         print("gristmill: no row was kept: is the kind of each source right, and are the rules meant?", file=sys.stderr)
     for name, totals in result.steps.items():
         did = [f"{totals[fate]:,} {fate}" for fate in ("dropped", "quarantined", "created") if totals.get(fate)]
@@ -122,6 +126,12 @@ def plan(
         print(f"    {item['item']}: {item['reason']}")
     if len(read) > 20:
         print(f"    and {len(read) - 20} more")
+    base = found["appends_to"]
+    if base:
+        print(
+            f"  append to version {base['version']}: its {counted(base['rows'], 'row')} in {counted(base['shards'], 'shard')} stay; "
+            f"to compare with them, read {base['read']} of the shards, {size(base['read_bytes'])}"
+        )
     for name in found["removed_files"][:20]:
         print(f"    {name}: no longer there; its rows leave")
     for part in found["segments"]:
