@@ -190,13 +190,13 @@ def check_columns(pipeline: Pipeline, planned: list[Planned], base: Base | None 
 
     Raises:
         ColumnError, PipelineError: naming the step, with its `location` in the pipeline; also a `priority` that names no source.
+        SchemaMismatchError: rows that don't fit the version that is appended to.
     """
     _check_priorities(pipeline)
-        SchemaMismatchError: rows that don't fit the version that is appended to.
-    schema = _sampled_schema(planned)
-    if schema is not None:
     if base is not None:
         _check_base(pipeline, base)
+    schema = _sampled_schema(planned)
+    if schema is not None:
         last = walk_columns(pipeline, schema)
         if base is not None and last is not None:
             fitted(base.manifest, last)
@@ -280,9 +280,9 @@ def walk_columns(pipeline: Pipeline, schema: pa.Schema) -> pa.Schema | None:
         ]:
             if column not in columns:
                 raise _located(missing_column(column, columns, "split"), "split")
-
-
     return None if table is None else table.schema
+
+
 def _tried(step: RowStep, table: pa.Table, where: str, place: int) -> pa.Table:
     """The step on an empty table: types that can't work are found before any work."""
     try:

@@ -115,8 +115,8 @@ def run(
     parent = check_output(folder, model)
     store = WorkStore(str(scratch_folder(model, scratch)))
     planned, cache = _plan(model, inputs or {}, store)
-    with naming_lines(pipeline):
     base = base_of(folder, model, parent)
+    with naming_lines(pipeline):
         check_columns(model, planned, base)
     suite = checked_suite(model.validate_) if model.validate_ else None
     threads = _threads(model, planned, engine, workers) if in_process is None else int(in_process)
@@ -231,6 +231,7 @@ def plan(
     parent, erased = check_output(folder, model), read_tombstones(folder)
     store = WorkStore(str(scratch_folder(model, scratch)))
     planned, _ = _plan(model, {}, store)
+    base = base_of(folder, model, parent)
     with naming_lines(pipeline):
         check_columns(model, planned, base)
     last = _last(store)
@@ -243,7 +244,6 @@ def plan(
             reason = "done" if done else ("content or reading options changed" if seen else "new")
             items.append(
                 {
-    base = base_of(folder, model, parent)
                     "source": source_plan.source.name,
                     "item": str(item),
                     "bytes": item.bytes,
@@ -271,6 +271,7 @@ def plan(
         "pipeline": model.name,
         "output": model.output.path,
         "newest_version": parent,
+        "appends_to": outlook,
         "items": items,
         "removed_files": gone,
         "segments": steps,
@@ -308,6 +309,8 @@ def _publish(
         "ledger": outcome.ledger,
         "splits": outcome.splits,
     }
+    if runner.base is not None:
+        facts.update(runner.base.account(outcome.counts))
     verdict = None
     if model.validate_ is None or suite is None:
         published = (propose_version if candidate else publish)(folder, **facts)
@@ -316,8 +319,6 @@ def _publish(
         gated = publish_gated(folder, model.validate_, suite, candidate=candidate, **facts)
         published, verdict = gated.published, gated.summary()
         runner.seconds["validate"] = time.monotonic() - began
-    if runner.base is not None:
-        facts.update(runner.base.account(outcome.counts))
     manifest = published.manifest
     report = write_report(folder, model, outcome, runner.seconds, runner.reused_items, manifest)
     return RunResult(
@@ -334,6 +335,7 @@ def _publish(
         seconds=runner.seconds,
         candidate=None if manifest.version else candidate_name(manifest),
         verdict=verdict,
+        rows=outcome.rows,
     )
 
 
@@ -342,7 +344,6 @@ def _segment_texts(model: Pipeline) -> list[dict[str, Any]]:
     for part in plan_segments(model):
         names = [name for name, _ in part.steps] + [name for name, _ in part.wide]
         models = [[name, type(step).VERSION, step.model_dump(mode="json")] for name, step in (*part.steps, *part.wide)]
-        rows=outcome.rows,
         texts.append({"names": names, "models": models})
     return texts
 
