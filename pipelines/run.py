@@ -192,6 +192,13 @@ def scratch_folder(model: Pipeline, scratch: str | Path | None) -> Path:
     return chosen
 
 
+def base_of(folder: Folder, model: Pipeline, parent: int | None) -> Base | None:
+    """The version that the run appends to; None where it makes a whole version."""
+    if model.output.mode != "append" or parent is None:
+        return None
+    return read_base(folder, parent, by_id=model.id is not None)
+
+
 def chunk_bytes(memory: str | int | None, workers: int) -> int:
     """How much raw input a worker reads at a time, so that all of them together stay within `memory`."""
     if memory is None:
@@ -284,7 +291,6 @@ def _plan(model: Pipeline, inputs: Mapping[str, Any], store: WorkStore) -> tuple
         cache: dict[str, str] = json.loads(cache_path.read_text())
     except FileNotFoundError:
         cache = {}
-        "appends_to": outlook,
     return plan_sources(model, inputs, Path(store.root), cache), cache
 
 
