@@ -76,7 +76,11 @@ def load_suite(given: Any, parameters: Mapping[str, Any] | None = None) -> Suite
     if isinstance(given, Suite):
         return given
     if isinstance(given, (str, os.PathLike)):
-        given = _read(given)
+        content = _read(given)
+        try:
+            return load_suite(content, parameters)
+        except SuiteError as error:
+            raise SuiteError(str(error) if _is_json(given) else f"'{os.fspath(given)}': {error}") from None
     if hasattr(given, "expectations") and hasattr(given, "to_json_dict"):
         given = {"name": given.name, "expectations": list(given.expectations), "meta": dict(given.meta or {})}
     elif hasattr(given, "configuration"):
@@ -103,9 +107,13 @@ def load_suite(given: Any, parameters: Mapping[str, Any] | None = None) -> Suite
     )
 
 
+def _is_json(given: str | os.PathLike[str]) -> bool:
+    return os.fspath(given).lstrip().startswith("{")
+
+
 def _read(path: str | os.PathLike[str]) -> Any:
     text = os.fspath(path)
-    if not text.lstrip().startswith("{"):
+    if not _is_json(path):
         try:
             text = Path(text).read_text(encoding="utf-8")
         except FileNotFoundError:

@@ -84,6 +84,9 @@ def test_a_suite_that_is_none(tmp_path: Path):
         validate(TABLE, tmp_path / "torn.json")
     with pytest.raises(SuiteError, match="expectation 1 has no 'type'"):
         validate(TABLE, [{"kwargs": {}}])
+    (tmp_path / "typeless.json").write_text('{"name": "x", "expectations": [{"kwargs": {}}]}')
+    with pytest.raises(SuiteError, match=r"typeless\.json': expectation 1 has no 'type'"):
+        validate(TABLE, tmp_path / "typeless.json")
     with pytest.raises(SuiteError, match="severity 'fatal' is none of"):
         validate(TABLE, {"type": "expect_table_row_count_to_equal", "kwargs": {"value": 2}, "severity": "fatal"})
 
