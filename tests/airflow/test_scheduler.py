@@ -23,9 +23,11 @@ from gristmill.airflow.example import make_project, suite_text
 from gristmill.airflow.local import LocalAirflow, free_port, wait_for
 from gristmill.storage.candidates import list_candidates
 from gristmill.storage.dataset import open_dataset
-from gristmill.storage.folder import open_folder
+from gristmill.storage.folder import Folder, open_folder
 
 from .conftest import DAGS
+
+PIECES = Path(__file__).with_name("dags")
 
 pytestmark = pytest.mark.slow
 
@@ -94,17 +96,26 @@ class Seen(LocalAirflow):
 
 
 @pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
+def local(tmp_path_factory: pytest.TempPathFactory, s3_endpoint: str) -> Iterator[Seen]:
     folder = tmp_path_factory.mktemp("scheduler")
     shutil.copytree(DAGS, folder / "dags", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(PIECES, folder / "dags/tests", ignore=shutil.ignore_patterns("__pycache__"))
     project = make_project(folder / "project", days=9)
-    os.environ.update(GRISTMILL_RETRY_SECONDS="5", GRISTMILL_RETRIES="2")
+    lake = {"endpoint_url": s3_endpoint, "region_name": "us-east-1"}
+    settings = {
+        "GRISTMILL_RETRY_SECONDS": "5",
+        "GRISTMILL_RETRIES": "2",
+        "AIRFLOW_CONN_LAKE": json.dumps(
+            {"conn_type": "aws", "login": "test", "password": "test-secret", "extra": lake}
+        ),
+    }
+    os.environ.update(settings)
     made = Seen(folder / "home", folder / "dags", project, free_port(28080))
     try:
         made.start()
         yield made
     finally:
-        for name in ("GRISTMILL_RETRY_SECONDS", "GRISTMILL_RETRIES"):
+        for name in settings:
             del os.environ[name]
         assert made.stop()
         left = [process.cmdline() for process in psutil.process_iter() if belongs(process, str(folder))]
@@ -323,6 +334,26 @@ def test_a_backfill_in_any_order_is_the_same(local: Seen) -> None:
     except TimeoutError as error:
         raise AssertionError(states()) from error
     assert [open_dataset(str(local.project / "shards/daily" / day)).fingerprint for day in days] == expected
+
+
+def test_the_sensor_waits_in_the_triggerer(local: Seen, s3_folder: Folder, tmp_path: Path) -> None:
+    """For a dataset in S3, with the credentials of a Connection, which the triggerer asks for."""
+    run = local.trigger("pieces_sensor_remote", dataset=s3_folder.url())
+    wait_for(lambda: local.tasks("pieces_sensor_remote", run).get("wait", {}).get("state") == "deferred", 200, every=1)
+    (tmp_path / "raw.jsonl").write_text('{"text": "one"}\n')
+    model = {
+        "name": "t",
+        "sources": [{"kind": "jsonl", "name": "raw", "path": str(tmp_path / "raw.jsonl")}],
+        "output": {"path": s3_folder.url()},
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", json.loads(os.environ["AIRFLOW_CONN_LAKE"])["extra"]["endpoint_url"])
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path / "scratch"))
+        gristmill.run(model, progress="quiet")
+    assert local.finished("pieces_sensor_remote", run, 300) == "success"
+    found = local.xcom("pieces_sensor_remote", run, "wait", index=-1)
+    assert (found["dataset"], found["version"], found["rows"]) == (s3_folder.url(), 1, 1)
+    assert "test-secret" not in local.log_of("pieces_sensor_remote", run, "wait", index=-1)
 
 
 def test_warnings_wait_for_somebody(local: Seen) -> None:
