@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -338,6 +339,9 @@ def test_a_backfill_in_any_order_is_the_same(local: Seen) -> None:
 
 def test_the_sensor_waits_in_the_triggerer(local: Seen, s3_folder: Folder, tmp_path: Path) -> None:
     """For a dataset in S3, with the credentials of a Connection, which the triggerer asks for."""
+    telltale = local.project / "telltale"  # a Python that says what nobody should read
+    telltale.write_text(f'#!/bin/sh\necho "the secret is $AWS_SECRET_ACCESS_KEY" >&2\nexec {sys.executable} "$@"\n')
+    telltale.chmod(0o755)
     run = local.trigger("pieces_sensor_remote", dataset=s3_folder.url())
     wait_for(lambda: local.tasks("pieces_sensor_remote", run).get("wait", {}).get("state") == "deferred", 200, every=1)
     (tmp_path / "raw.jsonl").write_text('{"text": "one"}\n')
@@ -353,7 +357,12 @@ def test_the_sensor_waits_in_the_triggerer(local: Seen, s3_folder: Folder, tmp_p
     assert local.finished("pieces_sensor_remote", run, 300) == "success"
     found = local.xcom("pieces_sensor_remote", run, "wait", index=-1)
     assert (found["dataset"], found["version"], found["rows"]) == (s3_folder.url(), 1, 1)
-    assert "test-secret" not in local.log_of("pieces_sensor_remote", run, "wait", index=-1)
+    log = local.log_of("pieces_sensor_remote", run, "wait", index=-1)
+    assert "the secret is ***" in log and "no dataset at" in log and "test-secret" not in log
+    files = [
+        path for path in (local.home / "logs").rglob("*") if path.is_file() and "pieces_sensor_remote" in str(path)
+    ]
+    assert files and not any("test-secret" in path.read_text(errors="replace") for path in files)
 
 
 def test_warnings_wait_for_somebody(local: Seen) -> None:

@@ -67,7 +67,14 @@ def pieces_sensor_reschedule():
 @dag(schedule=None, start_date=dt.datetime(2024, 1, 1), params={"dataset": "s3://bucket/x"})
 def pieces_sensor_remote():
     GristmillVersionSensor(
-        task_id="wait", dataset="{{ params.dataset }}", after=0, conn_id="lake", poke_interval=2, timeout=300, retries=0
+        task_id="wait",
+        dataset="{{ params.dataset }}",
+        after=0,
+        python=os.path.join(FOLDER, "telltale"),
+        conn_id="lake",
+        poke_interval=2,
+        timeout=300,
+        retries=0,
     )
 
 
