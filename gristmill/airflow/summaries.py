@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 SHOWN = 20  # failed expectations, problems
+LISTED = 100  # of a list in the JSON of any other command
 
 
 def of_command(arguments: Sequence[str], found: Mapping[str, Any], cwd: str | None) -> dict[str, Any]:
-    """The summary of any command's JSON; that of the commands below is made small, of others it is all that they print."""
+    """The summary of any command's JSON. Of those that have none below it is what they print, with lists cut to LISTED and their length beside as NAME_total."""
     name, data = arguments[0], arguments[1] if len(arguments) > 1 else ""
     if name == "plan":
         return of_plan(found)
@@ -18,7 +19,16 @@ def of_command(arguments: Sequence[str], found: Mapping[str, Any], cwd: str | No
         return of_run(found, cwd)
     if name == "show":
         return of_version(found, cwd)
-    return of_verdict(found, data) if name == "validate" else dict(found)
+    return of_verdict(found, data) if name == "validate" else _cut(found)
+
+
+def _cut(found: Mapping[str, Any]) -> dict[str, Any]:
+    small: dict[str, Any] = {}
+    for name, value in found.items():
+        small[name] = value
+        if isinstance(value, list) and len(value) > LISTED:
+            small[name], small[f"{name}_total"] = value[:LISTED], len(value)
+    return small
 
 
 def of_plan(found: Mapping[str, Any]) -> dict[str, Any]:

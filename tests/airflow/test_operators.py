@@ -218,6 +218,8 @@ def test_summaries_stay_small() -> None:
         "d",
     )
     assert verdict["unmet"] == 500 and len(verdict["expectations"]) == summaries.SHOWN
+    other = summaries.of_command(["gc", "d"], {"files": list(range(5000)), "versions": [1, 2], "bytes": 9}, None)
+    assert other == {"files": list(range(100)), "files_total": 5000, "versions": [1, 2], "bytes": 9}
     assert len(json.dumps(plan)) < 500 and len(json.dumps(verdict)) < 5000
 
 

@@ -32,6 +32,7 @@ def output(s3_endpoint: str, s3_folder: Folder, monkeypatch: pytest.MonkeyPatch)
     return s3_folder.url()
 
 
+@pytest.mark.slow
 def test_run_publish_and_look(output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "raw.jsonl").write_text("".join(json.dumps({"text": f"note {number}"}) + "\n" for number in range(9)))
     (tmp_path / "p.yaml").write_text(
