@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,7 +21,7 @@ VALIDATED = AssetAlias("gristmill_validated")
 class GristmillCheckOperator(GristmillOperator):
     """check, verdict ("passed", "warned" or, where there is nothing to check, "unverified") and what was found, by `python -m gristmill.airflow.data_checks`.
 
-    check: "drift" against the last version that passed, or "leakage" between splits. on_found: "fail" at once, "warn", or "off".
+    check: "drift" against the last version that was accepted (in the project `cwd`), else that passed its suites, or "leakage" between splits. on_found: "fail" at once, "warn", or "off".
     """
 
     template_fields: Sequence[str] = (*GristmillOperator.template_fields, "data", "on_found")
@@ -36,6 +37,7 @@ class GristmillCheckOperator(GristmillOperator):
         if self.on_found == "off":
             return {"check": self.check, "verdict": "unverified", "found": []}
         command = [self.python or sys.executable, "-m", "gristmill.airflow.data_checks", self.check, self.data]
+        command += [os.path.abspath(self.cwd)] if self.cwd else []
         finished = self.start(command, f"{self.check} of {self.data}", accept=(1,))
         found = finished.result
         if found is None:

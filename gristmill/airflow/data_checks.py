@@ -1,38 +1,43 @@
 """Drift of a version against the last good one, and leakage between its splits, as one JSON object.
 
-    python -m gristmill.airflow.data_checks drift|leakage DATASET@VERSION
+    python -m gristmill.airflow.data_checks drift|leakage DATASET@VERSION [PROJECT]
 
-Needs gristmill, not Airflow. Exit status 0: nothing found, 1: something found, others as of the gristmill command.
+PROJECT is the folder of the DAGs, which says what gristmill_validate has accepted. Needs gristmill, not Airflow. Exit status 0: nothing found, 1: something found, others as of the gristmill command.
 """
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
+from gristmill.airflow.accepted import is_accepted
 from gristmill.airflow.answers import answer
 from gristmill.storage.dataset import Dataset, open_dataset
 
 SHOWN = 20
 
 
-def last_good(dataset: Dataset) -> Dataset | None:
-    """The newest older version that has verdicts, all of them good."""
+def last_good(dataset: Dataset, project: str | None = None) -> Dataset | None:
+    """The newest older version that was accepted in the project; where none was, the newest that has verdicts, all of them good."""
+    passed = None
     for number in (entry["version"] for entry in dataset.history()):
         if number < dataset.version:
             older = open_dataset(dataset.folder, version=number)
-            if older.verdicts and all(verdict.get("success") is True for verdict in older.verdicts):
+            if project and is_accepted(Path(project), dataset.path, older.fingerprint):
                 return older
-    return None
+            if passed is None and older.verdicts and all(each.get("success") is True for each in older.verdicts):
+                passed = older
+    return passed
 
 
-def drift(data: str) -> dict[str, Any]:
+def drift(data: str, project: str | None = None) -> dict[str, Any]:
     """The columns that drifted since the last good version: the change is large and no chance."""
     from gristmill.validators.drift import compare
     from gristmill.validators.history import kept_profile
 
     dataset = open_dataset(data)
-    before = last_good(dataset)
+    before = last_good(dataset, project)
     if before is None:
         return {"check": "drift", "verdict": "unverified", "against": None, "found": []}
     lines = [f"column '{name}' is gone" for name in before.schema.names if name not in dataset.schema.names]
@@ -84,8 +89,8 @@ def _text_column(dataset: Dataset) -> str | None:
 
 def main() -> None:
     """The command."""
-    check, data = sys.argv[1:]
-    found = answer({"drift": drift, "leakage": leakage}[check], data)
+    check, *arguments = sys.argv[1:]
+    found = answer(drift, *arguments) if check == "drift" else answer(leakage, arguments[0])
     sys.exit(1 if found["found"] else 0)
 
 

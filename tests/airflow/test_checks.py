@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 import gristmill
+from gristmill.airflow import accepted
 from gristmill.airflow.answers import answer
 from gristmill.airflow.data_checks import drift, last_good, leakage
 from gristmill.airflow.example import suite_text
@@ -63,6 +64,12 @@ def test_drift_is_against_the_last_version_that_passed(tmp_path: Path) -> None:
     assert drift(f"{third.path}@3")["verdict"] == "passed"
     shifted = publish(tmp_path / "d", rows(500, shift=0.9))
     status, found, _ = command("drift", f"{shifted.path}@4")
+    assert status == 1 and found["against"] == 1
+    judge(shifted, str(suite))  # its suite has nothing against it
+    again = publish(tmp_path / "d", rows(500, shift=0.901))
+    assert drift(f"{again.path}@5")["verdict"] == "passed", "against version 4: nobody has accepted any"
+    accepted.accept(tmp_path, {"dataset": first.path, "fingerprint": first.fingerprint})
+    status, found, _ = command("drift", f"{again.path}@5", str(tmp_path))
     assert status == 1 and found["against"] == 1 and any(line.startswith("column 'value'") for line in found["found"])
 
 
