@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gristmill.errors import CorruptDatasetError, DatasetError
+from gristmill.kernels.buffers import numbers, text_array
 
 FORMAT_VERSION = 1
 PART_FILES = 20_000  # file entries in one part: an append shares all full parts with the version before
@@ -83,7 +84,11 @@ class FileList:
 
     def of_split(self, split: str | None) -> FileList:
         """The files of one split, in order; all for None."""
-        return self if split is None else FileList(self.table.filter(pc.equal(self.table["split"], split)))
+        if split is None:
+            return self
+        text = np.frombuffer(split.encode(), np.uint8)
+        wanted = text_array(text, np.array([0, len(text)]), kind=pa.string())
+        return FileList(self.table.filter(pc.is_in(self.table["split"], wanted)))
 
     @property
     def num_rows(self) -> int:
@@ -129,7 +134,8 @@ class FileList:
 
 
 def _numbers(values: Any) -> memoryview:
-    return np.ascontiguousarray(values, dtype="<i8").data.cast("B") if len(np.atleast_1d(values)) else memoryview(b"")
+    plain = numbers(values) if isinstance(values, pa.Array | pa.ChunkedArray) else np.atleast_1d(values)
+    return np.ascontiguousarray(plain, dtype="<i8").data.cast("B") if len(plain) else memoryview(b"")
 
 
 @dataclass(frozen=True)

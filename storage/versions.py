@@ -87,7 +87,7 @@ def read_files(folder: Folder, manifest: Manifest) -> FileList:
     """
     with ThreadPoolExecutor(THREADS) as threads:
         tables = list(threads.map(lambda part: read_part(folder, part), manifest.parts))
-    return FileList(pa.concat_tables([FILES.empty_table(), *tables]))
+    return FileList(pa.concat_tables(tables) if tables else FILES.empty_table())
 
 
 def read_part(folder: Folder, part: Mapping[str, Any]) -> pa.Table:

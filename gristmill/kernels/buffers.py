@@ -73,7 +73,29 @@ def validity(array: pa.Array) -> U8:
     """(rows,) uint8: 1 where the row is not null."""
     if array.null_count == 0:
         return np.ones(len(array), np.uint8)
-    return np.asarray(array.is_valid(), dtype=np.uint8)
+    return numbers(array.is_valid()).view(np.uint8)
+
+
+def numbers(array: pa.Array | pa.ChunkedArray) -> npt.NDArray[Any]:
+    """(rows,) the values of an array of integers, floats or booleans; a view where Arrow holds them in one piece. Values of null rows mean nothing.
+
+    pyarrow's own `to_numpy` and `array` import pandas wherever it is installed, which takes longer than opening a stream.
+    """
+    if isinstance(array, pa.ChunkedArray):
+        array = array.chunk(0) if array.num_chunks == 1 else array.combine_chunks()
+    buffer, start, rows = array.buffers()[1], array.offset, len(array)
+    if pa.types.is_boolean(array.type):
+        bits = np.frombuffer(buffer, np.uint8) if buffer else np.zeros(0, np.uint8)
+        return np.unpackbits(bits[start // 8 :], count=rows + start % 8, bitorder="little")[start % 8 :].view(np.bool_)
+    dtype = np.dtype(array.type.to_pandas_dtype())
+    return np.frombuffer(buffer, dtype, rows, start * dtype.itemsize) if rows else np.zeros(0, dtype)
+
+
+def number_array(values: npt.NDArray[Any]) -> pa.Array:
+    """An array over these numbers, without a copy: the inverse of `numbers`."""
+    return pa.Array.from_buffers(
+        pa.from_numpy_dtype(values.dtype), len(values), [None, pa.py_buffer(np.ascontiguousarray(values))]
+    )
 
 
 def text_array(data: U8, offsets: I64, valid: U8 | None = None, kind: pa.DataType | None = None) -> pa.Array:

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from gristmill.errors import UsageError
+from gristmill.kernels.buffers import number_array, numbers
 from gristmill.storage.stream.permute import I64
 
 Leaf: TypeAlias = npt.NDArray[Any] | pa.Array | None
@@ -71,15 +72,15 @@ class Column:
         return sum(field.width for field in self.fields) if self.kind == "struct" else 2 if self.kind == "number" else 1
 
     def _number(self, array: pa.Array) -> list[Leaf]:
-        valid = array.is_valid().to_numpy(zero_copy_only=False) if array.null_count else None
+        valid = numbers(array.is_valid()) if array.null_count else None
         if self.dictionary is not None:
             codes = pc.index_in(array.dictionary, self.dictionary).take(array.indices)
-            return [codes.fill_null(0).to_numpy(zero_copy_only=False).astype(self.dtype, copy=False), valid]
+            return [numbers(codes.fill_null(0)).astype(self.dtype, copy=False), valid]
         rows, inner = len(array), array
         for size in self.shape:
             inner = inner.values.slice(inner.offset * size, len(inner) * size)
         if self.shape and inner.null_count:
-            holes = inner.is_null().to_numpy(zero_copy_only=False).reshape(rows, -1).any(axis=1)
+            holes = numbers(inner.is_null()).reshape(rows, -1).any(axis=1)
             if (holes if valid is None else holes & valid).any():
                 raise NullElementError(self.name)
         assert self.dtype is not None
@@ -152,13 +153,13 @@ def _values(array: pa.Array) -> npt.NDArray[Any]:
         array = array.cast(pa.float64())
     if array.null_count:
         array = array.fill_null(False if pt.is_boolean(array.type) else 0)
-    return array.to_numpy(zero_copy_only=False)
+    return numbers(array)
 
 
 def _as_bytes(array: pa.Array, name: str, dtype: np.dtype[Any] | None) -> Leaf:
     """A list array of numbers as bytes, one value a row; values are not copied where Arrow holds them plainly."""
     assert dtype is not None
-    offsets = np.asarray(array.offsets, np.int64)
+    offsets = numbers(array.offsets).astype(np.int64, copy=False)
     inner = array.values.slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
     if inner.null_count:
         raise NullElementError(name)
@@ -167,7 +168,7 @@ def _as_bytes(array: pa.Array, name: str, dtype: np.dtype[Any] | None) -> Leaf:
     if len(sizes) and not array.null_count and sizes[0] and (sizes == sizes[0]).all():
         return values.view(np.uint8).reshape(len(sizes), -1)
     if array.null_count:
-        valid = pa.array(array.is_valid().to_numpy(zero_copy_only=False)).buffers()[1]
+        valid = pa.py_buffer(np.packbits(numbers(array.is_valid()), bitorder="little"))
     places = pa.py_buffer((offsets - offsets[0]) * dtype.itemsize)
     return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(array), [valid, places, pa.py_buffer(values)])
 
@@ -181,7 +182,7 @@ def _views(array: pa.Array) -> Leaf:
     whole, out = memoryview(content).cast("B"), np.empty(len(array), object)
     out[:] = [whole[a:b] for a, b in itertools.pairwise(ends)]
     if array.null_count:
-        out[array.is_null().to_numpy(zero_copy_only=False)] = None
+        out[numbers(array.is_null())] = None
     return out
 
 
@@ -193,8 +194,8 @@ def gather(parts: Sequence[Leaf], rows: Sequence[I64], places: Sequence[I64], ta
     if all(isinstance(part, np.ndarray) and part.shape[1:] == first.shape[1:] for part in parts if part is not None):
         return _scatter(parts, rows, places, take((sum(map(len, rows)), *first.shape[1:]), first.dtype))
     arrays: list[Any] = [_as_arrow(part) if isinstance(part, np.ndarray) else part for part in parts]
-    together = pa.concat_arrays([array.take(pa.array(chosen)) for array, chosen in zip(arrays, rows, strict=True)])
-    return together.take(pa.array(np.argsort(np.concatenate(places))))
+    together = pa.concat_arrays([array.take(number_array(chosen)) for array, chosen in zip(arrays, rows, strict=True)])
+    return together.take(number_array(np.argsort(np.concatenate(places))))
 
 
 def _as_arrow(rows: npt.NDArray[Any]) -> pa.Array:

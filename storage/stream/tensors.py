@@ -10,6 +10,7 @@ import pyarrow as pa
 import torch
 
 from gristmill.errors import UsageError
+from gristmill.kernels.buffers import numbers
 from gristmill.storage.stream.columns import Column, Leaf
 
 
@@ -119,7 +120,7 @@ def _valid(column: Column, leaves: Sequence[Leaf]) -> torch.Tensor | None:
         return None if valid is None or valid.all() else torch.from_numpy(valid)
     rows: Any = leaves[0]
     if column.kind == "numbers" and isinstance(rows, pa.Array):
-        return torch.from_numpy(rows.is_valid().to_numpy(zero_copy_only=False)) if rows.null_count else None
+        return torch.from_numpy(numbers(rows.is_valid())) if rows.null_count else None
     return None
 
 
