@@ -36,6 +36,7 @@ class GristmillOperator(BaseOperator):
 
     The command's log is the task's log. It ends with the task: its whole process group is stopped, also where the worker is killed. A retry resumes,
     as every gristmill command does. Bad input and usage fail at once; a run that failed for other reasons is tried again, by default 3 times after 1, 2, 4 minutes.
+    Airflow asks for the number before it makes an operator of `partial(...).expand(...)`: give `retries` there, or to the DAG's default_args.
     """
 
     template_fields: Sequence[str] = ("arguments", "python", "cwd", "env", "conn_id", "map_name")
