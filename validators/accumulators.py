@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gristmill.validators.columns import Mask, View, float_values
-from gristmill.validators.rows import RowSet
+from gristmill.validators.rows import Places, RowSet
 
 Fields = dict[str, Any]
 """What a state is kept as: plain JSON values, numpy arrays, Arrow arrays, RowSets."""
@@ -39,8 +39,13 @@ class Accumulator(ABC):
         """Becomes the state of `save`; `first` is added to row numbers."""
         raise NotImplementedError
 
-    def close(self) -> None:  # noqa: B027  most hold none
-        """Lets temporary files go."""
+    def conclude(self) -> Fields | None:
+        """What was worked out of all rows together and takes long to find again, as fields; None for nothing."""
+        return None
+
+    def assume(self, fields: Fields, places: Places) -> None:
+        """Takes what `conclude` said of rows that lie at `places` now. They are taken in nevertheless."""
+        raise NotImplementedError
 
 
 class Rows(Accumulator):

@@ -8,6 +8,7 @@ from typing import Any
 from gristmill.validators.evaluate import evaluate
 from gristmill.validators.formats import parse_format
 from gristmill.validators.inputs import open_data
+from gristmill.validators.spill import DEFAULT_MEMORY
 from gristmill.validators.suites import load_suite
 from gristmill.validators.verdict import Verdict
 
@@ -21,7 +22,7 @@ def validate(
     split: str | None = None,
     states: bool = True,
     threads: int | None = None,
-    memory: int = 1 << 28,
+    memory: int = DEFAULT_MEMORY,
     approximate: bool = False,
 ) -> Verdict:
     """A `Verdict` with results in Great Expectations' shape, in the order of the suite.
@@ -29,7 +30,8 @@ def validate(
     data: a Dataset or its path (PATH@VERSION too), paths or globs of Parquet, CSV or JSONL files, or a pandas, Arrow, Polars, Dask or Spark
     frame. suite: a Great Expectations suite or expectation, its JSON, or the path of its file. result_format: as Great Expectations takes it,
     "SUMMARY" for None. expectation_parameters: for {"$PARAMETER": name}. split: of a dataset. states: keep each shard's states beside a dataset, and
-    use those that are there. threads: the machine's cores for None. memory: bytes of hashes and numbers held before they go to temporary files.
+    use those that are there. threads: the machine's cores for None. memory: bytes of hashes and numbers that all
+    expectations together hold, 256 MB; more of them lie in a temporary file (in TMPDIR).
     approximate: counts of distinct values, medians and quantiles may be estimates in bounded memory; each result that is one has `approximate`, its
     method and error. Which rows fail is always exact. Such a verdict opens no gate.
 

@@ -1,9 +1,8 @@
-"""Distinct values by their hashes: exact, with bounded memory; hashes over the limit lie in a temporary file."""
+"""Distinct values by their hashes: exact, with bounded memory; what is too much for it lies in a temporary file."""
 
 from __future__ import annotations
 
-import os
-import tempfile
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Self
@@ -11,75 +10,99 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from gristmill.kernels.groups import PARTITIONS, group, partition
+from gristmill.kernels.groups import PARTITIONS, Index, group, partition
 from gristmill.kernels.hashing import hash_slices
 from gristmill.validators.accumulators import Accumulator, Fields
 from gristmill.validators.columns import Mask, View
-from gristmill.validators.rows import RowSet
+from gristmill.validators.rows import Places, RowSet
+from gristmill.validators.spill import Array, Spill, held
 
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 MANY, FEW_ROWS = 64, 1 << 14  # so many chunks of fewer rows are joined: grouping takes time for each chunk
 AT_ONCE = 32  # partitions that a thread groups before it gives its findings
+LOOKED_UP = 1 << 20  # hashes looked up by a thread at a time
+SMALL = 4  # new rows are looked up among those that are known where they are fewer than 1 in so many
+EMPTY = np.zeros(0, np.int64)
+FEW_MODES = 1 << 16  # of more values that share the largest count, rows are found only when asked for
 
 
 class Chunk(NamedTuple):
     """Some hashes in order of partition, the row of each, how many rows share it (None for one each), and where partitions begin."""
 
-    hashes: U64
-    rows: npt.NDArray[Any]
-    counts: npt.NDArray[Any] | None
+    hashes: Array
+    rows: Array
+    counts: Array | None
     ends: I64
     first: int
 
     def part(self, number: int) -> tuple[U64, I64, I64]:
         """The hashes, row numbers and counts of a partition."""
-        at = slice(self.ends[number], self.ends[number + 1])
+        at = slice(int(self.ends[number]), int(self.ends[number + 1]))
         counts = np.ones(at.stop - at.start, np.int64) if self.counts is None else self.counts[at].astype(np.int64)
         return self.hashes[at], self.rows[at].astype(np.int64) + self.first, counts
 
-    def arrays(self) -> list[npt.NDArray[Any]]:
-        """All that it holds."""
-        return [self.hashes, self.rows] if self.counts is None else [self.hashes, self.rows, self.counts]
+    def find(self, index: Index, start: int) -> tuple[npt.NDArray[np.int32], I64, I64]:
+        """(number of the known hash, row, count) of each of LOOKED_UP hashes from `start` on that the index knows."""
+        at = slice(start, start + LOOKED_UP)
+        places, of = index.find(self.hashes[at])
+        counts = np.ones(len(of), np.int64) if self.counts is None else self.counts[at][places].astype(np.int64)
+        return of, self.rows[at][places].astype(np.int64) + self.first, counts
 
     def held(self) -> int:
         """Bytes in memory."""
-        return sum(array.nbytes for array in self.arrays() if not isinstance(array, np.memmap))
-
-    def spilled(self, spill: Spill) -> Chunk:
-        """The same, on disk."""
-        counts = None if self.counts is None else spill.store(self.counts)
-        return self._replace(hashes=spill.store(self.hashes), rows=spill.store(self.rows), counts=counts)
+        return held(self.hashes) + held(self.rows) + held(self.counts)
 
 
-def _joined(chunks: Sequence[Chunk]) -> Chunk:
-    """One chunk of all, rows in order."""
+def _joined(chunks: Sequence[Chunk], spill: Spill | None = None) -> Chunk:
+    """One chunk of chunks whose rows follow each other; on disk with `spill`."""
     first = chunks[0].first
-    table, order, ends = partition(np.concatenate([chunk.hashes for chunk in chunks]))
-    rows = np.concatenate([chunk.rows + np.int64(chunk.first - first) for chunk in chunks])[order]
+    last = max(chunk.first + int(chunk.rows[:].max()) for chunk in chunks)
+
+    def column(of: Callable[[Chunk, slice], npt.NDArray[Any]], dtype: npt.DTypeLike, width: tuple[int, ...]) -> Array:
+        each = (
+            [of(chunk, slice(*chunk.ends[number : number + 2])) for chunk in chunks] for number in range(PARTITIONS)
+        )
+        parts = itertools.chain.from_iterable(each)
+        return (
+            np.concatenate(list(parts)).astype(dtype, copy=False) if spill is None else spill.store(parts, dtype, width)
+        )
+
+    hashes = column(lambda chunk, at: chunk.hashes[at], np.uint64, chunks[0].hashes.shape[1:])
+    kind = np.int32 if last - first < 1 << 31 else np.int64
+    rows = column(lambda chunk, at: chunk.rows[at] + np.int64(chunk.first - first), kind, ())
     counts = None
     if chunks[0].counts is not None:
-        counts = np.concatenate([chunk.counts for chunk in chunks if chunk.counts is not None])[order]
-    return Chunk(table, rows, counts, ends, first)
+        counts = column(lambda chunk, at: chunk.counts[at], np.int32, ())  # type: ignore[index]
+    return Chunk(hashes, rows, counts, np.sum([chunk.ends for chunk in chunks], axis=0), first)
 
 
-class Spill:
-    """A temporary file that arrays move into; it goes with the last array."""
+class Facts:
+    """distinct: how many values. repeated: the rows whose value occurs more than once, where every row is kept; else
+    modes: the first row of each value with the largest count `most`, None for more than FEW_MODES.
+    """
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
+    def __init__(
+        self, distinct: int = 0, most: int = 0, repeated: RowSet | None = None, modes: I64 | None = EMPTY
+    ) -> None:
+        self.distinct, self.most = distinct, most
+        self.repeated = RowSet() if repeated is None else repeated
+        self._modes = None if modes is None else [modes]
 
-    def store(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """The same array, on disk."""
-        if not array.size:
-            return array
-        handle, path = tempfile.mkstemp(prefix="gristmill-validate-")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                array.tofile(file)
-            return np.memmap(path, array.dtype, "r", shape=array.shape)
-        finally:
-            os.unlink(path)  # the mapping keeps it until it is closed
+    def add(self, distinct: int, repeated: I64, most: int, firsts: I64, few: int = FEW_MODES) -> None:
+        """Takes in values that it doesn't have, or that occur more often than it knew."""
+        self.distinct += distinct
+        self.repeated.add(repeated)
+        if most > self.most:
+            self.most, self._modes = most, []
+        if most == self.most and self._modes is not None:
+            self._modes.append(firsts)
+            self._modes = self._modes if sum(map(len, self._modes)) <= few else None
+
+    @property
+    def modes(self) -> I64 | None:
+        """Sorted."""
+        return None if self._modes is None else np.sort(np.concatenate([EMPTY, *self._modes]))
 
 
 class Distinct(Accumulator):
@@ -87,24 +110,25 @@ class Distinct(Accumulator):
 
     considered(view): which rows take part, None for all. every_row: each row is kept, so that `repeated` can be told; else only the first row of each
     value in a batch and how many there are. Numbers are kept as they are, all else as 128-bit digests: two different values share one
-    with a chance of about rows^2 / 2^129. Memory: `limit` bytes, then the disk; while grouping, that of one part in 256.
+    with a chance of about rows^2 / 2^129. Memory: as `spill` has it; while grouping, that of one part in 256.
     """
 
     def __init__(
         self,
         columns: Sequence[str],
-        limit: int,
+        spill: Spill,
         considered: Callable[[View], Mask | None] | None = None,
         *,
         every_row: bool = False,
     ) -> None:
         self.columns = tuple(columns)
         self._considered, self._every_row = considered, every_row
-        self._spill = Spill(limit)
+        self._spill = spill
         self.count = self.considered = 0
         self._chunks: list[Chunk] = []
         self._held = 0
         self._facts: Facts | None = None
+        self._known: tuple[Facts, Places] | None = None
 
     def update(self, view: View) -> None:
         self.count += view.rows
@@ -140,49 +164,109 @@ class Distinct(Accumulator):
         self.considered += later.considered
         self._chunks += later._chunks
         self._facts = None
-        self._held += later._held
-        if self._held > self._spill.limit:
-            self._chunks = [chunk.spilled(self._spill) if chunk.held() else chunk for chunk in self._chunks]
-            self._held = 0
         small = self._chunks[-MANY:]
-        if len(small) == MANY and all(len(chunk.rows) < FEW_ROWS and chunk.held() for chunk in small):
+        few = len(small) == MANY and all(len(chunk.rows) < FEW_ROWS and chunk.held() for chunk in small)
+        if few and len({self._is_known(chunk) for chunk in small}) == 1:
             self._chunks[-MANY:] = [_joined(small)]
+        self._spill.hold(later, 0)
+        self._held += later._held
+        self._spill.hold(self, self._held)
+
+    def spill(self) -> None:
+        chunks: list[Chunk] = []
+        for (is_held, _), each in itertools.groupby(self._chunks, lambda one: (one.held() > 0, self._is_known(one))):
+            some = list(each)
+            chunks += [_joined(some, self._spill)] if is_held else some
+        self._chunks, self._held = chunks, 0
 
     def save(self, first: int) -> Fields:
-        fields: Fields = {
-            "count": self.count,
-            "considered": self.considered,
-            "ends": np.array([each.ends for each in self._chunks]),
-        }
+        fields: Fields = {"count": self.count, "considered": self.considered}
         if self._chunks:
-            fields["hashes"] = np.concatenate([each.hashes for each in self._chunks])
-            fields["rows"] = np.concatenate([each.rows for each in self._chunks])
-            fields["firsts"] = [each.first - first for each in self._chunks]
-            if not self._every_row:
-                fields["counts"] = np.concatenate([each.counts for each in self._chunks if each.counts is not None])
+            whole = _joined(self._chunks) if len(self._chunks) > 1 else self._chunks[0]
+            fields |= {
+                "hashes": whole.hashes[:],
+                "rows": whole.rows[:],
+                "ends": whole.ends,
+                "first": whole.first - first,
+            }
+            if whole.counts is not None:
+                fields["counts"] = whole.counts[:]
         return fields
 
     def load(self, fields: Fields, first: int) -> None:
         self.count, self.considered = fields["count"], fields["considered"]
-        start = 0
-        for i, ends in enumerate(fields["ends"]):
-            at = slice(start, start := start + int(ends[-1]))
-            counts = None if self._every_row else fields["counts"][at]
-            self._chunks.append(
-                Chunk(fields["hashes"][at], fields["rows"][at], counts, ends, fields["firsts"][i] + first)
-            )
+        if "hashes" in fields:
+            counts = None if self._every_row else fields["counts"]
+            chunk = Chunk(fields["hashes"], fields["rows"], counts, fields["ends"], fields["first"] + first)
+            self._chunks, self._held = [chunk], chunk.held()
+
+    def conclude(self) -> Fields | None:
+        facts = self._facts
+        if facts is None:
+            return None
+        fields: Fields = {"distinct": facts.distinct, "most": facts.most, "repeated": facts.repeated}
+        modes = facts.modes
+        return fields if modes is None else {**fields, "modes": modes}
+
+    def assume(self, fields: Fields, places: Places) -> None:
+        modes = places.now(fields["modes"]) if "modes" in fields else None
+        self._known = Facts(fields["distinct"], fields["most"], places.moved(fields["repeated"]), modes), places
 
     def facts(self, threads: int = 2) -> Facts:
         """What the hashes say; worked out once."""
         if self._facts is None:
-            self._facts = Facts()
-            if self._chunks:
-                starts = range(0, PARTITIONS, AT_ONCE)
-                with ThreadPoolExecutor(threads) as pool:
-                    for several in pool.map(lambda start: [self._part(start + i) for i in range(AT_ONCE)], starts):
-                        for found in several:
-                            self._facts.add(*found)
+            self._facts = self._extended(threads) or self._whole(threads)
         return self._facts
+
+    def modes(self, threads: int = 2) -> I64:
+        """The first row of each value with the largest count, sorted."""
+        modes = self.facts(threads).modes
+        found = self._whole(threads, few=self.considered).modes if modes is None else modes
+        assert found is not None
+        return found
+
+    def _is_known(self, chunk: Chunk) -> bool:
+        return self._known is not None and self._known[1].hold(chunk.first)
+
+    def _extended(self, threads: int) -> Facts | None:
+        """What is known with the rows that aren't taken in: only they are grouped, all others just looked up. None where they are many."""
+        fresh = [chunk for chunk in self._chunks if not self._is_known(chunk)]
+        old = [chunk for chunk in self._chunks if self._is_known(chunk)]
+        if self._known is None or sum(len(each.rows) for each in fresh) * SMALL > sum(len(each.rows) for each in old):
+            return None
+        known = self._known[0]
+        if not fresh:
+            return known
+        whole = _joined(fresh)
+        hashes, rows = whole.hashes[:], whole.rows[:].astype(np.int64) + whole.first
+        groups = group(hashes)
+        totals, firsts = _totals(groups.of, whole.counts, len(groups.first)), rows[groups.first]
+        index, there = Index(hashes[groups.first]), np.zeros(len(totals), bool)
+        facts = Facts(known.distinct, known.most, known.repeated.copy(), known.modes)
+        work = [(chunk, start) for chunk in old for start in range(0, len(chunk.rows), LOOKED_UP)]
+        with ThreadPoolExecutor(threads) as pool:
+            for of, old_rows, counts in pool.map(lambda each: each[0].find(index, each[1]), work):
+                totals += _totals(of, counts, len(totals))
+                np.minimum.at(firsts, of, old_rows)
+                there[of] = True
+                if self._every_row:
+                    facts.repeated.add(old_rows)
+        if self._every_row:
+            facts.add(int(np.count_nonzero(~there)), rows[totals[groups.of] > 1], 0, rows[:0])
+        else:
+            most = int(totals.max())
+            facts.add(int(np.count_nonzero(~there)), rows[:0], most, firsts[totals == most])
+        return facts
+
+    def _whole(self, threads: int, few: int = FEW_MODES) -> Facts:
+        facts = Facts()
+        if self._chunks:
+            starts = range(0, PARTITIONS, AT_ONCE)
+            with ThreadPoolExecutor(threads) as pool:
+                for several in pool.map(lambda start: [self._part(start + i) for i in range(AT_ONCE)], starts):
+                    for found in several:
+                        facts.add(*found, few)
+        return facts
 
     def _gather(self, number: int) -> tuple[U64, I64, I64]:
         parts = [chunk.part(number) for chunk in self._chunks]
@@ -195,10 +279,12 @@ class Distinct(Accumulator):
         if not len(rows):
             return 0, rows, 0, rows
         groups = group(hashes)
-        totals = groups.counts if self._every_row else np.bincount(groups.of, counts).astype(np.int64)
+        if self._every_row:
+            repeated = rows[groups.counts[groups.of] > 1] if len(groups.first) < len(rows) else rows[:0]
+            return len(groups.first), repeated, 0, rows[:0]
+        totals = _totals(groups.of, counts, len(groups.first))
         most = int(totals.max())
-        repeated = rows[totals[groups.of] > 1] if self._every_row and most > 1 else rows[:0]
-        return len(totals), repeated, most, rows[groups.first[totals == most]]
+        return len(totals), rows[:0], most, rows[groups.first[totals == most]]
 
     def first_rows(self) -> Iterator[I64]:
         """The first row of each distinct value, a partition at a time."""
@@ -208,27 +294,9 @@ class Distinct(Accumulator):
                 yield rows[group(hashes).first]
 
 
-class Facts:
-    """distinct: how many values. repeated: the rows whose value occurs more than once. modes: the first row of each value with the largest count."""
-
-    def __init__(self) -> None:
-        self.distinct = self.most = 0
-        self.repeated = RowSet()
-        self._modes: list[I64] = []
-
-    def add(self, distinct: int, repeated: I64, most: int, firsts: I64) -> None:
-        """Takes a partition in."""
-        self.distinct += distinct
-        self.repeated.add(repeated)
-        if most > self.most:
-            self.most, self._modes = most, []
-        if most == self.most and distinct:
-            self._modes.append(firsts)
-
-    @property
-    def modes(self) -> I64:
-        """Sorted."""
-        return np.sort(np.concatenate([np.zeros(0, np.int64), *self._modes]))
+def _totals(of: npt.NDArray[Any], counts: Array | None, groups: int) -> I64:
+    """(groups,) the sum of the counts of each group, which are 1 for None; exact to 2^53."""
+    return np.bincount(of, None if counts is None else counts[:], groups).astype(np.int64)
 
 
 def row_hashes(view: View, names: Sequence[str]) -> U64:

@@ -22,6 +22,7 @@ from gristmill.validators.passes import States, merge, scan
 from gristmill.validators.plan import Key, Planned, Task, exception_info, plan_suite, tasks_of
 from gristmill.validators.remote import scan_remotely
 from gristmill.validators.rows import RowSet
+from gristmill.validators.spill import DEFAULT_MEMORY, Spill
 from gristmill.validators.states import StateStore, store_of
 from gristmill.validators.suites import Suite
 from gristmill.validators.verdict import Verdict, exception_message
@@ -36,7 +37,7 @@ def evaluate(
     *,
     states: bool = True,
     threads: int | None = None,
-    memory: int = 1 << 28,
+    memory: int = DEFAULT_MEMORY,
     approximate: bool = False,
 ) -> Verdict:
     """The verdict on the data. Arguments are those of `api.validate`.
@@ -46,14 +47,18 @@ def evaluate(
     """
     started = time.perf_counter()
     threads = threads or len(os.sched_getaffinity(0))
-    setting = Setting(data, form, memory, threads, _again(data), approximate)
+    setting = Setting(data, form, Spill(memory), threads, _again(data), approximate)
+    store = store_of(data) if states else None
+    concluded: set[Key] = set()
     planned = plan_suite(suite, data)
     first = tasks_of(planned, setting, lambda one: one.model.needs(setting) if one.model else {})
     if data.partitions is not None:
         known: States = scan_remotely(data, suite, setting, first)
         sources = {task.key: {ONE} for task in first}
     else:
-        known, sources = _first_pass(data, first, threads, store_of(data) if states else None)
+        known = {task.key: task.make() for task in first}
+        concluded = store.assume(data.shards, known) if store else concluded
+        sources = _first_pass(data, first, threads, store, known)
     for one in planned:
         _take_errors(one, one.keys.values(), known)
     second = tasks_of(
@@ -73,6 +78,8 @@ def evaluate(
         results.append(result)
         if rows is not None:
             failing[one.entry.id] = rows
+    if store is not None:
+        store.conclude(data.shards, known, concluded)
     return _verdict(data, suite, results, failing, time.perf_counter() - started)
 
 
@@ -84,10 +91,9 @@ def _again(data: Data) -> Any:
 
 
 def _first_pass(
-    data: Data, tasks: Sequence[Task], threads: int, store: StateStore | None
-) -> tuple[States, dict[Key, set[str]]]:
-    """(states over all rows, {key: where they came from}), shard by shard: from the store, the footer, or the rows."""
-    known: States = {task.key: task.make() for task in tasks}
+    data: Data, tasks: Sequence[Task], threads: int, store: StateStore | None, known: States
+) -> dict[Key, set[str]]:
+    """Takes all rows into the states, shard by shard: from the store, the footer, or the rows. {key: where they came from}."""
     sources: dict[Key, set[str]] = {task.key: set() for task in tasks}
     todo: dict[int, list[Task]] = {}
     ready: dict[int, States] = {}
@@ -109,7 +115,7 @@ def _first_pass(
             sources[task.key].add(ONE)
         scanned = scan(data, left, list(data.pieces(numbers)), threads) if left else iter(())
         _merge_shards(data, numbers, ready, scanned, known, store)
-    return known, sources
+    return sources
 
 
 def _runs(todo: dict[int, list[Task]]) -> list[tuple[list[int], list[Task]]]:

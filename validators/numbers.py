@@ -1,4 +1,4 @@
-"""Sums, extremes and order statistics of a column: exact, and the same however its rows are cut."""
+"""Sums and extremes of a column: exact, and the same however its rows are cut."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import pyarrow.compute as pc
 from gristmill.kernels import exact_sum
 from gristmill.validators.accumulators import Accumulator, Fields
 from gristmill.validators.columns import View, float_values
-from gristmill.validators.distinct import Spill
 
 TIMES = ("timestamp", "duration")  # counted in ticks of their unit
 
@@ -147,101 +146,6 @@ class Extremes(Accumulator):
     def load(self, fields: Fields, first: int) -> None:
         if len(fields["ends"]):
             self.least, self.greatest = fields["ends"].to_pylist()
-
-
-class Ordered(Accumulator):
-    """All values of a numeric or temporal column, for exact order statistics. Memory: `limit` bytes, then the disk."""
-
-    def __init__(self, column: str, limit: int) -> None:
-        self.columns = (column,)
-        self._spill = Spill(limit)
-        self._chunks: list[npt.NDArray[Any]] = []
-        self._in_order = True  # every chunk is
-        self.nonnull = self._held = 0
-
-    def update(self, view: View) -> None:
-        column = view.column(self.columns[0])
-        values = column.numbers if column.kind in TIMES else float_values(column)
-        self.nonnull += len(values)
-        if len(values):
-            self._in_order = False
-            self._chunks.append(values)
-            self._held += values.nbytes
-
-    def merge(self, later: Self) -> None:
-        self.nonnull += later.nonnull
-        self._chunks += later._chunks
-        self._in_order = self._in_order and later._in_order
-        self._held += later._held
-        if self._held > self._spill.limit:
-            self._chunks = [each if isinstance(each, np.memmap) else self._spill.store(each) for each in self._chunks]
-            self._held = 0
-
-    def save(self, first: int) -> Fields:
-        if not self._in_order:
-            self._chunks, self._in_order = [np.sort(np.concatenate(self._chunks))], True
-            self._held = self._chunks[0].nbytes
-        return {"values": np.concatenate(self._chunks) if self._chunks else np.zeros(0)}
-
-    def load(self, fields: Fields, first: int) -> None:
-        self.nonnull = len(fields["values"])
-        self._chunks = [fields["values"]] if self.nonnull else []
-
-    def at(self, ranks: list[int]) -> dict[int, Any]:
-        """{rank: the value of that rank, from 0}, as Python numbers."""
-        wanted = sorted(set(ranks))
-        if self._in_order and len({chunk.dtype for chunk in self._chunks}) == 1:
-            return {rank: self._search(rank) for rank in wanted}
-        if sum(chunk.nbytes for chunk in self._chunks) <= self._spill.limit:
-            values = np.partition(np.concatenate(self._chunks), wanted)
-            return {rank: values[rank].item() for rank in wanted}
-        return {rank: self._select(rank) for rank in wanted}
-
-    def _search(self, rank: int) -> Any:
-        """The value of a rank, by bisection, among chunks that are each in order."""
-        dtype = self._chunks[0].dtype
-        low = min(int(_keys(chunk[:1])[0]) for chunk in self._chunks)
-        high = max(int(_keys(chunk[-1:])[0]) for chunk in self._chunks)
-        while low < high:
-            middle = (low + high) // 2
-            value = np.array(_from_key(middle, dtype), dtype)
-            if sum(int(np.searchsorted(chunk, value, "right")) for chunk in self._chunks) > rank:
-                high = middle
-            else:
-                low = middle + 1
-        return _from_key(low, dtype)
-
-    def _select(self, rank: int) -> Any:
-        """The value of a rank by halving its key range digit by digit, 16 bits at a time, over the chunks on disk."""
-        low, above = 0, rank
-        for shift in (48, 32, 16, 0):
-            counts = np.zeros(1 << 16, np.int64)
-            for chunk in self._chunks:
-                keys = _keys(chunk)
-                if shift < 48:
-                    keys = keys[(keys >> np.uint64(shift + 16)) == np.uint64(low >> (shift + 16))]
-                counts += np.bincount((keys >> np.uint64(shift)).astype(np.int64) & 0xFFFF, minlength=1 << 16)
-            ends = np.cumsum(counts)
-            digit = int(np.searchsorted(ends, above, side="right"))
-            above -= int(ends[digit - 1]) if digit else 0
-            low |= digit << shift
-        return _from_key(low, self._chunks[0].dtype)
-
-
-def _keys(values: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
-    """Unsigned integers in the order of the values."""
-    top = np.uint64(1 << 63)
-    if values.dtype.kind == "f":
-        bits = (values.astype(np.float64) + 0.0).view(np.uint64)
-        return np.where(bits >> np.uint64(63), ~bits, bits | top)
-    return values.astype(np.uint64) if values.dtype.kind == "u" else values.astype(np.int64).view(np.uint64) ^ top
-
-
-def _from_key(key: int, dtype: np.dtype[Any]) -> Any:
-    if dtype.kind == "f":
-        bits = key ^ (1 << 63) if key >> 63 else key ^ ((1 << 64) - 1)
-        return np.array(bits, np.uint64).view(np.float64).item()
-    return key if dtype.kind == "u" else key - (1 << 63)
 
 
 def _float(exact: Fraction) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -89,14 +88,3 @@ def merge(into: States, later: States) -> None:
                 known.merge(state)
             except Exception as error:  # noqa: BLE001  kept, as above
                 into[key] = error
-
-
-@contextlib.contextmanager
-def closing(states: States) -> Iterator[None]:
-    """Lets temporary files of the states go at the end."""
-    try:
-        yield
-    finally:
-        for state in states.values():
-            if isinstance(state, Accumulator):
-                state.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-from gristmill.validators.numbers import Ordered
+from gristmill.validators.ordered import Ordered
 
 Interpolation = Literal["linear", "lower", "higher", "midpoint", "nearest"]
 

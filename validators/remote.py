@@ -17,6 +17,7 @@ from gristmill.validators.formats import ResultFormat
 from gristmill.validators.inputs import Data, Objects, Shard, of_tables, open_data
 from gristmill.validators.passes import States, merge, scan
 from gristmill.validators.plan import Key, Task, plan_suite, tasks_of
+from gristmill.validators.spill import Spill
 from gristmill.validators.suites import Suite
 
 Saved = dict[Key, Fields | BaseException]
@@ -86,7 +87,7 @@ def scan_remotely(data: Data, suite: Suite, setting: Setting, tasks: Sequence[Ta
         _states,
         suite=plain,
         form=setting.form,
-        memory=setting.memory,
+        memory=setting.spill.limit,
         wanted=wanted,
         columns=list(data.columns),
         approximate=setting.approximate,
@@ -120,7 +121,9 @@ def _states(
 ) -> Saved:
     """The states of a partition, as fields. Runs where the partition is."""
     data = replace(_local(partition), columns=list(columns))
-    setting = Setting(data, form, memory, 1, lambda rows, columns: View.of(data.take(rows, columns)), approximate)
+    setting = Setting(
+        data, form, Spill(memory), 1, lambda rows, columns: View.of(data.take(rows, columns)), approximate
+    )
     planned = plan_suite(suite, data)
     tasks = [
         task

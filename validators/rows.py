@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +43,10 @@ class RowSet:
             self._blocks[block] = _pack(members)
             self._count += len(members)
 
+    def copy(self) -> RowSet:
+        """A new set of the same."""
+        return self.union(RowSet())
+
     def union(self, other: RowSet) -> RowSet:
         """A new set: the members of both."""
         found = RowSet()
@@ -60,6 +64,8 @@ class RowSet:
 
     def moved(self, by: int) -> RowSet:
         """A new set: every number plus `by`."""
+        if by == 0:
+            return self.copy()
         found = RowSet()
         for rows in self.chunks(BITS):
             found.add(rows + by)
@@ -114,6 +120,53 @@ class RowSet:
     def to_numpy(self) -> I64:
         """All members, sorted."""
         return np.concatenate([np.zeros(0, np.int64), *self.chunks()])
+
+    def packed(self) -> npt.NDArray[np.uint8]:
+        """(bytes,) the set as it is held: how many blocks, their numbers, the bytes of each (less than 0: of bits), and these."""
+        blocks = sorted(self._blocks)
+        parts = [np.ascontiguousarray(self._blocks[block]) for block in blocks]
+        sizes = [len(part) * 2 if part.dtype == np.uint16 else -len(part) for part in parts]
+        head = np.array([len(blocks), self._count, *blocks, *sizes], np.int64)
+        return np.concatenate([each.view(np.uint8) for each in (head, *parts)])
+
+    @staticmethod
+    def unpacked(content: npt.NDArray[np.uint8]) -> RowSet:
+        """The inverse; blocks are views of the content."""
+        found = RowSet()
+        blocks, found._count = content[:16].view(np.int64).tolist()
+        head = content[16 : 16 + 16 * blocks].view(np.int64)
+        at = 16 + 16 * blocks
+        for block, size in zip(head[:blocks].tolist(), head[blocks:].tolist(), strict=True):
+            found._blocks[block] = content[at : at + abs(size)].view(np.uint16 if size > 0 else np.uint8)
+            at += abs(size)
+        return found
+
+
+class Places(NamedTuple):
+    """Where the rows of some shards lie now that were laid end to end before. starts: (shards,) the first row of each before; first: now; ends: (shards,) after the last, now."""
+
+    starts: I64
+    first: I64
+    ends: I64
+
+    def now(self, rows: I64) -> I64:
+        """Row numbers of before as they are now; their order stays."""
+        at = np.searchsorted(self.starts, rows, "right") - 1
+        return rows - self.starts[at] + self.first[at]
+
+    def moved(self, rows: RowSet) -> RowSet:
+        """A set of row numbers of before, as they are now."""
+        if (self.starts == self.first).all():
+            return rows
+        found = RowSet()
+        for some in rows.chunks():
+            found.add(self.now(some))
+        return found
+
+    def hold(self, row: int) -> bool:
+        """Whether a row of now is of one of the shards."""
+        at = int(np.searchsorted(self.first, row, "right")) - 1
+        return at >= 0 and row < self.ends[at]
 
 
 def _union(a: I64, b: I64) -> I64:

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
-import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from gristmill.storage.folder import Folder
-from gristmill.validators.accumulators import Accumulator, Fields
+from gristmill.validators.accumulators import Accumulator
+from gristmill.validators.bundles import Bundle, encode
 from gristmill.validators.inputs import Data, Shard
 from gristmill.validators.passes import States
 from gristmill.validators.plan import Key, Task
-from gristmill.validators.rows import RowSet
+from gristmill.validators.rows import Places
 
-VERSION = 2
+VERSION = 3
 """To be raised whenever what an accumulator works out changes."""
 FOLDER = "_work/validation"
-ALIGNED = 64
+TOGETHER = f"{FOLDER}/together"
+KEPT = 4  # conclusions that stay: those of the newest validations
+UNREADABLE = (
+    ValueError,
+    KeyError,
+    TypeError,
+    OSError,
+    pa.ArrowException,
+)  # written by another version, or torn: worked out anew
 
 
 def store_of(data: Data) -> StateStore | None:
@@ -30,7 +40,9 @@ def store_of(data: Data) -> StateStore | None:
 
 
 class StateStore:
-    """One file a shard and accumulator: `_work/validation/<shard>/<accumulator>.state`. Nothing in it is code; it may be deleted at any time."""
+    """`_work/validation/<shard>/<tasks>.state`: what one scan of a shard worked out. `_work/validation/together/<shards and tasks>.state`: what
+    was concluded from all shards of a validation together, by row. Nothing in them is code; they may be deleted at any time.
+    """
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
@@ -40,86 +52,86 @@ class StateStore:
         found: States = {}
         if shard.key is None:
             return found
-        there = {path for path, *_ in self._folder.list(f"{FOLDER}/{shard.key[:20]}")}
-        for task in tasks:
-            path = _path(shard, task.key)
-            if path in there:
-                state = task.make()
-                try:
-                    state.load(_decode(self._folder.read_bytes(path)), first)
-                except (ValueError, KeyError, TypeError, OSError, pa.ArrowException):
-                    continue  # written by another version, or torn: worked out anew
-                found[task.key] = state
+        missing = {_name(task.key): task for task in tasks}
+        for bundle in self._bundles(_place(shard)):
+            for name in bundle.names & missing.keys():
+                with contextlib.suppress(*UNREADABLE):
+                    state = missing[name].make()
+                    state.load(bundle.fields(name), first)
+                    found[missing.pop(name).key] = state
+            if not missing:
+                break
         return found
 
     def save(self, shard: Shard, states: States, first: int) -> None:
         """Keeps the states of all rows of a shard, whose first row has the number `first`."""
         if shard.key is None:
             return
-        for key, state in states.items():
-            fields = state.save(first) if isinstance(state, Accumulator) else None
-            if fields is not None:
-                self._folder.write_atomic(_path(shard, key), _encode(fields))
+        each = {_name(key): state.save(first) for key, state in states.items() if isinstance(state, Accumulator)}
+        kept = {name: fields for name, fields in each.items() if fields is not None}
+        if kept:
+            self._folder.write_atomic(f"{_place(shard)}/{_digest(sorted(kept))}.state", encode(kept, {}))
+
+    def assume(self, shards: Sequence[Shard], states: States) -> set[Key]:
+        """Tells the states what was concluded before from the most of these shards; the keys of those for which that were all."""
+        names = {_name(key): key for key in states}
+        best: dict[Key, tuple[int, Bundle, list[int]]] = {}
+        for bundle in self._bundles(TOGETHER):
+            with contextlib.suppress(*UNREADABLE):
+                at = _places([shard.key for shard in shards], bundle.facts["shards"])
+                rows = sum(shards[i].rows for i in at)
+                for key in (names[name] for name in bundle.names & names.keys()):
+                    if at and (key not in best or best[key][0] < rows):
+                        best[key] = rows, bundle, at
+        starts = np.cumsum([0, *(shard.rows for shard in shards)])
+        for key, (_, bundle, at) in best.items():
+            state = states[key]
+            rows_of = np.array([shards[i].rows for i in at])
+            places = Places(np.cumsum(rows_of) - rows_of, starts[at], starts[at] + rows_of)
+            with contextlib.suppress(*UNREADABLE):
+                if isinstance(state, Accumulator):
+                    state.assume(bundle.fields(_name(key)), places)
+        return {key for key, (_, _, at) in best.items() if len(at) == len(shards)}
+
+    def conclude(self, shards: Sequence[Shard], states: States, known: set[Key]) -> None:
+        """Keeps what the states conclude from all of these shards, but for those of `known`, of which it is kept."""
+        keys = [shard.key for shard in shards]
+        each = {key: state.conclude() for key, state in states.items() if isinstance(state, Accumulator)}
+        kept = {_name(key): fields for key, fields in each.items() if fields is not None}
+        if None in keys or not kept or known.issuperset(key for key, fields in each.items() if fields is not None):
+            return
+        name = _digest([keys, sorted(kept)])
+        self._folder.write_atomic(
+            f"{TOGETHER}/{name}.state", encode(kept, {"shards": [key[:20] for key in keys if key]})
+        )
+        every = sorted(self._folder.list(TOGETHER), key=lambda each: each[2], reverse=True)
+        for path, *_ in every[KEPT:]:
+            self._folder.delete(path)
+
+    def _bundles(self, place: str) -> Iterable[Bundle]:
+        for path, *_ in self._folder.list(place):
+            with contextlib.suppress(*UNREADABLE):
+                yield Bundle(self._folder, path)
 
 
-def _path(shard: Shard, key: Key) -> str:
+def _places(now: Sequence[str | None], then: Sequence[str]) -> list[int]:
+    """Where the shards of `then` are in `now`, if all are there in the same order; else nothing."""
+    at: list[int] = []
+    for i, key in enumerate(now):
+        if len(at) < len(then) and key is not None and key[:20] == then[len(at)]:
+            at.append(i)
+    return at if len(at) == len(then) else []
+
+
+def _place(shard: Shard) -> str:
     assert shard.key is not None
-    digest = hashlib.sha256(json.dumps([VERSION, *key]).encode()).hexdigest()[:20]
-    return f"{FOLDER}/{shard.key[:20]}/{digest}.state"
+    return f"{FOLDER}/{shard.key[:20]}"
 
 
-def _encode(fields: Fields) -> bytes:
-    """The length of a JSON header, the header with plain values and the places of arrays, and the arrays as they are, each at a multiple of 64."""
-    plain: dict[str, Any] = {}
-    arrays: dict[str, tuple[str, Any]] = {}
-    for name, value in fields.items():
-        if isinstance(value, RowSet):
-            arrays[name] = "rows", value.to_numpy()
-        elif isinstance(value, (pa.Array, pa.Table)):
-            table = value if isinstance(value, pa.Table) else pa.table({"value": value})
-            sink = io.BytesIO()
-            with pa.ipc.new_stream(sink, table.schema) as writer:
-                writer.write_table(table.combine_chunks())
-            kind = "table" if table is value else "arrow"
-            arrays[name] = kind, np.frombuffer(sink.getvalue(), np.uint8)
-        elif isinstance(value, np.ndarray):
-            arrays[name] = "array", np.ascontiguousarray(value)
-        else:
-            plain[name] = value
-    places, end = {}, 0
-    for name, (kind, array) in arrays.items():
-        places[name] = [kind, array.dtype.str, array.shape, end]
-        end += -(-array.nbytes // ALIGNED) * ALIGNED
-    header = json.dumps({"plain": plain, "arrays": places, "bytes": end}).encode()
-    header = header.ljust(-(-(len(header) + 8) // ALIGNED) * ALIGNED - 8)
-    out = io.BytesIO()
-    out.write(len(header).to_bytes(8, "little") + header)
-    for _, array in arrays.values():
-        out.write(memoryview(array.reshape(-1)).cast("B") if array.size else b"")
-        out.write(bytes(-array.nbytes % ALIGNED))
-    return out.getvalue()
+@functools.lru_cache(4096)
+def _name(key: Key) -> str:
+    return _digest([VERSION, *key])
 
 
-def _decode(content: bytes) -> Fields:
-    """The inverse; arrays are views of the content.
-
-    Raises:
-        ValueError, KeyError, TypeError: not such a state, or a part of one.
-    """
-    start = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:start])
-    if len(content) != start + header["bytes"]:
-        raise ValueError("a part of a state")
-    fields: Fields = header["plain"]
-    for name, (kind, dtype, shape, place) in header["arrays"].items():
-        array = np.frombuffer(content, np.dtype(dtype), int(np.prod(shape)), start + place).reshape(shape)
-        if kind == "rows":
-            fields[name] = RowSet()
-            fields[name].add(array)
-        elif kind in ("arrow", "table"):
-            with pa.ipc.open_stream(pa.py_buffer(array)) as reader:
-                table = reader.read_all()
-            fields[name] = table if kind == "table" else table.column(0).combine_chunks()
-        else:
-            fields[name] = array
-    return fields
+def _digest(what: Any) -> str:
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:20]

@@ -73,6 +73,53 @@ def _group(hashes, table, group, firsts, counts):  # type: ignore[no-untyped-def
     return groups
 
 
+@njit(cache=True, nogil=True)
+def _enter(hashes, table, shift):  # type: ignore[no-untyped-def]
+    last = len(table) - 1
+    for i in range(len(hashes)):
+        at = np.int64(_mix(hashes[i, 0]) >> shift)
+        while table[at] >= 0:
+            at = at + 1 if at < last else np.int64(0)
+        table[at] = i
+
+
+@njit(cache=True, nogil=True)
+def _find(known, table, shift, hashes, at_row, of):  # type: ignore[no-untyped-def]
+    n, width = hashes.shape
+    last = len(table) - 1
+    hits = 0
+    for i in range(n):
+        at = np.int64(_mix(hashes[i, 0]) >> shift)
+        while table[at] >= 0:
+            one = table[at]
+            same = True
+            for k in range(width):
+                same = same and known[one, k] == hashes[i, k]
+            if same:
+                at_row[hits] = i
+                of[hits] = one
+                hits += 1
+                break
+            at = at + 1 if at < last else np.int64(0)
+    return hits
+
+
+class Index:
+    """Looks up hashes among a few distinct ones (n, width). Fast for hashes in the order of `partition`: they ask a small part of the table at a time."""
+
+    def __init__(self, hashes: U64) -> None:
+        bits = max(4, int(4 * len(hashes)).bit_length())
+        self._known, self._shift = read_only(hashes), np.uint64(64 - bits)
+        self._table = np.full(1 << bits, -1, np.int32)
+        _enter(self._known, self._table, self._shift)
+
+    def find(self, hashes: U64) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+        """(rows of these hashes that are known, in order, the number of the known hash of each)."""
+        rows, of = np.empty(len(hashes), np.int32), np.empty(len(hashes), np.int32)
+        hits = int(_find(self._known, self._table, self._shift, read_only(hashes), rows, of))
+        return rows[:hits], of[:hits]
+
+
 def partition(hashes: U64) -> tuple[U64, npt.NDArray[np.int32], I64]:
     """(the hashes (n, width) in order of partition, what row each was, (PARTITIONS + 1,) where partitions begin). Stable; equal hashes share a partition."""
     out, order = np.empty_like(hashes), np.empty(len(hashes), np.int32)

@@ -9,7 +9,7 @@ from gristmill.kernels import automaton, exact_sum
 from gristmill.kernels.buffers import Slices, slices
 from gristmill.kernels.csv import csv_records
 from gristmill.kernels.digests import row_digests
-from gristmill.kernels.groups import group, partition
+from gristmill.kernels.groups import Index, group, partition
 from gristmill.kernels.jaccard import copy_sets, pairs
 from gristmill.kernels.minhash import band_keys, sketches
 from gristmill.kernels.normalize import clean, scan
@@ -40,7 +40,8 @@ def _warm_validation(rows: Slices) -> None:
     for squares in (False, True):
         exact_sum.add(np.array([0.5, 2.0]), exact_sum.new_sum(squares=squares), squares=squares)
     for width in (1, 2):
-        group(partition(np.ones((4, width), np.uint64))[0])
+        hashes = partition(np.ones((4, width), np.uint64))[0]
+        Index(hashes[group(hashes).first]).find(hashes)
     states = automaton.run(rows, np.full((4, 256), automaton.REJECT, np.uint32))
     classes = np.zeros(0x110000, np.uint8)
     automaton.run_wide(rows, np.array([0]), classes, 0, np.zeros((4, 1), np.uint16), states)

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 import statistics
 from fractions import Fraction
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from gristmill.validators.api import validate
 from gristmill.validators.columns import View
 from gristmill.validators.distinct import Distinct
 from gristmill.validators.inputs import Batch, of_tables
-from gristmill.validators.numbers import Ordered, Sums
+from gristmill.validators.numbers import Sums
+from gristmill.validators.ordered import STEP, Ordered
 from gristmill.validators.quantiles import quantile
-from gristmill.validators.rows import RowSet
+from gristmill.validators.rows import Places, RowSet
+from gristmill.validators.spill import Spill
+from gristmill.validators.spill import held as spill_held
+from tests.validators.helpers import message, one
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 CUTS = st.lists(st.integers(0, 40), max_size=3)
@@ -66,13 +73,57 @@ def test_sums_of_integers_do_not_overflow(values, cuts):
     values=st.lists(FLOATS, min_size=1, max_size=40), cuts=CUTS, share=st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9, 1.0])
 )
 def test_quantiles_are_numpys(memory, values, cuts, share):
-    ordered = fed(lambda: Ordered("x", memory), pa.array(values, pa.float64()), cuts)
+    spill = Spill(memory)
+    ordered = fed(lambda: Ordered("x", spill), pa.array(values, pa.float64()), cuts)
     for how in ("lower", "higher", "nearest"):
         assert quantile(ordered, share, how) == np.quantile(np.array(values), share, method=how)
     with np.errstate(over="ignore", invalid="ignore"):
         expected = np.quantile(np.array(values), share, method="linear")
     if np.isfinite(expected):
         assert quantile(ordered, share, "linear") == pytest.approx(expected, rel=1e-12, abs=1e-300)
+
+
+@pytest.mark.parametrize("memory", [0, 1 << 20, 1 << 26])
+@pytest.mark.parametrize("kind", ["f8", "i8", "u8", "i2"])
+@given(seed=st.integers(0, 2**32), different=st.sampled_from([1, 2, 50, 2**40]), parts=st.integers(1, 6))
+@settings(max_examples=10)
+def test_a_rank_among_many_values_is_found_whatever_their_ties(memory, kind, seed, different, parts):
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(0, different, int(rng.integers(1, 9 * STEP)))
+    values = (drawn if kind == "u8" else drawn - different // 2).astype(kind)
+    cuts = sorted(rng.integers(0, len(values), parts - 1).tolist())
+    spill = Spill(memory)
+    ordered = fed(lambda: Ordered("x", spill), pa.array(values), cuts)
+    ranks = [0, len(values) - 1, *rng.integers(0, len(values), 20).tolist()]
+    expected = np.sort(values)
+    assert ordered.at(ranks) == {rank: expected[rank] for rank in ranks}
+
+
+def test_the_largest_states_go_to_disk_and_all_together_stay_under_the_limit():
+    spill = Spill(100_000)
+    small, large = Ordered("x", spill), Distinct(["x"], spill, every_row=True)
+    for start in range(0, 100_000, 1000):
+        table = pa.table({"x": np.arange(start, start + 1000)})
+        for state, rows in ((small, 100), (large, 1000)):
+            part = Ordered("x", spill) if state is small else Distinct(["x"], spill, every_row=True)
+            part.update(View.of(Batch(table.slice(0, rows), {}, 0, start, start)))
+            state.merge(part)
+        in_memory = sum(chunk.held() for chunk in large._chunks)
+        assert in_memory + sum(spill_held(each.values) for each in small._chunks) <= 100_000
+    assert large.facts().distinct == 100_000 and not len(large.facts().repeated)
+    assert small.at([0, 5000, 9999]) == {0: 0, 5000: 50_000, 9999: 99_099}
+    assert spill_held(small._chunks[-1].values)  # only the larger one had to go
+
+
+def test_a_full_disk_is_told_in_words(monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    table = pa.table({"x": np.arange(1000)})
+    (found,) = validate(table, one("unique", column="x"), memory=100).results
+    assert not found["success"]
+    assert "No space left on device" in message(found) and "TMPDIR" in message(found)
 
 
 @pytest.mark.parametrize("memory", [0, 1 << 20])
@@ -83,14 +134,15 @@ def test_distinct_values(memory, values, cuts):
         pa.array(values, pa.int64()),
         pa.array([None if value is None else f"v{value}" for value in values], pa.string()),
     ):
-        rows = fed(lambda: Distinct(["x"], memory, every_row=True), array, cuts).facts()
+        spill = Spill(memory)
+        rows = fed(lambda: Distinct(["x"], spill, every_row=True), array, cuts).facts()
         assert rows.distinct == len(set(there))
         assert rows.repeated.to_numpy().tolist() == [
             i for i, value in enumerate(values) if value is not None and there.count(value) > 1
         ]
-        counted = fed(lambda: Distinct(["x"], memory), array, cuts)
+        counted = fed(lambda: Distinct(["x"], spill), array, cuts)
         most = max((there.count(value) for value in there), default=0)
-        assert counted.facts().modes.tolist() == sorted(
+        assert counted.modes().tolist() == sorted(
             {values.index(value) for value in there if there.count(value) == most}
         )
         firsts = sorted(row for some in counted.first_rows() for row in some.tolist())
@@ -108,7 +160,17 @@ def test_row_sets_are_sets(a, b, by):
     assert one.moved(by).to_numpy().tolist() == sorted(row + by for row in a)
     assert both.first(3).tolist() == sorted(a | b)[:3]
     assert one.contains(np.array(sorted(b), np.int64)).tolist() == [row in a for row in sorted(b)]
+    assert RowSet.unpacked(both.packed()).to_numpy().tolist() == sorted(a | b)
     assert both.within(1000, 200_000).tolist() == [row for row in sorted(a | b) if 1000 <= row < 200_000]
+
+
+def test_rows_of_shards_are_found_where_they_lie_now():
+    places = Places(np.array([0, 10, 15]), np.array([0, 30, 35]), np.array([10, 35, 135]))
+    assert places.now(np.array([0, 9, 10, 14, 15, 99])).tolist() == [0, 9, 30, 34, 35, 119]
+    rows = RowSet()
+    rows.add([9, 10, 99])
+    assert places.moved(rows).to_numpy().tolist() == [9, 30, 119]
+    assert [row for row in (-1, 0, 9, 10, 29, 30, 134, 135) if places.hold(row)] == [0, 9, 30, 134]
 
 
 def test_dense_row_sets_are_small():

@@ -13,7 +13,8 @@ from gristmill.validators.accumulators import Rows
 from gristmill.validators.approximate import DistinctEstimate, OrderEstimate
 from gristmill.validators.distinct import Distinct
 from gristmill.validators.expectations.base import Between, Comparable, Expectation, Found, Need, Outcome, Setting, need
-from gristmill.validators.numbers import TIMES, Extremes, Ordered, Sums
+from gristmill.validators.numbers import TIMES, Extremes, Sums
+from gristmill.validators.ordered import Ordered
 from gristmill.validators.quantiles import quantile
 from gristmill.validators.temporal import parse_time
 
@@ -51,7 +52,7 @@ def order(setting: Setting, column: str) -> dict[str, Need]:
     """The need of a column's order statistics."""
     if setting.approximate:
         return {"ordered": need(lambda: OrderEstimate(column), "order estimate", column)}
-    return {"ordered": need(lambda: Ordered(column, setting.memory), "ordered", column)}
+    return {"ordered": need(lambda: Ordered(column, setting.spill), "ordered", column)}
 
 
 def between(value: Any, bounds: Between) -> bool:
@@ -182,7 +183,7 @@ class _Counted(FigureBetween):
     def needs(self, setting: Setting) -> dict[str, Need]:
         if setting.approximate:
             return {"distinct": need(lambda: DistinctEstimate(self.column), "distinct estimate", self.column)}
-        return {"distinct": need(lambda: Distinct([self.column], setting.memory), "distinct", [self.column])}
+        return {"distinct": need(lambda: Distinct([self.column], setting.spill), "distinct", [self.column])}
 
     def distinct(self, setting: Setting, found: Found) -> int:
         """How many distinct values."""

@@ -19,6 +19,7 @@ from gristmill.validators.conditions import Condition, parse_condition
 from gristmill.validators.formats import MapFacts, ResultFormat, jsonable, map_result
 from gristmill.validators.inputs import Batch, Data
 from gristmill.validators.rows import RowSet
+from gristmill.validators.spill import Spill
 
 Considered = tuple[Mask | None, Mask | None]
 Check = Callable[[View], Considered]
@@ -38,13 +39,13 @@ def need(make: Callable[[], Accumulator], *key: Any) -> Need:
 
 @dataclass(frozen=True)
 class Setting:
-    """What an expectation is evaluated in. memory: bytes an accumulator may hold. batch: reads rows of the data again, by number.
+    """What an expectation is evaluated in. spill: what all accumulators may hold together. batch: reads rows of the data again, by number.
     approximate: estimates may stand for counts of distinct values and quantiles.
     """
 
     data: Data
     form: ResultFormat
-    memory: int
+    spill: Spill
     threads: int
     batch: Callable[[npt.NDArray[np.int64], Sequence[str]], View] = field(repr=False)
     approximate: bool = False

@@ -111,9 +111,7 @@ class Unique(ColumnMapExpectation):
     type: ClassVar[str] = "expect_column_values_to_be_unique"
 
     def needs(self, setting: Setting) -> dict[str, Need]:
-        return {
-            "distinct": need(lambda: Distinct([self.column], setting.memory, every_row=True), "rows", [self.column])
-        }
+        return {"distinct": need(lambda: Distinct([self.column], setting.spill, every_row=True), "rows", [self.column])}
 
     def rows(self, setting: Setting, found: Found) -> tuple[int, int, RowSet]:
         state = found["distinct"]

@@ -12,7 +12,7 @@ from pydantic import Field
 from gristmill.validators.accumulators import Counts, Histogram
 from gristmill.validators.expectations.aggregates import ColumnExpectation
 from gristmill.validators.expectations.base import Comparable, Found, Need, Outcome, Setting, need
-from gristmill.validators.numbers import Ordered
+from gristmill.validators.ordered import Ordered
 from gristmill.validators.quantiles import quantile
 
 Weights = npt.NDArray[np.float64]
@@ -42,7 +42,7 @@ class KlDivergence(ColumnExpectation):
         if self._categorical():
             return {"counts": need(lambda: Counts(self.column), "counts", self.column)}
         if self.partition_object is None:
-            return {"ordered": need(lambda: Ordered(self.column, setting.memory), "ordered", self.column)}
+            return {"ordered": need(lambda: Ordered(self.column, setting.spill), "ordered", self.column)}
         if not _is_continuous(self.partition_object):
             raise ValueError("Invalid partition_object provided")
         return {"histogram": self._histogram(self.partition_object["bins"])}

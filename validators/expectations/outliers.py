@@ -9,7 +9,8 @@ import numpy as np
 
 from gristmill.validators.columns import Column, Mask, View, float_values
 from gristmill.validators.expectations.base import Check, ColumnMapExpectation, Considered, Found, Need, Setting, need
-from gristmill.validators.numbers import TIMES, Ordered, Sums
+from gristmill.validators.numbers import TIMES, Sums
+from gristmill.validators.ordered import Ordered
 from gristmill.validators.quantiles import quantile
 
 
@@ -55,7 +56,7 @@ class NotOutliers(_Twice):
     def needs(self, setting: Setting) -> dict[str, Need]:
         if self.method == "std":
             return {"sums": need(lambda: Sums(self.column, squares=True), "sums", self.column, True)}
-        return {"ordered": need(lambda: Ordered(self.column, setting.memory), "ordered", self.column)}
+        return {"ordered": need(lambda: Ordered(self.column, setting.spill), "ordered", self.column)}
 
     def check(self, setting: Setting, found: Found) -> Check:
         low, high, reach = self._window(found)

@@ -135,7 +135,7 @@ class CompoundUnique(_Several):
     column_list: list[str] = Field(min_length=2)
 
     def needs(self, setting: Setting) -> dict[str, Need]:
-        make = functools.partial(Distinct, self.column_list, setting.memory, self.considered, every_row=True)
+        make = functools.partial(Distinct, self.column_list, setting.spill, self.considered, every_row=True)
         return {"distinct": need(make, "distinct", self.column_list, self.ignore_row_if)}
 
     def rows(self, setting: Setting, found: Found) -> tuple[int, int, RowSet]:

@@ -13,7 +13,7 @@ from gristmill.validators.accumulators import Present
 from gristmill.validators.columns import Mask, View
 from gristmill.validators.distinct import Distinct
 from gristmill.validators.expectations.aggregates import ColumnExpectation
-from gristmill.validators.expectations.base import Found, Need, Outcome, Setting, need
+from gristmill.validators.expectations.base import Found, Need, Outcome, Setting, need, plain
 from gristmill.validators.membership import index_in
 
 MOST = 20
@@ -29,7 +29,7 @@ class _Set(ColumnExpectation):
             column = view.column(self.column)
             return column.full(index_in(column, self.value_set) < 0)
 
-        return need(lambda: Distinct([self.column], setting.memory, outside), "stray", self.column, self.value_set)
+        return need(lambda: Distinct([self.column], setting.spill, outside), "stray", self.column, self.value_set)
 
     def present(self) -> Need:
         """The values of the set that occur."""
@@ -122,14 +122,13 @@ class MostCommonInSet(ColumnExpectation):
     ties_okay: bool | None = None
 
     def needs(self, setting: Setting) -> dict[str, Need]:
-        return {"distinct": need(lambda: Distinct([self.column], setting.memory), "distinct", [self.column])}
+        return {"distinct": need(lambda: Distinct([self.column], setting.spill), "distinct", [self.column])}
 
     def outcome(self, setting: Setting, found: Found) -> Outcome:
-        rows = found["distinct"].facts(setting.threads).modes
-        view = setting.batch(rows, [self.column])
-        places = index_in(view.column(self.column), self.value_set) if len(rows) else np.zeros(0, np.int64)
-        hits = int(np.count_nonzero(places >= 0))
-        values = setting.values(rows, [self.column])[self.column]
+        rows = found["distinct"].modes(setting.threads)
+        column = setting.batch(rows, [self.column]).column(self.column)
+        hits = int(np.count_nonzero(index_in(column, self.value_set) >= 0)) if len(rows) else 0
+        values = plain(column) if len(rows) else []
         with contextlib.suppress(TypeError):  # values of several types stay as they come
             values = sorted(values)
         success = hits > 0 if self.ties_okay else len(values) == 1 and hits == 1

@@ -1,0 +1,169 @@
+"""Versions that share shards: what was worked out before is used, and every result is that of a fresh validation."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+import gristmill
+from gristmill.storage.folder import open_folder
+from gristmill.storage.versions import publish
+from gristmill.validators.api import validate
+from gristmill.validators.distinct import Distinct
+from gristmill.validators.states import KEPT, TOGETHER
+from tests.validators.helpers import one
+from tests.validators.test_inputs import stripped
+from tests.validators.test_states import read_rows, shards
+
+QUANTILES = {"quantiles": [0.0, 0.3, 0.5, 1.0], "value_ranges": [[None, None]] * 4}
+SUITE = [
+    one("unique", column="id"),
+    one("unique", column="s"),
+    one("compound_columns_to_be_unique", column_list=["n", "s"]),
+    one("column_unique_value_count_to_be_between", column="s", max_value=5),
+    one("column_unique_value_count_to_be_between", column="id", max_value=5),
+    one("column_proportion_of_unique_values_to_be_between", column="n", max_value=0.5),
+    one("column_most_common_value_to_be_in_set", column="s", value_set=["a", "b"]),
+    one("column_most_common_value_to_be_in_set", column="n", value_set=[1, 2], ties_okay=True),
+    one("column_distinct_values_to_be_in_set", column="s", value_set=["a", "b"]),
+    one("column_distinct_values_to_equal_set", column="n", value_set=[1, 2, 3]),
+    one("column_median_to_be_between", column="x", max_value=0),
+    one("column_quantile_values_to_be_between", column="x", quantile_ranges=QUANTILES),
+    one("column_values_to_be_increasing", column="id"),
+    one("column_mean_to_be_between", column="x", max_value=0),
+    one("column_stdev_to_be_between", column="x", max_value=0),
+    one("between", column="x", min_value=-1),
+    one("not_null", column="n"),
+    one(
+        "unique",
+        column="id",
+        row_condition={"type": "comparison", "column": {"name": "s"}, "operator": "==", "parameter": "a"},
+    ),
+]
+SIZES = [400, 300, 1, 20, 30, 40, 25, 0, 35]
+
+
+def table(number: int) -> pa.Table:
+    """Shard `number` of the pool: ids that others have too, a few different texts and numbers, nulls."""
+    rng, rows = np.random.default_rng(number), SIZES[number]
+    return pa.table(
+        {
+            "id": rng.integers(0, 3000, rows) if number % 2 else np.arange(rows) + 1000 * number,
+            "n": pa.array(rng.integers(0, 6, rows), mask=rng.random(rows) < 0.2),
+            "s": pa.array(np.array(["a", "b", "c", f"only {number}"])[rng.integers(0, 4, rows)], pa.string()),
+            "x": rng.normal(size=rows),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory):
+    """(a folder with all shards, the file of each)."""
+    folder = open_folder(str(tmp_path_factory.mktemp("pool") / "d"))
+    schema = table(0).schema
+    return folder, [*(shards(folder, table(number).cast(schema))[0] for number in range(len(SIZES)) if SIZES[number])]
+
+
+def changed(numbers, rng):
+    """The shards of the next version."""
+    others = [number for number in range(len(SIZES) - 1) if number not in numbers]
+    change = rng.choice(["append", "insert", "remove", "shuffle", "replace"])
+    if change == "shuffle":
+        return rng.permutation(numbers).tolist()
+    if change in ("append", "insert") and others:
+        at = len(numbers) if change == "append" else int(rng.integers(0, len(numbers)))
+        return [*numbers[:at], int(rng.choice(others)), *numbers[at:]]
+    gone = int(rng.choice(numbers))
+    if change == "replace" and others:
+        return [int(rng.choice(others)) if number == gone else number for number in numbers]
+    return [number for number in numbers if number != gone] or [gone]
+
+
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=12, phases=[Phase.explicit, Phase.generate])
+def test_any_history_of_versions_gives_the_results_of_fresh_validations(pool, seed):
+    source, files = pool
+    rng = np.random.default_rng(seed)
+    numbers = [0, *rng.permutation(np.arange(1, len(files)))[: rng.integers(0, 5)].tolist()]
+    with tempfile.TemporaryDirectory() as place:
+        shutil.copytree(source.base, place, dirs_exist_ok=True)
+        folder = open_folder(place)
+        for version in range(4):
+            publish(folder, [files[number] for number in numbers], table(0).schema, expected_parent=version or None)
+            now = gristmill.open_dataset(folder)
+            memory = int(rng.choice([1, 1 << 28]))
+            fresh = validate(now, SUITE, result_format="COMPLETE", states=False)
+            assert stripped(validate(now, SUITE, result_format="COMPLETE", memory=memory)) == stripped(fresh)
+            while (after := changed(numbers, rng)) == numbers:
+                pass
+            numbers = after
+
+
+@pytest.fixture
+def grown(tmp_path: Path):
+    """A dataset of which version 2 has a small shard more, before the last one."""
+    folder = open_folder(str(tmp_path / "d"))
+    files = shards(folder, table(0), table(1), table(3))
+    publish(folder, [files[0], files[2]], table(0).schema, expected_parent=None)
+    validate(gristmill.open_dataset(folder), SUITE)
+    return folder, files
+
+
+def spy(monkeypatch, name):
+    """Counts the rows of the states whose method is called, of those that keep every row."""
+    calls, whole = [], getattr(Distinct, name)
+
+    def called(self, *given, **named):
+        calls.extend([self.considered] if self._every_row else [])
+        return whole(self, *given, **named)
+
+    monkeypatch.setattr(Distinct, name, called)
+    return calls
+
+
+def test_only_the_rows_of_a_new_shard_are_grouped(grown, monkeypatch):
+    folder, files = grown
+    new = shards(folder, table(4))
+    publish(folder, [files[0], *new, files[2]], table(0).schema, expected_parent=1)
+    version = gristmill.open_dataset(folder)
+    expected = stripped(validate(version, SUITE, states=False))
+    grouped, read = spy(monkeypatch, "_whole"), read_rows(monkeypatch)
+    found = validate(version, SUITE, result_format={"result_format": "BOOLEAN_ONLY"})
+    assert not grouped and SIZES[4] in read and SIZES[0] not in read
+    assert stripped(validate(version, SUITE)) == expected and not grouped
+    assert {result["evaluated"] for result in found.results} >= {"one pass"}
+
+
+def test_a_version_validated_again_groups_nothing(grown, monkeypatch):
+    folder, _ = grown
+    grouped, looked_up = spy(monkeypatch, "_whole"), spy(monkeypatch, "_gather")
+    before = folder.list(TOGETHER)
+    form = {"result_format": "BOOLEAN_ONLY"}
+    assert {
+        each["evaluated"] for each in validate(gristmill.open_dataset(folder), SUITE[:7], result_format=form).results
+    } == {"state"}
+    assert not grouped and not looked_up and folder.list(TOGETHER) == before
+
+
+def test_what_was_concluded_holds_no_values_and_only_the_newest_stays(grown):
+    folder, files = grown
+    seen = set()
+    for version in range(2, KEPT + 4):
+        publish(
+            folder,
+            [files[0], files[version % 3], *shards(folder, table(version))],
+            table(0).schema,
+            expected_parent=version - 1,
+        )
+        validate(gristmill.open_dataset(folder), SUITE)
+        seen |= {path for path, *_ in folder.list(TOGETHER)}
+    assert len(folder.list(TOGETHER)) == KEPT < len(seen)
+    for path, *_ in folder.list(TOGETHER):
+        assert b"only" not in folder.read_bytes(path)

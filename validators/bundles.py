@@ -1,0 +1,104 @@
+"""Several states in one file: a JSON header with plain values and the places of arrays, and the arrays as they are, read where they are used."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from gristmill.storage.folder import Folder
+from gristmill.validators.accumulators import Fields
+from gristmill.validators.rows import RowSet
+
+ALIGNED = 64
+SMALL = 1 << 14  # arrays that needn't be known as mapped: views of mapped ones take ten times as long
+
+
+def encode(states: Mapping[str, Fields], facts: Mapping[str, Any]) -> bytes:
+    """The length of the header, the header, and each array at a multiple of 64. facts: plain values about all of them."""
+    arrays: list[npt.NDArray[Any]] = []
+    places: dict[str, Any] = {}
+    end = 0
+    for name, fields in states.items():
+        plain: dict[str, Any] = {}
+        placed: dict[str, Any] = {}
+        for field, value in fields.items():
+            kind, array = _as_array(value)
+            if array is None:
+                plain[field] = value
+                continue
+            placed[field] = [kind, array.dtype.str, array.shape, end]
+            arrays.append(array)
+            end += -(-array.nbytes // ALIGNED) * ALIGNED
+        places[name] = [plain, placed]
+    header = json.dumps({"facts": facts, "states": places, "bytes": end}).encode()
+    header = header.ljust(-(-(len(header) + 8) // ALIGNED) * ALIGNED - 8)
+    out = io.BytesIO()
+    out.write(len(header).to_bytes(8, "little") + header)
+    for array in arrays:
+        out.write(array.reshape(-1).view(np.uint8).data)
+        out.write(bytes(-array.nbytes % ALIGNED))
+    return out.getvalue()
+
+
+def _as_array(value: Any) -> tuple[str, npt.NDArray[Any] | None]:
+    if isinstance(value, RowSet):
+        return "rows", value.packed()
+    if isinstance(value, (pa.Array, pa.Table)):
+        table = value if isinstance(value, pa.Table) else pa.table({"value": value})
+        sink = io.BytesIO()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table.combine_chunks())
+        return "table" if table is value else "arrow", np.frombuffer(sink.getvalue(), np.uint8)
+    return ("array", np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else ("", None)
+
+
+class Bundle:
+    """A file of `encode`. Arrays of a local one are mapped: what isn't looked at isn't read.
+
+    Raises:
+        ValueError, KeyError, TypeError, OSError: not such a file, or a part of one.
+    """
+
+    def __init__(self, folder: Folder, path: str) -> None:
+        if folder.remote:
+            self._content: npt.NDArray[np.uint8] = np.frombuffer(folder.read_bytes(path), np.uint8)
+        else:
+            self._content = np.memmap(folder.url(path), np.uint8, "r")
+        self._plain = np.asarray(self._content)
+        self._start = 8 + int.from_bytes(self._plain[:8].tobytes(), "little")
+        header = json.loads(self._plain[8 : self._start].tobytes())
+        if len(self._content) != self._start + header["bytes"]:
+            raise ValueError("a part of a state")
+        self.facts: dict[str, Any] = header["facts"]
+        self._states: dict[str, Any] = header["states"]
+
+    @property
+    def names(self) -> set[str]:
+        """Of its states."""
+        return set(self._states)
+
+    def fields(self, name: str) -> Fields:
+        """One of its states; arrays are views of the file."""
+        plain, placed = self._states[name]
+        fields: Fields = dict(plain)
+        for field, (kind, dtype, shape, place) in placed.items():
+            size = np.dtype(dtype).itemsize * math.prod(shape)
+            at = self._start + place
+            content = self._content if size > SMALL else self._plain
+            array = content[at : at + size].view(dtype).reshape(shape)
+            if kind == "rows":
+                fields[field] = RowSet.unpacked(array)
+            elif kind in ("arrow", "table"):
+                with pa.ipc.open_stream(pa.py_buffer(np.asarray(array))) as reader:
+                    table = reader.read_all()
+                fields[field] = table if kind == "table" else table.column(0).combine_chunks()
+            else:
+                fields[field] = array
+        return fields
