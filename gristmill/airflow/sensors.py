@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from airflow.sdk import BaseSensorOperator, Context
 from airflow.sdk.exceptions import AirflowException
 
-from gristmill.airflow.credentials import connection_env
 from gristmill.airflow.versions import newest_version
 
 
@@ -92,12 +92,7 @@ class GristmillVersionSensor(BaseSensorOperator):
         return found if found and found["version"] > after else None
 
     def _newest(self, after: int = -1) -> dict[str, Any] | None:
-        env = connection_env(self.conn_id)
+        log = partial(self.log.info, "%s")
         return newest_version(
-            self.dataset,
-            python=self.python,
-            cwd=self.cwd,
-            env=env,
-            after=after,
-            log=lambda line: self.log.info("%s", line),
+            self.dataset, python=self.python, cwd=self.cwd, conn_id=self.conn_id, after=after, log=log
         )

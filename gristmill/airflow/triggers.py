@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from gristmill.airflow.credentials import connection_env
 from gristmill.airflow.versions import LookError, newest_version
 
 TRIES = 5  # looks in a row that may fail before the task does
@@ -62,12 +62,7 @@ class GristmillVersionTrigger(BaseTrigger):
             await asyncio.sleep(self.interval)
 
     def _look(self) -> dict[str, Any] | None:
-        env = connection_env(self.conn_id)
+        log = partial(self.log.info, "%s")
         return newest_version(
-            self.dataset,
-            python=self.python,
-            cwd=self.cwd,
-            env=env,
-            after=self.after,
-            log=lambda line: self.log.info("%s", line),
+            self.dataset, python=self.python, cwd=self.cwd, conn_id=self.conn_id, after=self.after, log=log
         )

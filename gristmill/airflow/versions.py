@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from gristmill.airflow import summaries
+from gristmill.airflow.credentials import connection_env
 from gristmill.airflow.process import Process, command_line
 
 MANIFEST = re.compile(r"v(\d{8})\.json")
@@ -22,7 +23,7 @@ def newest_version(
     *,
     python: str | None = None,
     cwd: str | None = None,
-    env: Mapping[str, str] | None = None,
+    conn_id: str | None = None,
     after: int = -1,
     log: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any] | None:
@@ -36,7 +37,7 @@ def newest_version(
     local = "://" not in dataset
     if local and _newest_manifest(summaries.absolute(dataset, cwd)) <= max(after, 0):
         return None
-    finished = Process(command_line(["show", dataset], python), env=env, cwd=cwd).run(log)
+    finished = Process(command_line(["show", dataset], python), env=connection_env(conn_id), cwd=cwd).run(log)
     if finished.status == 0 and finished.result:
         return summaries.of_version(finished.result, cwd)
     if finished.status == 2 and not local:
