@@ -11,16 +11,18 @@ import numpy as np
 import numpy.typing as npt
 
 SMALL = 1 << 16  # bytes; the allocator keeps memory of this size itself
+ROUNDS = 4
 
 
 class Buffers:
     """Arrays whose memory comes back by itself when nobody holds them any more, no tensor and no part of them either. May be used by several threads.
 
-    most: bytes that are kept for later.
+    most: bytes that are kept for later, or ROUNDS of the largest arrays if those are more: batches come back in bursts.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
+        self._largest = 0
         self._lock = threading.Lock()
         self._returned: deque[npt.NDArray[np.uint8]] = (
             deque()
@@ -43,10 +45,11 @@ class Buffers:
     def _find(self, size: int) -> npt.NDArray[np.uint8]:
         """The smallest free memory that is large enough and not more than twice as large, or new one."""
         with self._lock:
+            self._largest = max(self._largest, size)
             while self._returned:
                 self._free.append(self._returned.popleft())
             fitting = [i for i, memory in enumerate(self._free) if size <= len(memory) <= 2 * size]
             found = self._free.pop(min(fitting, key=lambda i: len(self._free[i]))) if fitting else None
-            while sum(map(len, self._free)) > self._most:
+            while sum(map(len, self._free)) > max(self._most, ROUNDS * self._largest):
                 self._free.pop(0)
         return np.empty(size, np.uint8) if found is None else found

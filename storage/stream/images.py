@@ -148,14 +148,14 @@ def _jpeg(content: Content, colour: str, shrink: int, out: Image | None = None) 
         return found
     import simplejpeg
 
-    height, width = _jpeg_size(content)
+    height, width = _jpeg_size(content) if shrink > 1 else (0, 0)
     try:
         found = simplejpeg.decode_jpeg(
             content,
             colour.upper(),
             fastdct=False,
-            min_height=-(-height // shrink) if shrink > 1 else 0,
-            min_width=-(-width // shrink) if shrink > 1 else 0,
+            min_height=-(-height // shrink),
+            min_width=-(-width // shrink),
             buffer=out,
         )
     except ValueError as error:
