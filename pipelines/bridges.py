@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,28 +12,28 @@ import pyarrow.compute as pc
 
 from gristmill.kernels.resolve import MIXED, NONE, settle
 from gristmill.pipelines import parts
-from gristmill.pipelines.duplicates import EDGES, ROW_BITS, routed
+from gristmill.pipelines.assign import CODES, LEAVES, share_of
+from gristmill.pipelines.components import EDGES
+from gristmill.pipelines.duplicates import routed, rows_of
 from gristmill.pipelines.engines.base import Engine
-from gristmill.pipelines.exchange import exchange
-from gristmill.pipelines.extracts import PUBLISHED, ExtractOf
+from gristmill.pipelines.exchange import Chunks, Part, exchange, read_parts
+from gristmill.pipelines.extracts import OLD, PUBLISHED, ROW_BITS, ExtractOf
 from gristmill.pipelines.model import Split
 from gristmill.pipelines.sketched import load_rows
 from gristmill.pipelines.slices import ROUTED
-from gristmill.pipelines.splits import group_view, share_of, similar_pairs
+from gristmill.pipelines.splits import group_view, similar_pairs
 from gristmill.pipelines.work import WorkStore
 
 I64 = npt.NDArray[np.int64]
 I8 = npt.NDArray[np.int8]
-OLD = PUBLISHED << ROW_BITS  # ids from here on are of published rows
 RULE = "bridges_splits"
 
 
 @dataclass(frozen=True)
 class Joined:
-    """New rows that are linked to others: their ids, sorted, and the number of each one's split; decisions for those that leave (ROUTED)."""
+    """New rows that are linked to others: the number of each one's split (CODES); decisions for those that leave (ROUTED)."""
 
-    ids: I64
-    codes: I8
+    coded: Part
     decided: pa.Table
     used: list[str]
     counts: dict[str, int]
@@ -91,24 +91,31 @@ def join_published(
     counts: dict[str, int] = {}
     pairs, members = EDGES.empty_table(), MEMBERS.empty_table()
     if split.similarity is not None and sketches:
-        pairs, used, counts = similar_pairs(engine, store, split, sketches)
+        linked, used, counts = similar_pairs(engine, store, split, sketches)
+        pairs = read_parts(store, linked, EDGES)
     if groups:
-        size = sum(int((store.done(source.key) or {}).get("rows_out", 0)) for source in groups) * 16
-        tables, more = exchange(engine, store, groups, group_view, group_members, size=size, name="members")
-        used, members = [*used, *more], pa.concat_tables([members, *tables])
+        size = rows_of(store, groups) * 16
+        found = exchange(engine, store, groups, group_view, group_members, size=size, name="members")
+        used, members = [*used, *found.used], read_parts(store, found.parts, MEMBERS)
     by_item = [{source.item: source for source in sources} for sources in (sketches, groups)]
     links = Links(store, pairs, members, by_item[0], by_item[1], shards)
     ids, codes = _joined(links, split.shares)
     leaving = ids[codes == MIXED]
     decided = _bridges(links, ids, codes, leaving) if len(leaving) else ROUTED.empty_table()
-    return Joined(ids, codes, decided, used, counts)
+    columns = [ids >> ROW_BITS, ids & ((1 << ROW_BITS) - 1), np.maximum(codes, LEAVES)]
+    coded = Part(len(ids), held=pa.table(columns, schema=CODES))
+    return Joined(coded, decided, used, counts)
 
 
 MEMBERS = pa.schema([("key", pa.uint64()), ("id", pa.int64())])
 
 
-def group_members(table: pa.Table) -> pa.Table:
-    """key, id: the rows of each group that holds a new row and another one; of the published ones the first of each shard."""
+def group_members(chunks: Chunks) -> Iterator[pa.Table]:
+    """MEMBERS: the rows of each group that holds a new row and another one; of the published ones the first of each shard."""
+    found = list(chunks)
+    if not found:
+        return
+    table = pa.concat_tables(found)
     keys, ids = table["key"].to_numpy(), table["id"].to_numpy()
     order = np.lexsort((ids, keys))
     keys, ids = keys[order], ids[order]
@@ -117,7 +124,7 @@ def group_members(table: pa.Table) -> pa.Table:
     shared = np.repeat((lengths > 1) & (ids[starts[:-1]] < OLD), lengths) if len(ids) else np.zeros(0, bool)
     repeats = np.zeros(len(ids), bool)
     repeats[1:] = (keys[1:] == keys[:-1]) & (ids[1:] >> ROW_BITS == ids[:-1] >> ROW_BITS) & (ids[1:] >= OLD)
-    return pa.table([keys[shared & ~repeats], ids[shared & ~repeats]], schema=MEMBERS)
+    yield pa.table([keys[shared & ~repeats], ids[shared & ~repeats]], schema=MEMBERS)
 
 
 def _joined(links: Links, shares: dict[str, float]) -> tuple[I64, I8]:

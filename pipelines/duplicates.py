@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,28 +15,30 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gristmill.kernels.minhash import band_keys, bands
-from gristmill.kernels.resolve import components, resolve
+from gristmill.kernels.resolve import resolve
 from gristmill.pipelines import decisions, parts
+from gristmill.pipelines.components import EDGES, components
 from gristmill.pipelines.engines.base import Engine
-from gristmill.pipelines.exchange import exchange
-from gristmill.pipelines.extracts import PUBLISHED, ExtractOf
-from gristmill.pipelines.sketched import load_rows, load_sets, set_sizes, signature_matrix
+from gristmill.pipelines.exchange import Chunks, Part, exchange, spread
+from gristmill.pipelines.extracts import OLD, PUBLISHED, ROW_BITS, ExtractOf, catalog, digests_of, store_catalog
+from gristmill.pipelines.grouped import among, distinct_pairs, first_of_each, least, place_in, repeated, summed
+from gristmill.pipelines.sketched import Members, by_item, load_keys, load_rows, load_sets, set_sizes, signature_matrix
 from gristmill.pipelines.slices import ROUTED
 from gristmill.pipelines.steps.dedupe import DropExactDuplicates, DropNearDuplicates
 from gristmill.pipelines.work import WorkStore, finish, key_of
 
 U32 = npt.NDArray[np.uint32]
+U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 SURVIVOR_ORDER = [("rank", "ascending"), ("quality", "descending"), ("uid", "ascending")]
-BATCH_BYTES = 64 << 20  # shingle sets resolved at a time
-ROW_BITS = 40  # a row's number within the run: item << ROW_BITS | row
+BATCH_BYTES = 64 << 20  # shingle sets in memory at a time; those of a larger component are in a file
 
 
 @dataclass
 class Found:
     """What a wide step decided: ROUTED decisions, the work it used, and counts for the report."""
 
-    decided: pa.Table
+    decided: list[Part]
     used: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
 
@@ -43,55 +47,80 @@ def exact_duplicates(
     engine: Engine, store: WorkStore, step: DropExactDuplicates, sources: Sequence[ExtractOf]
 ) -> Found:
     """Decisions for every row but the survivor of each group with the same text."""
-    size = sum(_rows(store, source) for source in sources) * 96
-    tables, used = exchange(engine, store, sources, _exact_view, exact_groups, size=size, name=step.step)
-    return Found(pa.concat_tables(tables) if tables else ROUTED.empty_table(), used)
+    size = rows_of(store, sources) * 96
+    found = exchange(engine, store, sources, _exact_view, exact_groups, size=size, name=step.step)
+    return Found(found.parts, found.used, {"largest_group": found.notes.get("largest_group", 0)})
 
 
 def near_duplicates(engine: Engine, store: WorkStore, step: DropNearDuplicates, sources: Sequence[ExtractOf]) -> Found:
     """Decisions for every row that is verified similar to a kept one.
 
-    Rows that share a band are joined into components through `exchange`; the components, packed into batches of bounded size, are then
-    resolved each on its own: no decision needs a row outside its component.
+    Rows that share a band are joined into components through `exchange`; whole components, in batches of bounded size, are then resolved each on
+    its own: no decision needs a row outside its component.
     """
     count, width = bands(step.threshold, step.permutations)
-    size = sum(_rows(store, source) for source in sources) * count * 16
     view = functools.partial(band_view, count=count, width=width)
-    tables, used = exchange(engine, store, sources, view, bucket_edges, size=size, name=f"{step.step} {count}x{width}")
-    edges = pa.concat_tables(tables) if tables else EDGES.empty_table()
-    tasks = list(_batches(store, step, sources, edges, count, width))
+    size = rows_of(store, sources) * count * 16
+    edges = exchange(engine, store, sources, view, bucket_edges, size=size, name=f"{step.step} {count}x{width}")
+    stars, used = components(engine, store, edges.parts, step.step)
+    rows = sum(part.rows for part in stars)
+    each = max(1, BATCH_BYTES // _sketch_bytes(store, sources))
+    members = exchange(
+        engine,
+        store,
+        stars,
+        by_component,
+        component_members,
+        size=rows * 24,
+        partitions=-(-rows // each),
+        name=step.step,
+    )
+    tasks = _batches(store, step, sources, members.parts, each)
     summaries = finish(engine, resolve_batch, tasks)
-    found = [parts.read(store.folder(task.key) / "decided.arrow") for task in tasks]
     counts = {"candidate_rows": 0, "comparisons": 0, "comparisons_left_out": 0}
     for summary in summaries:
-        for name, value in summary.items():
-            counts[name] += value
-    return Found(
-        pa.concat_tables(found) if found else ROUTED.empty_table(), [*used, *[task.key for task in tasks]], counts
-    )
+        for name in counts:
+            counts[name] += summary[name]
+    for notes in (edges.notes, members.notes):
+        counts.update(notes)
+    decided = [Part(summary["decided"], task.key, "decided") for task, summary in zip(tasks, summaries, strict=True)]
+    work = [*edges.used, *used, *members.used, *[key for task in tasks for key in (task.key, task.extracts)]]
+    return Found(decided, work, counts)
 
 
-def _rows(store: WorkStore, source: ExtractOf) -> int:
-    return int((store.done(source.key) or {}).get("rows_out", 0))
+def rows_of(store: WorkStore, sources: Sequence[ExtractOf]) -> int:
+    """Of all items, before rows left by slices."""
+    return sum(int((store.done(source.key) or {}).get("rows_out", 0)) for source in sources)
 
 
-def _exact_view(store: WorkStore, source: ExtractOf) -> pa.Table:
-    return source.read(store, ["row", "uid", "rank", "quality", "high", "low", "key"])
+def _sketch_bytes(store: WorkStore, sources: Sequence[ExtractOf]) -> int:
+    """Of a row, on average."""
+    total = rows = 0
+    for source in sources:
+        summary = store.done(source.key) or {}
+        total += summary.get("extract_bytes", {}).get(source.name, 0)
+        rows += summary.get("rows_out", 0)
+    return max(1, total // max(rows, 1))
 
 
-def exact_groups(table: pa.Table) -> pa.Table:
-    """Decisions for every row but the first in survivor order of those with equal hashes; published rows stay."""
-    keys = table["key"].to_numpy()
-    values, counts = np.unique(keys, return_counts=True)
-    table = table.filter(pa.array(np.isin(keys, values[counts > 1])))
-    table = table.sort_by([("key", "ascending"), ("high", "ascending"), *SURVIVOR_ORDER])
-    key, high = table["key"].to_numpy(), table["high"].to_numpy()
-    same = np.zeros(len(key), bool)
-    same[1:] = (key[1:] == key[:-1]) & (high[1:] == high[:-1])
-    kept = np.maximum.accumulate(np.where(same, 0, np.arange(len(same)))) if len(same) else np.zeros(0, np.int64)
-    leaving = np.flatnonzero(same & (table["item"].to_numpy() < PUBLISHED))
-    others = table.take(pa.array(kept[leaving]))
-    return routed(table.take(pa.array(leaving)), "exact_duplicate", others, np.ones(len(leaving)), None)
+def _exact_view(store: WorkStore, source: ExtractOf) -> Iterator[pa.Table]:
+    return source.tables(store, ["row", "uid", "rank", "quality", "high", "key"])
+
+
+def exact_groups(chunks: Chunks) -> Iterator[pa.Table]:
+    """Decisions for every row but the first in survivor order of those with equal hashes; published rows stay. Notes `largest_group`: its rows."""
+    keys, most = repeated(chunks)
+    chunks.note(largest_group=most)
+    some = Chunks(chunks.store, lambda: (among(table, keys) for table in chunks))
+    kept = first_of_each(some, ["key", "high"], SURVIVOR_ORDER)
+    if kept is None:
+        return
+    for table in some:
+        own = kept.take(pa.array(place_in(kept, table, ["key", "high"])))
+        same = (own["item"].to_numpy() == table["item"].to_numpy()) & (own["row"].to_numpy() == table["row"].to_numpy())
+        leaving = pa.array(~same & (table["item"].to_numpy() < PUBLISHED))
+        rows = table.filter(leaving)
+        yield routed(rows, "exact_duplicate", own.filter(leaving), np.ones(rows.num_rows), None)
 
 
 def routed(
@@ -107,101 +136,151 @@ def routed(
     return pa.table([rows["item"], rows["row"], *found.columns, renamed, shard], schema=ROUTED)
 
 
-EDGES = pa.schema([("left", pa.int64()), ("right", pa.int64())])
-"""Two rows that belong together, by their ids."""
-
-
-def band_view(store: WorkStore, source: ExtractOf, *, count: int, width: int) -> pa.Table:
+def band_view(store: WorkStore, source: ExtractOf, *, count: int, width: int) -> Iterator[pa.Table]:
     """key, id: a line for each row and band."""
-    found = source.read(store, ["row", "signature"])
-    if not found.num_rows:
-        return pa.schema([("key", pa.uint64()), ("id", pa.int64())]).empty_table()
-    keys = band_keys(signature_matrix(found), count, width)
-    ids = (np.int64(source.item) << ROW_BITS) | found["row"].to_numpy()
-    return pa.table({"key": keys.reshape(-1), "id": np.repeat(ids, count)})
+    for table in source.tables(store, ["row", "signature"]):
+        keys = band_keys(signature_matrix(table), count, width)
+        yield pa.table({"key": keys.reshape(-1), "id": np.repeat(ids_of(table), count)})
 
 
-def bucket_edges(table: pa.Table) -> pa.Table:
-    """left, right: each row of a bucket joined to the bucket's first row. Enough for components; what is similar is found later.
+def ids_of(table: pa.Table) -> I64:
+    """The rows' numbers within the run."""
+    ids: I64 = (table["item"].to_numpy() << ROW_BITS) | table["row"].to_numpy()
+    return ids
 
-    A bucket of nothing but published rows, whose numbers are the highest, joins none.
+
+def bucket_edges(chunks: Chunks) -> Iterator[pa.Table]:
+    """EDGES: each row of a bucket joined to the bucket's smallest. Enough for components; what is similar is found later.
+
+    A bucket of nothing but published rows, whose numbers are the highest, joins none. Notes `largest_bucket`: its rows.
     """
-    keys, ids = table["key"].to_numpy(), table["id"].to_numpy()
-    order = np.lexsort((ids, keys))
-    keys, ids = keys[order], ids[order]
-    same = np.zeros(len(keys), bool)
-    same[1:] = keys[1:] == keys[:-1]
-    first = np.maximum.accumulate(np.where(same, 0, np.arange(len(same)))) if len(same) else np.zeros(0, np.int64)
-    same &= ids[first] < PUBLISHED << ROW_BITS
-    pairs = np.unique(np.stack([ids[first[same]], ids[same]], axis=1), axis=0)
-    return pa.table({"left": pairs[:, 0], "right": pairs[:, 1]})
+    keys, counts, first = np.zeros(0, np.uint64), np.zeros(0, np.int64), np.zeros(0, np.int64)
+    for table in chunks:
+        every = np.concatenate([keys, table["key"].to_numpy()])
+        _, first = least(every, np.concatenate([first, table["id"].to_numpy()]))
+        keys, counts = summed(every, np.concatenate([counts, np.ones(table.num_rows, np.int64)]))
+    chunks.note(largest_bucket=int(counts.max(initial=0)))
+    for table in chunks:
+        ids = table["id"].to_numpy()
+        centre = first[np.searchsorted(keys, table["key"].to_numpy())]
+        beside = (ids != centre) & (centre < OLD)
+        yield pa.table(list(distinct_pairs(centre[beside], ids[beside])), schema=EDGES)
 
 
-def join_components(edges: pa.Table) -> tuple[I64, I64]:
-    """(the ids that have an edge, sorted; for each the smallest id of its component)."""
-    left, right = edges["left"].to_numpy(), edges["right"].to_numpy()
-    ids = np.unique(np.concatenate([left, right]))
-    labels = components(np.searchsorted(ids, left), np.searchsorted(ids, right), len(ids))
-    return ids, ids[labels]
+def by_component(store: WorkStore, stars: Part) -> Iterator[pa.Table]:
+    """key, label, id: every row of each component, the smallest one too (more than once)."""
+    for table in stars.tables(store):
+        labels, ids = table["left"].to_numpy(), table["right"].to_numpy()
+        smallest = np.unique(labels)
+        labels, ids = np.concatenate([labels, smallest]), np.concatenate([ids, smallest])
+        yield pa.table({"key": spread(labels), "label": labels, "id": ids})
+
+
+def component_members(chunks: Chunks) -> Iterator[pa.Table]:
+    """label, id: component by component. Notes `largest_component`: its rows."""
+    found = [table.select(["label", "id"]) for table in chunks]
+    if found:
+        every = pa.concat_tables(found)
+        labels, ids = distinct_pairs(every["label"].to_numpy(), every["id"].to_numpy())
+        chunks.note(largest_component=int(np.diff(parts.runs(labels.astype(np.uint64))).max(initial=0)))
+        yield pa.table({"label": labels, "id": ids})
 
 
 @dataclass(frozen=True)
 class ResolveBatch:
-    """Some whole components: the rows in them by item, as (extract, row numbers)."""
+    """Some whole components: label, id."""
 
     store: WorkStore
     key: str
     step: DropNearDuplicates
     bands: int
     width: int
-    members: tuple[tuple[ExtractOf, Any], ...]
+    members: Part
+    extracts: str  # the catalog's key
 
     def __str__(self) -> str:
-        return f"{self.step.step}: {sum(len(rows) for _, rows in self.members)} candidate rows"
+        return f"{self.step.step}: {self.members.rows} candidate rows"
 
 
 def _batches(
-    store: WorkStore, step: DropNearDuplicates, sources: Sequence[ExtractOf], edges: pa.Table, count: int, width: int
-) -> Iterator[ResolveBatch]:
-    ids, labels = join_components(edges)
-    sizes = np.zeros(len(ids), np.int64)
-    by_item = {source.item: source for source in sources}
-    items = ids >> ROW_BITS
-    for item in np.unique(items):
-        here = items == item
-        sizes[here] = 4 * set_sizes(store, by_item[int(item)], ids[here] & ((1 << ROW_BITS) - 1))
-    order = np.argsort(labels, kind="stable")
-    starts = parts.runs(labels[order].astype(np.uint64))
-    cut = np.cumsum(np.add.reduceat(sizes[order], starts[:-1])) // BATCH_BYTES if len(ids) else np.zeros(0, np.int64)
-    for batch in np.unique(cut):
-        groups = np.flatnonzero(cut == batch)
-        chosen = np.sort(ids[order[starts[groups[0]] : starts[groups[-1] + 1]]])
-        members = []
-        for item in np.unique(chosen >> ROW_BITS):
-            rows = chosen[chosen >> ROW_BITS == item] & ((1 << ROW_BITS) - 1)
-            members.append((by_item[int(item)], rows))
-        facts = [[source.digest, rows.tobytes()] for source, rows in members]
-        yield ResolveBatch(store, key_of("resolve", step, count, width, facts), step, count, width, tuple(members))
+    store: WorkStore, step: DropNearDuplicates, sources: Sequence[ExtractOf], members: Sequence[Part], each: int
+) -> list[ResolveBatch]:
+    """Work items of about `each` rows. What is held is cut here; other parts have been made of that size."""
+    if not members:
+        return []
+    count, width = bands(step.threshold, step.permutations)
+    listed = store_catalog(store, sources)
+    tasks = []
+    for part in members:
+        for piece in [part] if part.held is None else _cut(part, part.held["label"].to_numpy(), each):
+            facts = [listed] if piece.held is None else digests_of(sources, piece.held["id"])
+            key = key_of("resolve", step, count, width, piece.digest, facts)
+            tasks.append(ResolveBatch(store, key, step, count, width, piece, listed))
+    return tasks
+
+
+def _cut(members: Part, labels: I64, each: int) -> Iterator[Part]:
+    starts = parts.runs(labels.astype(np.uint64))
+    for start, stop in _ranges(starts, starts[:-1] // each):
+        yield members.piece(start, stop)
+
+
+def _ranges(starts: I64, batch: I64) -> Iterator[tuple[int, int]]:
+    """(start, stop) of the rows of each batch, given where each component starts (and the last one ends) and its batch, which ascends."""
+    edges = np.flatnonzero(np.diff(batch)) + 1
+    cuts = [0, *starts[edges].tolist(), int(starts[-1])]
+    return itertools.pairwise(cuts)
 
 
 def resolve_batch(task: ResolveBatch) -> dict[str, Any]:
-    """Writes the decisions for the batch."""
-    slim = load_rows(task.store, task.members, ["row", "uid", "rank", "quality", "signature"])
-    order = pc.sort_indices(slim, SURVIVOR_ORDER)
-    sets = load_sets(task.store, task.members, order.to_numpy().astype(np.int64))
-    decided, counts = decide_near(slim.take(order), sets, task.step, task.bands, task.width)
-    with task.store.create(task.key) as (folder, summary):
-        parts.write(folder / "decided.arrow", decided)
+    """Writes the decisions for the batch, in pieces of whole components whose shingle sets fit in BATCH_BYTES."""
+    counts = {"candidate_rows": 0, "comparisons": 0, "comparisons_left_out": 0, "decided": 0}
+    with task.store.create(task.key) as (folder, summary), parts.PartWriter(folder, "decided") as writer:
+        for members, size in _pieces(task):
+            spill = folder / "sets.bin" if size > 2 * BATCH_BYTES else None
+            decided, more = _resolved(task, members, spill)
+            for name, value in more.items():
+                counts[name] += value
+            counts["decided"] += decided.num_rows
+            if decided.num_rows:
+                writer.write(decided)
+            if spill is not None:
+                spill.unlink()
         summary.update(counts)
     return summary
 
 
+def _pieces(task: ResolveBatch) -> Iterator[tuple[Members, int]]:
+    """(whole components, the bytes of their shingle sets): as many at a time as fit in BATCH_BYTES, but at least one."""
+    found = list(task.members.tables(task.store))
+    if not found:
+        return
+    labels, ids = (pa.concat_tables(found)[name].to_numpy() for name in ("label", "id"))
+    extracts = catalog(task.store, task.extracts)
+    sizes = np.empty(len(ids), np.int64)
+    for (extract, rows), places in by_item(extracts, ids):
+        sizes[places] = 4 * set_sizes(task.store, extract, rows)
+    starts = parts.runs(labels.astype(np.uint64))
+    for start, stop in _ranges(starts, np.cumsum(np.add.reduceat(sizes, starts[:-1])) // BATCH_BYTES):
+        yield [rows for rows, _ in by_item(extracts, ids[start:stop])], int(sizes[start:stop].sum())
+
+
+def _resolved(task: ResolveBatch, members: Members, spill: Path | None) -> tuple[pa.Table, dict[str, int]]:
+    slim = load_rows(task.store, members, ["row", "uid", "rank", "quality"])
+    order = pc.sort_indices(slim, SURVIVOR_ORDER)
+    keys = load_keys(task.store, members, task.bands, task.width)[order.to_numpy()]
+    sets = load_sets(task.store, members, order.to_numpy().astype(np.int64), spill)
+    return decide_near(slim.take(order), keys, sets, task.step)
+
+
 def decide_near(
-    table: pa.Table, sets: tuple[U32, I64], step: DropNearDuplicates, count: int, width: int
+    table: pa.Table, keys: U64, sets: tuple[U32, I64], step: DropNearDuplicates
 ) -> tuple[pa.Table, dict[str, int]]:
-    """(drop decisions, counts) for sketches and their shingle sets in survivor order; published rows, which are the first in it, stay."""
+    """(drop decisions, counts) for rows (item, row, uid), their band keys and their shingle sets, in survivor order.
+
+    Published rows, which are the first in it, stay.
+    """
     values, offsets = sets
-    keys = band_keys(signature_matrix(table), count, width)
     pinned = int((table["item"].to_numpy() >= PUBLISHED).sum())
     result = resolve(keys, values, offsets, step.threshold, step.max_bucket, pinned)
     leaving = np.flatnonzero(result.kept_by >= 0)

@@ -1,25 +1,236 @@
-"""`exchange`: rows of many files brought together by key, through files, so that a lost worker costs only what it was doing."""
+"""`exchange`: rows of many files brought together by key, through files, so that a lost worker costs only what it was doing.
+
+Neither the driver nor a worker holds all rows: results stay in files (`Part`), and a reduction goes through the rows of its keys in tables of bounded size.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+import contextlib
+import functools
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import xxhash
 
 from gristmill.pipelines import parts
 from gristmill.pipelines.engines.base import Engine
 from gristmill.pipelines.work import WorkStore, finish, key_of
 
-View = Callable[[WorkStore, Any], pa.Table]
-"""(store, input) -> the slim table of one input; has a column `key` (uint64)."""
+DRIVER_BYTES = 8 << 20  # what is estimated to be no more is done in the driver, without files
+PARTITION_BYTES = 32 << 20
+CHUNK_BYTES = 16 << 20  # of a table that a reduction is given
 
-Reduce = Callable[[pa.Table], pa.Table]
-"""All rows of some keys -> the result for them. Every row of a key is in the same call; the order of rows is undefined."""
 
-PARTITION_BYTES = 64 << 20
+class Chunks:
+    """The rows of some keys: tables of bounded size, as often as it is iterated; inputs in the order given, their rows in their own.
+
+    note: what the reduction has to say; names that begin with `largest` are joined by their maximum, others added up.
+    """
+
+    def __init__(self, store: WorkStore | None, tables: Callable[[], Iterable[pa.Table]]) -> None:
+        self.store = store
+        self.notes: dict[str, int] = {}
+        self._tables = tables
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        return coalesced(self._tables())
+
+    def note(self, **facts: int) -> None:
+        """Joins the facts to those noted before."""
+        _join_notes(self.notes, facts)
+
+
+View = Callable[[WorkStore, Any], Iterable[pa.Table]]
+"""(store, input) -> the slim tables of one input, all of one schema, with a column `key` (uint64)."""
+
+Reduce = Callable[[Chunks], Iterable[pa.Table]]
+"""All rows of some keys -> the result for them, as tables of one schema. Every row of a key is in the same call."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of a result: in the files PREFIX-*.arrow of finished work, from `start` on, or `held` in memory where they are few.
+
+    It can be an input of the next exchange.
+    """
+
+    rows: int
+    key: str = ""
+    prefix: str = "result"
+    held: pa.Table | None = field(default=None, compare=False)
+    start: int = 0
+
+    @property
+    def digest(self) -> str:
+        """Changes with the rows."""
+        return f"{self.key}:{self.start}:{self.rows}" if self.held is None else content_digest(self.held)
+
+    def tables(self, store: WorkStore) -> Iterator[pa.Table]:
+        """The rows in tables of bounded size, in order; none where there are no rows."""
+        if self.held is not None:
+            yield self.held
+        elif self.rows:
+            whole = parts.table(store.folder(self.key), self.prefix)
+            assert whole is not None
+            for batch in whole.slice(self.start, self.rows).to_batches():
+                yield pa.Table.from_batches([batch])
+
+    def piece(self, start: int, stop: int) -> Part:
+        """The rows from start to stop."""
+        if self.held is None:
+            return replace(self, rows=stop - start, start=self.start + start)
+        rows = self.held.take(pa.array(np.arange(start, stop)))  # a slice would be pickled with all rows
+        return replace(self, rows=stop - start, held=rows)
+
+    def __str__(self) -> str:
+        return f"{self.rows} rows"
+
+
+class Exchanged(NamedTuple):
+    """What an exchange gave: its parts, the keys of the work files used, and what the reductions noted."""
+
+    parts: list[Part]
+    used: list[str]
+    notes: dict[str, int]
+
+    @property
+    def rows(self) -> int:
+        """Of all parts."""
+        return sum(part.rows for part in self.parts)
+
+
+def exchange(
+    engine: Engine,
+    store: WorkStore,
+    sources: Sequence[Any],
+    view: View,
+    reduce: Reduce,
+    *,
+    size: int,
+    name: str,
+    partitions: int | None = None,
+) -> Exchanged:
+    """The results of `reduce` over all rows of all views, brought together by `key`.
+
+    `size` estimates the bytes of all views together. Up to DRIVER_BYTES the work is done right here, and its result is held, unless it turns out
+    large. Above, each source is scattered into partitions by key, and each partition gathered from all of them; both halves are work items like
+    any other: found again when done, repeated when lost. partitions: how many, where the size doesn't say.
+
+    The result as a whole doesn't depend on the number of partitions; its order does.
+    """
+    facts = [name, getattr(reduce, "keywords", {})]
+    if size <= DRIVER_BYTES:
+        tables = [table for source in sources for table in view(store, source)]
+        key = functools.partial(lambda: key_of("reduced here", facts, [source.digest for source in sources]))
+        return _reduced_here(store, Chunks(store, lambda: tables), reduce, key)
+    partitions = partitions or -(-size // PARTITION_BYTES)
+    scattered, used = scatter(engine, store, sources, view, partitions, name)
+    keys = [key_of("gather", facts, scattered.digest, p) for p in range(partitions)]
+    gather = [_Gather(store, key, reduce, scattered, p) for p, key in enumerate(keys)]
+    summaries = finish(engine, _gather, gather)
+    notes: dict[str, int] = {}
+    for summary in summaries:
+        _join_notes(notes, summary["notes"])
+    found = [Part(summary["rows"], key) for key, summary in zip(keys, summaries, strict=True)]
+    return Exchanged(found, [*used, *keys], notes)
+
+
+@dataclass(frozen=True)
+class Scattered:
+    """The rows of many inputs, each cut into partitions: a list of work keys, itself in a work file."""
+
+    digest: str
+    partitions: int
+
+    def tables(self, store: WorkStore, partition: int) -> Iterator[pa.Table]:
+        """The rows of a partition, input by input."""
+        for key in stored_list(store, self.digest):
+            for path in store.folder(key).glob("rows.arrow"):  # there is none where the input had no rows
+                with pa.memory_map(str(path)) as source:
+                    reader = pa.ipc.open_file(source)
+                    for number in range(partition, reader.num_record_batches, self.partitions):
+                        batch = reader.get_batch(number)
+                        if batch.num_rows:
+                            yield pa.Table.from_batches([batch])
+
+
+def scatter(
+    engine: Engine, store: WorkStore, sources: Sequence[Any], view: View, partitions: int, name: str
+) -> tuple[Scattered, list[str]]:
+    """(the sources' rows, those with key % partitions = p in partition p; the keys of the work files used)."""
+    tag = key_of("exchange", name, partitions)
+    tasks = [_Scatter(store, key_of("scatter", tag, source.digest), view, source, partitions) for source in sources]
+    finish(engine, _scatter, tasks)
+    keys = [task.key for task in tasks]
+    listed = store_list(store, keys)
+    return Scattered(listed, partitions), [*keys, listed]
+
+
+def store_list(store: WorkStore, values: Sequence[Any]) -> str:
+    """The work key of a list of JSON values: tasks carry the key where the list may be long."""
+    key = key_of("list", values)
+    if store.done(key) is None:
+        with store.create(key) as (folder, summary):
+            (folder / "list.json").write_text(json.dumps(values))
+            summary["length"] = len(values)
+    return key
+
+
+@functools.lru_cache(maxsize=8)
+def stored_list(store: WorkStore, key: str) -> list[Any]:
+    """The inverse of `store_list`. Not to be changed: calls share it."""
+    found: list[Any] = json.loads((store.folder(key) / "list.json").read_text())
+    return found
+
+
+def read_parts(store: WorkStore, found: Sequence[Part], schema: pa.Schema) -> pa.Table:
+    """All rows of the parts in one table: where they are known to be few."""
+    return pa.concat_tables([schema.empty_table(), *[table for part in found for table in part.tables(store)]])
+
+
+def spread(ids: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+    """A key for each id that differs where ids do and is even over any number of partitions."""
+    mixed = ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    return mixed ^ (mixed >> np.uint64(32))
+
+
+def content_digest(table: pa.Table | None) -> str:
+    """A hash of the rows' content."""
+    digest = xxhash.xxh3_128()
+    if table is not None:
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table.combine_chunks())
+        digest.update(sink.getvalue())
+    return digest.hexdigest()
+
+
+def coalesced(tables: Iterable[pa.Table], limit: int | None = None) -> Iterator[pa.Table]:
+    """The same rows in tables that are not much smaller or larger than `limit` bytes (CHUNK_BYTES if None), each in one chunk."""
+    limit = CHUNK_BYTES if limit is None else limit
+    waiting: list[pa.Table] = []
+    size = 0
+    for table in tables:
+        for piece in _pieces(table, limit):
+            waiting.append(piece)
+            size += piece.nbytes
+            if size >= limit:
+                yield pa.concat_tables(waiting).combine_chunks()
+                waiting, size = [], 0
+    if waiting:
+        yield pa.concat_tables(waiting).combine_chunks()
+
+
+def _pieces(table: pa.Table, limit: int) -> Iterator[pa.Table]:
+    rows = max(1, table.num_rows * limit // max(table.nbytes, 1))
+    for start in range(0, table.num_rows, rows):
+        yield table.slice(start, rows)
 
 
 @dataclass(frozen=True)
@@ -39,55 +250,69 @@ class _Gather:
     store: WorkStore
     key: str
     reduce: Reduce
-    scattered: tuple[str, ...]
+    scattered: Scattered
     partition: int
 
     def __str__(self) -> str:
         return f"exchange: partition {self.partition}"
 
 
-def exchange(
-    engine: Engine, store: WorkStore, sources: Sequence[Any], view: View, reduce: Reduce, *, size: int, name: str
-) -> tuple[list[pa.Table], list[str]]:
-    """(the results of `reduce`, one table a partition; the keys of the work files used).
-
-    `size` estimates the bytes of all views together: up to PARTITION_BYTES the work is done right here, without files. Above, each source is
-    scattered into partitions by key and each partition gathered from all of them; both halves are work items like any other: found again when
-    done, repeated when lost. A partition is held in memory whole, so a key with more rows than that is the limit of this exchange.
-
-    The result as a whole doesn't depend on the number of partitions; its order does.
-    """
-    partitions = -(-size // PARTITION_BYTES)
-    if partitions <= 1:
-        views = [view(store, source) for source in sources]
-        return ([reduce(pa.concat_tables(views))] if views else []), []
-    tag = key_of("exchange", name, partitions, getattr(reduce, "keywords", {}))
-    scatter = [_Scatter(store, key_of("scatter", tag, source.digest), view, source, partitions) for source in sources]
-    finish(engine, _scatter, scatter)
-    keys = tuple(task.key for task in scatter)
-    gather = [_Gather(store, key_of("gather", tag, keys, p), reduce, keys, p) for p in range(partitions)]
-    finish(engine, _gather, gather)
-    results = [parts.read(store.folder(task.key) / "result.arrow") for task in gather]
-    return results, [*keys, *[task.key for task in gather]]
-
-
 def _scatter(task: _Scatter) -> dict[str, Any]:
-    table = task.view(task.store, task.source)
-    place = table["key"].to_numpy() % np.uint64(task.partitions)
-    order = np.argsort(place, kind="stable")
-    cuts = np.searchsorted(place[order], np.arange(task.partitions + 1, dtype=np.uint64))
-    table = table.take(pa.array(order)).combine_chunks()
-    with task.store.create(task.key) as (folder, summary):
-        for p in range(task.partitions):
-            parts.write(folder / f"partition-{p:05d}.arrow", table.slice(cuts[p], cuts[p + 1] - cuts[p]), parts.LZ4)
-        summary["rows"] = table.num_rows
+    """Writes rows.arrow: of each table of the view a batch for every partition, in order."""
+    rows = 0
+    with task.store.create(task.key) as (folder, summary), contextlib.ExitStack() as stack:
+        writer = None
+        for table in coalesced(task.view(task.store, task.source)):
+            if writer is None:
+                sink = pa.ipc.new_file(str(folder / "rows.arrow"), table.schema, options=parts.LZ4)
+                writer = stack.enter_context(sink)
+            place = table["key"].to_numpy() % np.uint64(task.partitions)
+            order = np.argsort(place, kind="stable")
+            cuts = np.searchsorted(place[order], np.arange(task.partitions + 1, dtype=np.uint64))
+            batch = table.take(pa.array(order)).combine_chunks().to_batches()[0]
+            for start, stop in itertools.pairwise(cuts.tolist()):
+                writer.write_batch(batch.slice(start, stop - start))
+            rows += table.num_rows
+        summary["rows"] = rows
     return summary
 
 
 def _gather(task: _Gather) -> dict[str, Any]:
-    found = [parts.read(task.store.folder(key) / f"partition-{task.partition:05d}.arrow") for key in task.scattered]
-    result = task.reduce(pa.concat_tables(found))
+    chunks = Chunks(task.store, lambda: task.scattered.tables(task.store, task.partition))
     with task.store.create(task.key) as (folder, summary):
-        parts.write(folder / "result.arrow", result)
-        summary["rows"] = result.num_rows
+        with parts.PartWriter(folder, "result", parts.PLAIN) as writer:
+            summary["rows"] = sum(_written(writer, table) for table in task.reduce(chunks))
+        summary["notes"] = chunks.notes
     return summary
+
+
+def _written(writer: parts.PartWriter, table: pa.Table) -> int:
+    if table.num_rows:
+        writer.write(table)
+    return int(table.num_rows)
+
+
+def _reduced_here(store: WorkStore, chunks: Chunks, reduce: Reduce, key: Callable[[], str]) -> Exchanged:
+    """The result, held while it is small and written to a work file once it isn't."""
+    found: list[pa.Table] = []
+    tables = iter(reduce(chunks))
+    for table in tables:
+        found.append(table)
+        if sum(part.nbytes for part in found) > DRIVER_BYTES:
+            name = key()
+            done = store.done(name)
+            if done is None:
+                with store.create(name) as (folder, done):
+                    with parts.PartWriter(folder, "result", parts.PLAIN) as writer:
+                        done["rows"] = sum(_written(writer, table) for table in itertools.chain(found, tables))
+                    done["notes"] = chunks.notes
+            return Exchanged([Part(done["rows"], name)], [name], done["notes"])
+    held = [table for table in found if table.num_rows]
+    whole = [Part(sum(table.num_rows for table in held), held=pa.concat_tables(held).combine_chunks())] if held else []
+    return Exchanged(whole, [], chunks.notes)
+
+
+def _join_notes(notes: dict[str, int], facts: dict[str, int]) -> None:
+    for name, value in facts.items():
+        before = notes.get(name, 0)
+        notes[name] = max(before, value) if name.startswith("largest") else before + value

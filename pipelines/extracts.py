@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from gristmill.kernels.hashing import hash_slices, hash_text
 from gristmill.kernels.minhash import sketches
 from gristmill.kernels.whitespace import collapse
 from gristmill.pipelines import parts
+from gristmill.pipelines.exchange import store_list, stored_list
 from gristmill.pipelines.steps.base import text_column
 from gristmill.pipelines.steps.dedupe import DropExactDuplicates, DropNearDuplicates, WideStep
 from gristmill.pipelines.steps.normalize_text import compose
@@ -111,7 +114,11 @@ class UidKey:
 
 Extract = ExactHash | Sketch | GroupKey | UidKey
 
-PUBLISHED = 1 << 22  # items from this number on are shards of the version that is appended to: compared with, never changed
+PUBLISHED = (
+    1 << 22
+)  # items from this number on are shards of the version that is appended to: compared with, never changed
+ROW_BITS = 40  # a row's number within the run is item << ROW_BITS | row
+OLD = PUBLISHED << ROW_BITS  # numbers from here on are of published rows
 
 
 @dataclass(frozen=True)
@@ -131,15 +138,41 @@ class ExtractOf:
     def __str__(self) -> str:
         return f"item {self.item}"
 
-    def read(self, store: WorkStore, columns: list[str]) -> pa.Table:
-        """The columns, with `item`, of the rows that are still there; memory-mapped where nothing has left."""
-        found = parts.table(store.folder(self.key), self.name, columns if "row" in columns else [*columns, "row"])
+    def tables(self, store: WorkStore, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """The columns, with `item`, of the rows that are still there, in order; tables as they were written, memory-mapped where nothing has left."""
+        folder = store.folder(self.key)
+        found = parts.table(folder, self.name, list(dict.fromkeys(["row", *columns])))
         if found is None:
             raise PipelineError(f"work item {self.item} has no {self.name}; run again with --fresh")
-        left = leaving_rows(store, self.gone)
-        if len(left):
-            found = found.filter(pa.array(~np.isin(found["row"].to_numpy(), left)))
-        return found.append_column("item", pa.repeat(pa.scalar(self.item, pa.int64()), found.num_rows))
+        left = np.sort(leaving_rows(store, self.gone))
+        for batch in found.to_batches():
+            table = pa.Table.from_batches([batch])
+            rows = batch["row"].to_numpy()
+            if len(rows) and len(left):
+                low, high = np.searchsorted(left, [rows[0], rows[-1] + 1])
+                if low < high:
+                    table = table.filter(pa.array(np.isin(rows, left[low:high], invert=True)))
+            if table.num_rows:
+                item = pa.repeat(pa.scalar(self.item, pa.int64()), table.num_rows)
+                yield table.select(list(columns)).append_column("item", item)
+
+
+def digests_of(extracts: Sequence[ExtractOf], *ids: pa.ChunkedArray) -> list[str]:
+    """The digests of the extracts that these rows are of: work that is keyed by them stays when other items change."""
+    items = np.unique(np.concatenate([column.to_numpy() >> ROW_BITS for column in ids]))
+    digests = {extract.item: extract.digest for extract in extracts}
+    return [digests[item] for item in items.tolist()]
+
+
+def store_catalog(store: WorkStore, extracts: Sequence[ExtractOf]) -> str:
+    """The work key of a list of extracts, one an item: what tasks carry that look up rows of any item."""
+    return store_list(store, [[extract.item, extract.key, extract.name, extract.gone] for extract in extracts])
+
+
+@functools.lru_cache(maxsize=4)
+def catalog(store: WorkStore, key: str) -> dict[int, ExtractOf]:
+    """The extracts of a stored list, by item."""
+    return {item: ExtractOf(item, work, name, tuple(gone)) for item, work, name, gone in stored_list(store, key)}
 
 
 def leaving_rows(store: WorkStore, keys: tuple[str, ...]) -> npt.NDArray[np.int64]:

@@ -14,13 +14,14 @@ from pydantic import TypeAdapter, ValidationError
 from gristmill.errors import ColumnError, PipelineError, missing_column
 from gristmill.kernels.digests import row_digests
 from gristmill.kernels.hashing import hex_digests
-from gristmill.kernels.minhash import bands
+from gristmill.kernels.minhash import band_keys, bands
 from gristmill.pipelines.duplicates import SURVIVOR_ORDER, decide_near, exact_groups
+from gristmill.pipelines.exchange import Chunks
 from gristmill.pipelines.extracts import ExactHash, Sketch
 from gristmill.pipelines.model import AnyStep
 from gristmill.pipelines.plan import name_steps
-from gristmill.pipelines.sketched import flat_sets
-from gristmill.pipelines.slices import STEPPED
+from gristmill.pipelines.sketched import flat_sets, signature_matrix
+from gristmill.pipelines.slices import ROUTED, STEPPED
 from gristmill.pipelines.sources.text import as_arrow
 from gristmill.pipelines.stages import check_balance, with_step
 from gristmill.pipelines.steps.base import RowStep, Step
@@ -121,10 +122,11 @@ def decide_wide(extracts: Sequence[pa.Table], step: WideStep) -> pa.Table:
     ]
     every = pa.concat_tables(numbered)
     if isinstance(step, DropExactDuplicates):
-        return exact_groups(every)
+        return pa.concat_tables([ROUTED.empty_table(), *exact_groups(Chunks(None, lambda: [every]))])
     assert isinstance(step, DropNearDuplicates)
     every = every.sort_by(SURVIVOR_ORDER)
-    return decide_near(every, flat_sets(every), step, *bands(step.threshold, step.permutations))[0]
+    keys = band_keys(signature_matrix(every), *bands(step.threshold, step.permutations))
+    return decide_near(every, keys, flat_sets(every), step)[0]
 
 
 def drop_rows(table: pa.Table, decided: pa.Table, item: int) -> pa.Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,10 @@ from gristmill.errors import PipelineError
 from gristmill.kernels.digests import row_digests
 from gristmill.kernels.hashing import hash_text, hex_digests
 from gristmill.pipelines import decisions, parts
-from gristmill.pipelines.published import EXTRACT, PUBLISHED
+from gristmill.pipelines.exchange import Chunks
+from gristmill.pipelines.extracts import PUBLISHED
+from gristmill.pipelines.grouped import among, first_of_each, heads, place_in, repeated
+from gristmill.pipelines.published import EXTRACT
 from gristmill.pipelines.slices import ROUTED
 from gristmill.pipelines.sources.base import RESERVED, Source
 from gristmill.pipelines.work import WorkStore
@@ -73,20 +77,20 @@ def id_texts(name: str, ids: pa.Array | pa.ChunkedArray) -> pa.Array | pa.Chunke
         ) from None
 
 
-def view(store: WorkStore, source: IdentityOf) -> pa.Table:
+def view(store: WorkStore, source: IdentityOf) -> Iterator[pa.Table]:
     """The identity columns of an item, with the rows' addresses and the source's name."""
-    slim = parts.table(store.folder(source.digest), "identity" if source.item < PUBLISHED else EXTRACT)
-    if slim is None:
-        return _VIEW.empty_table()
-    n = slim.num_rows
-    facts = {
-        "source": pa.repeat(pa.scalar(source.source), n),
-        "item": pa.repeat(pa.scalar(source.item), n),
-        "row": np.arange(n),
-    }
-    empty = {field.name: pa.nulls(n, field.type) for field in _VIEW}
-    known = {name: slim[name] for name in slim.column_names}
-    return pa.table({**empty, **known, **facts}).select(_VIEW.names).cast(_VIEW)
+    start = 0
+    for slim in parts.batches(store.folder(source.digest), "identity" if source.item < PUBLISHED else EXTRACT):
+        n = slim.num_rows
+        facts = {
+            "source": pa.repeat(pa.scalar(source.source), n),
+            "item": pa.repeat(pa.scalar(source.item), n),
+            "row": np.arange(start, start + n),
+        }
+        empty = {field.name: pa.nulls(n, field.type) for field in _VIEW}
+        known = {name: slim[name] for name in slim.column_names}
+        yield pa.table({**empty, **known, **facts}).select(_VIEW.names).cast(_VIEW)
+        start += n
 
 
 _VIEW = pa.schema(
@@ -103,48 +107,59 @@ _VIEW = pa.schema(
 )
 
 
-def resolver(*, by_id: bool) -> functools.partial[pa.Table]:
-    """The reduce function for `exchange`: rows that share a uid to decisions (ROUTED)."""
+ORDER = [(name, "ascending") for name in ("high", "low", "source", "item", "row")]
+"""Of rows that share a uid the first by these keeps it."""
+
+
+def in_order(sources: Sequence[IdentityOf]) -> list[IdentityOf]:
+    """The inputs in the order in which repeated rows are numbered."""
+    return sorted(sources, key=lambda source: (source.source, source.item))
+
+
+def resolver(*, by_id: bool) -> functools.partial[Iterator[pa.Table]]:
+    """The reduce function for `exchange`: rows that share a uid to decisions (ROUTED). Inputs must come `in_order`.
+
+    The first row by (content hash, source, address) keeps the uid. Without an id column equal uids mean equal content: later ones are renamed
+    UID~2, UID~3, ... With one, equal content is dropped as `duplicate_id` and different content is quarantined as `conflicting_id`. What then
+    has the name of a published row is dropped as `already_published`.
+    """
     return functools.partial(resolve, by_id=by_id)
 
 
-def resolve(table: pa.Table, *, by_id: bool) -> pa.Table:
-    """Decisions for rows that share a uid; the first by (content hash, source, address) keeps it.
+def resolve(chunks: Chunks, *, by_id: bool) -> Iterator[pa.Table]:
+    """See `resolver`. Holds the names of the published rows whose uids come again."""
+    keys, _ = repeated(chunks)
+    if not len(keys):
+        return
+    every = Chunks(chunks.store, lambda: (among(table, keys) for table in chunks))
+    there = [table.filter(pc.greater_equal(table["item"], PUBLISHED)).select(["name", "item"]) for table in every]
+    published = pa.concat_tables(there).combine_chunks()
+    new = Chunks(chunks.store, lambda: (table.filter(pc.less(table["item"], PUBLISHED)) for table in every))
+    yield from _repeated_ids(new, published) if by_id else _repeated_rows(new, published)
 
-    Without an id column equal uids mean equal content: later ones are renamed UID~2, UID~3, ... With one, equal content is dropped as
-    `duplicate_id` and different content is quarantined as `conflicting_id`. What then has the name of a published row is dropped as
-    `already_published`.
-    """
-    values, counts = np.unique(table["key"].to_numpy(), return_counts=True)
-    table = table.filter(pa.array(np.isin(table["key"].to_numpy(), values[counts > 1])))
-    there = pc.greater_equal(table["item"], PUBLISHED)
-    published, table = table.filter(there), table.filter(pc.invert(there))
-    if not table.num_rows:
-        return ROUTED.empty_table()
-    table = table.sort_by([(name, "ascending") for name in ("key", "uid", "high", "low", "source", "item", "row")])
-    uids = table["uid"].combine_chunks()
-    same = np.concatenate([[False], pc.equal(uids[1:], uids[:-1]).to_numpy(zero_copy_only=False)])
-    start = np.maximum.accumulate(np.where(same, 0, np.arange(len(same))))
-    nth = np.arange(len(same)) - start
-    names = uids if by_id else _numbered(uids, nth)
-    shard = pc.take(published["item"], pc.index_in(names, value_set=published["name"].combine_chunks()))
-    known = pc.is_valid(shard).to_numpy(zero_copy_only=False) & ((nth == 0) | (not by_id))
-    other = nth.astype(bool) & ~known
-    gone = _routed(
-        table.filter(pa.array(known)),
-        decisions.decide(
-            uids.filter(pa.array(known)), "drop", "already_published", other_uid=names.filter(pa.array(known))
-        ),
-        shard=pc.subtract(shard.filter(pa.array(known)), PUBLISHED),
-    )
-    rows = table.filter(pa.array(other))
-    if not by_id:
-        return pa.concat_tables(
-            [gone, _routed(rows, decisions.decide(rows["uid"], "edit", "repeated_row"), names.filter(pa.array(other)))]
-        )
-    high, low = table["high"].to_numpy(), table["low"].to_numpy()
-    equal = ((high == high[start]) & (low == low[start]))[other]
-    return pa.concat_tables([gone, _routed(rows, _repeated_ids(rows["uid"], equal))])
+
+def _repeated_rows(chunks: Chunks, published: pa.Table) -> Iterator[pa.Table]:
+    """Names for the second and later rows of each uid; their content is the same, so the first is the first that comes."""
+    seen, counts = pa.array([], pa.large_string()), np.zeros(0, np.int64)
+    for table in chunks:
+        rows = table.sort_by("uid")  # stable
+        starts = np.flatnonzero(heads(rows, ["uid"]))
+        lengths = np.diff(np.append(starts, rows.num_rows))
+        uids = rows["uid"].combine_chunks()
+        groups = uids.take(pa.array(starts))
+        place = pc.fill_null(pc.index_in(groups, value_set=seen), -1).to_numpy()
+        known = place >= 0
+        before = np.zeros(len(groups), np.int64)
+        before[known] = counts[place[known]]
+        nth = np.arange(rows.num_rows) - np.repeat(starts - before, lengths)
+        counts[place[known]] += lengths[known]
+        seen, counts = pa.concat_arrays([seen, groups.filter(pa.array(~known))]), np.append(counts, lengths[~known])
+        names = _numbered(uids, nth)
+        gone, items = _already(published, names)
+        yield _dropped(rows, names, gone, items)
+        later = pa.array((nth > 0) & ~gone)
+        renamed = rows.filter(later)
+        yield _routed(renamed, decisions.decide(renamed["uid"], "edit", "repeated_row"), names.filter(later))
 
 
 def _numbered(uids: pa.Array, nth: npt.NDArray[np.int64]) -> pa.Array:
@@ -155,13 +170,39 @@ def _numbered(uids: pa.Array, nth: npt.NDArray[np.int64]) -> pa.Array:
     return pc.if_else(pa.array(nth == 0), uids, text)
 
 
-def _repeated_ids(uids: pa.ChunkedArray, equal: npt.NDArray[np.bool_]) -> pa.Table:
-    """Decisions for rows whose id another row has: `equal` says whether with the same content."""
-    found = decisions.decide(uids, "drop", "", other_uid=uids)
-    for name, yes, no in (("rule", "duplicate_id", "conflicting_id"), ("action", "drop", "quarantine")):
-        place = found.schema.get_field_index(name)
-        found = found.set_column(place, decisions.SCHEMA.field(name), pa.array(np.where(equal, yes, no)))
-    return found
+def _repeated_ids(chunks: Chunks, published: pa.Table) -> Iterator[pa.Table]:
+    """Decisions for every row but the first of each id, and for that one if it is published already."""
+    kept = first_of_each(chunks, ["key", "uid"], ORDER)
+    if kept is None:
+        return
+    for table in chunks:
+        own = kept.take(pa.array(place_in(kept, table, ["key", "uid"])))
+        same = {name: table[name].to_numpy() == own[name].to_numpy() for name in ("item", "row", "high", "low")}
+        first = same["item"] & same["row"]
+        uids = table["uid"].combine_chunks()
+        there, items = _already(published, uids)
+        yield _dropped(table, uids, there & first, items)
+        rows = table.filter(pa.array(~first))
+        found = decisions.decide(rows["uid"], "drop", "", other_uid=rows["uid"])
+        equal = (same["high"] & same["low"])[~first]
+        for name, yes, no in (("rule", "duplicate_id", "conflicting_id"), ("action", "drop", "quarantine")):
+            values = pa.array(np.where(equal, yes, no), pa.string())
+            found = found.set_column(found.schema.get_field_index(name), decisions.SCHEMA.field(name), values)
+        yield _routed(rows, found)
+
+
+def _already(published: pa.Table, names: pa.Array) -> tuple[npt.NDArray[np.bool_], pa.Array]:
+    """(which of the names are of published rows; the items of these, null for the others)."""
+    place = pc.index_in(names, value_set=published["name"].combine_chunks())
+    items = pc.take(published["item"].combine_chunks(), place)
+    return pc.is_valid(items).to_numpy(zero_copy_only=False), items
+
+
+def _dropped(rows: pa.Table, names: pa.Array, gone: npt.NDArray[np.bool_], items: pa.Array) -> pa.Table:
+    """Decisions for the rows that are gone: of this name there is a published one."""
+    some = pa.array(gone)
+    found = decisions.decide(rows["uid"].filter(some), "drop", "already_published", other_uid=names.filter(some))
+    return _routed(rows.filter(some), found, shard=pc.subtract(items.filter(some), PUBLISHED))
 
 
 def _routed(rows: pa.Table, found: pa.Table, names: pa.Array | None = None, shard: pa.Array | None = None) -> pa.Table:

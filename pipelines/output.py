@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from gristmill.pipelines import parts
@@ -17,7 +16,8 @@ from gristmill.pipelines.work import WorkStore, key_of
 from gristmill.storage.folder import Folder
 from gristmill.storage.parquet import ParquetSettings, ShardWriter
 
-LEAVES = -1  # in an assignment: the row is in no split
+Assigned = tuple[str, Sequence[Mapping[str, int]]]
+"""The key of an item's assignment, and its totals by split."""
 
 
 @dataclass(frozen=True)
@@ -47,47 +47,80 @@ class Shard:
         return f"shard of {self.split or 'all rows'}"
 
 
-def store_assignment(store: WorkStore, codes: npt.NDArray[np.int8]) -> str:
-    """The key of an item's assignment: for each row the number of its split, or LEAVES."""
-    key = key_of("assignment", codes.tobytes())
-    if store.done(key) is None:
-        with store.create(key) as (folder, _):
-            parts.write(folder / "assignment.arrow", pa.table({"split": codes}))
-    return key
+@dataclass(frozen=True)
+class Cut:
+    """Find where shards begin inside one item. `before`: the bytes of each split in the items before it."""
+
+    store: WorkStore
+    key: str
+    assignment: str
+    before: tuple[int, ...]
+    shard_bytes: int
+
+    def __str__(self) -> str:
+        return f"cuts of {self.assignment}"
+
+
+def cut(task: Cut) -> dict[str, Any]:
+    """For each split (shard, first row, last row) of every run of the item's rows that start in one shard."""
+    assigned = parts.read(task.store.folder(task.assignment) / "assignment.arrow")
+    codes, sizes = assigned["split"].to_numpy(), assigned["bytes"].to_numpy()
+    found = []
+    for code, before in enumerate(task.before):
+        mine = np.flatnonzero(codes == code)
+        shard = (before + np.cumsum(sizes[mine]) - sizes[mine]) // task.shard_bytes
+        edges = parts.runs(shard.astype(np.uint64))
+        runs = itertools.pairwise(edges.tolist()) if len(mine) else ()
+        found.append([[int(shard[a]), int(mine[a]), int(mine[b - 1])] for a, b in runs])
+    with task.store.create(task.key) as (_, summary):
+        summary["runs"] = found
+    return summary
 
 
 def pack(
+    map_: Callable[[Sequence[Cut]], list[dict[str, Any]]],
+    store: WorkStore,
     rows: Sequence[str],
-    assignments: Sequence[str],
-    codes: Sequence[npt.NDArray[np.int8]],
-    sizes: Sequence[npt.NDArray[np.int64]],
-    code: int,
+    assigned: Sequence[Assigned],
     shard_bytes: int,
-) -> Iterator[tuple[Piece, ...]]:
-    """The pieces of each shard of a split, in order: kept rows in item order, cut where their Arrow bytes pass a multiple of `shard_bytes`.
+) -> list[list[tuple[Piece, ...]]]:
+    """For each split the pieces of each of its shards: kept rows in item order, cut where their Arrow bytes pass a multiple of `shard_bytes`.
 
-    The cut depends on the kept rows and their order alone.
+    assigned: of each item the key of its assignment, and its totals. The cuts depend on the kept rows and their order alone. What is known
+    of an item here is its totals; where a shard begins inside of one is found by `map_`.
     """
-    before = 0
-    shard = 0
-    pieces: list[Piece] = []
-    for key, assignment, split, size in zip(rows, assignments, codes, sizes, strict=True):
-        mine = np.flatnonzero(split == code)
-        if not len(mine):
-            continue
-        ends = before + np.cumsum(size[mine])
-        number = (ends - size[mine]) // shard_bytes  # of the shard in which each row starts
-        before = int(ends[-1])
-        edges = np.flatnonzero(np.diff(number, prepend=shard))
-        cuts = [0, *edges[edges > 0].tolist(), len(mine)]
-        for i, (low, high) in enumerate(itertools.pairwise(cuts)):
-            if (i or number[0] != shard) and pieces:
-                yield tuple(pieces)
-                pieces = []
-            pieces.append(Piece(key, assignment, int(mine[low]), int(mine[high - 1]) + 1))
-        shard = int(number[-1])
-    if pieces:
-        yield tuple(pieces)
+    splits = len(assigned[0][1]) if assigned else 0
+    sums = np.zeros(splits, np.int64)
+    runs: list[list[Any] | None] = []
+    tasks: dict[int, Cut] = {}
+    for number, (key, totals) in enumerate(assigned):
+        before = tuple(sums.tolist())
+        known = [_whole(total, start, shard_bytes) for total, start in zip(totals, before, strict=True)]
+        if all(found is not None for found in known):
+            runs.append(known)
+        else:
+            runs.append(None)
+            tasks[number] = Cut(store, key_of("cut", key, before, shard_bytes), key, before, shard_bytes)
+        sums += [total["bytes"] for total in totals]
+    for number, summary in zip(tasks, map_(list(tasks.values())), strict=True):
+        runs[number] = summary["runs"]
+    packed = []
+    for code in range(splits):
+        shards: dict[int, list[Piece]] = {}
+        for found, stage, (key, _) in zip(runs, rows, assigned, strict=True):
+            assert found is not None
+            for shard, first, last in found[code]:
+                shards.setdefault(shard, []).append(Piece(stage, key, first, last + 1))
+        packed.append([tuple(shards[shard]) for shard in sorted(shards)])
+    return packed
+
+
+def _whole(total: Mapping[str, int], before: int, shard_bytes: int) -> list[list[int]] | None:
+    """The item's runs, where all its rows of the split start in one shard; else None."""
+    if not total["rows"]:
+        return []
+    first, last = before // shard_bytes, (before + total["bytes"] - total["last_bytes"]) // shard_bytes
+    return [[first, total["first"], total["last"]]] if first == last else None
 
 
 def write_shard(task: Shard) -> dict[str, Any]:

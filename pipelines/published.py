@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,9 @@ import pyarrow.compute as pc
 from gristmill.errors import SchemaMismatchError
 from gristmill.pipelines import parts
 from gristmill.pipelines.duplicates import routed
+from gristmill.pipelines.exchange import Chunks
 from gristmill.pipelines.extracts import PUBLISHED, ExactHash, Extract, ExtractOf, Sketch, UidKey
+from gristmill.pipelines.grouped import among, repeated
 from gristmill.pipelines.sources.schemas import common_type
 from gristmill.pipelines.steps.dedupe import DropExactDuplicates
 from gristmill.pipelines.work import WorkStore, key_of
@@ -42,7 +44,7 @@ class ReadShard:
 
 def read_shard(task: ReadShard) -> dict[str, Any]:
     """Writes the extract of a shard's rows, a row group at a time."""
-    rows = 0
+    rows = size = 0
     columns = ["_uid", *_columns(task.extract)]
     with task.store.create(task.key) as (folder, summary), open_parquet(task.folder, task.path) as file:
         with parts.PartWriter(folder, EXTRACT, parts.PLAIN) as out:
@@ -53,8 +55,9 @@ def read_shard(task: ReadShard) -> dict[str, Any]:
                     rank = pa.repeat(pa.scalar(FIRST, pa.int32()), found.num_rows)
                     found = found.set_column(found.column_names.index("rank"), "rank", rank)
                 out.write(found.combine_chunks())
+                size += found.nbytes
                 rows += table.num_rows
-        summary.update(rows=rows, rows_out=rows)
+        summary.update(rows=rows, rows_out=rows, extract_bytes={EXTRACT: size})
     return summary
 
 
@@ -118,19 +121,23 @@ def read_base(folder: Folder, version: int, *, by_id: bool) -> Base:
     return Base(folder, manifest, read_files(folder, manifest), by_id)
 
 
-def uid_view(store: WorkStore, source: ExtractOf) -> pa.Table:
+def uid_view(store: WorkStore, source: ExtractOf) -> Iterator[pa.Table]:
     """item, row, uid, name, key: of rows that stay."""
-    return source.read(store, ["row", "uid", "name", "key"])
+    return source.tables(store, ["row", "uid", "name", "key"])
 
 
-def already_published(table: pa.Table) -> pa.Table:
-    """Drop decisions (ROUTED) for new rows that have the name of a published one."""
-    old = pc.greater_equal(table["item"], PUBLISHED)
-    published, table = table.filter(old), table.filter(pc.invert(old))
-    place = pc.index_in(table["name"], value_set=published["name"].combine_chunks())
-    rows = table.filter(pc.is_valid(place)).select(["item", "row", "name"]).rename_columns(["item", "row", "uid"])
-    others = published.take(place.drop_null()).select(["item", "name"]).rename_columns(["item", "uid"])
-    return routed(rows, "already_published", others, None, None)
+def already_published(chunks: Chunks) -> Iterator[pa.Table]:
+    """Drop decisions (ROUTED) for new rows that have the name of a published one. Holds the names of the published rows whose uids come again."""
+    keys, _ = repeated(chunks)
+    some = Chunks(chunks.store, lambda: (among(table, keys) for table in chunks))
+    there = [table.filter(pc.greater_equal(table["item"], PUBLISHED)).select(["name", "item"]) for table in some]
+    for table in some:
+        published = pa.concat_tables(there)
+        new = table.filter(pc.less(table["item"], PUBLISHED))
+        place = pc.index_in(new["name"], value_set=published["name"].combine_chunks())
+        rows = new.filter(pc.is_valid(place)).select(["item", "row", "name"]).rename_columns(["item", "row", "uid"])
+        others = published.take(place.drop_null()).select(["item", "name"]).rename_columns(["item", "uid"])
+        yield routed(rows, "already_published", others, None, None)
 
 
 @functools.lru_cache(maxsize=2)

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from gristmill.errors import BalanceError, CommitConflictError, UsageError
 from gristmill.pipelines import duplicates, identity, parts
+from gristmill.pipelines.assign import Assign, assign, cluster_splits, to_items
 from gristmill.pipelines.bridges import join_published
 from gristmill.pipelines.engines.base import Engine
-from gristmill.pipelines.exchange import exchange
-from gristmill.pipelines.extracts import ExtractOf, GroupKey, Sketch, UidKey, leaving_rows
+from gristmill.pipelines.exchange import Part, exchange
+from gristmill.pipelines.extracts import ExtractOf, GroupKey, Sketch, UidKey
 from gristmill.pipelines.ledger import ItemLedger, write_ledger
-from gristmill.pipelines.model import Pipeline
-from gristmill.pipelines.output import LEAVES, Shard, pack, store_assignment, write_shard
+from gristmill.pipelines.model import Pipeline, Split
+from gristmill.pipelines.output import Assigned, Shard, cut, pack, write_shard
 from gristmill.pipelines.plan import Planned, SegmentPlan, ingest_key, plan_segments, split_sketch, walk_columns
 from gristmill.pipelines.progress import Progress
 from gristmill.pipelines.published import Base, already_published, fitted, read_shard, uid_view
-from gristmill.pipelines.slices import ROUTED, read_slice, route
+from gristmill.pipelines.slices import route
 from gristmill.pipelines.sources import unify_schemas
-from gristmill.pipelines.splits import clusters, share_of
-from gristmill.pipelines.stages import Ingest, Segment, count_rules, identified, ingest, segment
+from gristmill.pipelines.splits import clusters
+from gristmill.pipelines.stages import Ingest, Segment, identified, ingest, segment
 from gristmill.pipelines.steps.dedupe import DropExactDuplicates, DropNearDuplicates
 from gristmill.pipelines.steps.functions import Python
 from gristmill.pipelines.work import WorkStore, finish, key_of
@@ -101,8 +102,7 @@ class Runner:
             self._segment(items, part, schema if number == 0 else None, f"steps {number + 1}/{len(plan)}")
             self._wide(items, part)
         self._drop_published(items, plan[-1])
-        codes, sizes = self._split(items, plan[-1])
-        files, final = self._shards(items, codes, sizes)
+        files, final = self._shards(items, self._split(items, plan[-1]))
         ledger = self._ledger(items)
         counts = self._balance(read, bad, files.num_rows)
         if read_tombstones(self.folder) != self.erased:
@@ -178,15 +178,12 @@ class Runner:
             sources += [identity.IdentityOf(found.item, found.key, "") for found in self.base.sources(self.base.uids)]
         size = sum(int((self.store.done(source.digest) or {}).get("rows", 0)) for source in sources) * 80
         reduce = identity.resolver(by_id=self.pipeline.id is not None)
-        tables, used = exchange(self.engine, self.store, sources, identity.view, reduce, size=size, name="identity")
-        self.used.update(used)
-        if tables:
-            decided = pa.concat_tables(tables)
-            keys = route(self.store, decided, "id", [item.number for item in items])
-            for item in items:
-                item.identity = item.pending = (keys[item.number],) if item.number in keys else ()
-            self.used.update(keys.values())
-            self._count_slices("id", [read_slice(self.store.folder(key)) for key in keys.values()])
+        found = exchange(
+            self.engine, self.store, identity.in_order(sources), identity.view, reduce, size=size, name="identity"
+        )
+        self.used.update(found.used)
+        for item in self._take_away(items, "id", found.parts):
+            item.identity = item.pending
         self.seconds["identity"] = time.monotonic() - start
 
     def _segment(self, items: Sequence[ItemState], part: SegmentPlan, schema: pa.Schema | None, name: str) -> None:
@@ -216,16 +213,18 @@ class Runner:
             self.used.update(found.used)
             self.steps[name].update(found.counts)
             self.seconds[name] = time.monotonic() - start
-            self.progress.note(f"{name}: {found.decided.num_rows:,} dropped, {self.seconds[name]:.1f} s")
+            self.progress.note(f"{name}: {self.steps[name]['dropped']:,} dropped, {self.seconds[name]:.1f} s")
 
-    def _take_away(self, items: Sequence[ItemState], name: str, decided: pa.Table) -> None:
-        """Has the rows leave that the decisions (ROUTED) of the step are about."""
-        keys = route(self.store, decided, name, [item.number for item in items])
-        for item in items:
-            if item.number in keys:
-                item.pending = (*item.pending, keys[item.number])
-        self.used.update(keys.values())
-        self._count_slices(name, [read_slice(self.store.folder(key)) for key in keys.values()])
+    def _take_away(self, items: Sequence[ItemState], name: str, decided: Sequence[Part]) -> list[ItemState]:
+        """The items whose rows the decisions (ROUTED) of the step are about: these rows leave with the next stage. Counts them."""
+        slices, used = route(self.engine, self.store, decided, name)
+        self.used.update(used)
+        self._count(name)
+        for number, one in slices.items():
+            items[number].pending = (*items[number].pending, one.key)
+            left, rules = one.leaving - one.quarantined, json.loads(one.rules)
+            self._count(name, dropped=left, quarantined=one.quarantined, rules=rules)
+        return [items[number] for number in slices]
 
     def _extracts(self, items: Sequence[ItemState], part: SegmentPlan, number: int) -> list[ExtractOf]:
         """The segment's extract with this number: of the items, and of the published shards."""
@@ -238,77 +237,43 @@ class Runner:
             if isinstance(extract, UidKey):
                 sources = self._extracts(items, part, number)
                 size = sum(int((self.store.done(source.key) or {}).get("rows_out", 0)) for source in sources) * 80
-                tables, used = exchange(
-                    self.engine, self.store, sources, uid_view, already_published, size=size, name="names"
-                )
-                self.used.update(used)
-                self._take_away(items, "output", pa.concat_tables([ROUTED.empty_table(), *tables]))
+                found = exchange(self.engine, self.store, sources, uid_view, already_published, size=size, name="names")
+                self.used.update(found.used)
+                self._take_away(items, "output", found.parts)
 
-    def _split(
-        self, items: Sequence[ItemState], part: SegmentPlan
-    ) -> tuple[list[npt.NDArray[np.int8]], list[npt.NDArray[np.int64]]]:
-        """For each item: the split number of each row (LEAVES where it has been dropped) and the bytes of each row."""
+    def _split(self, items: Sequence[ItemState], part: SegmentPlan) -> list[Assigned]:
+        """For each item the key of its assignment, and its totals by split."""
         start = time.monotonic()
-        codes, sizes, names = [], [], []
+        clustered = {} if self.pipeline.split is None else self._clustered(self.pipeline.split, items, part)
+        self.seconds["clusters"] = time.monotonic() - start
+        shares = dict(self.pipeline.split.shares) if self.pipeline.split else None
+        splits = max(1, len(self._split_names()))
+        tasks = []
         for item in items:
-            index = parts.table(self.store.folder(item.rows), "index")
-            assert index is not None
-            code = np.zeros(index.num_rows, np.int8)
-            code[leaving_rows(self.store, item.pending)] = LEAVES
-            codes.append(code)
-            sizes.append(index["bytes"].to_numpy())
-            names.append(index["uid"])
-        if self.pipeline.split is not None:
-            (self._assign if self.base is None else self._join)(items, part, codes, names)
-        self.seconds["split"] = time.monotonic() - start
-        return codes, sizes
+            facts = (item.rows, item.pending, clustered.get(item.number), shares, splits)
+            tasks.append(Assign(self.store, key_of("assignment", facts), *facts))
+        summaries = self.map("split", assign, tasks)
+        return [(task.key, summary["totals"]) for task, summary in zip(tasks, summaries, strict=True)]
 
-    def _assign(
-        self,
-        items: Sequence[ItemState],
-        part: SegmentPlan,
-        codes: list[npt.NDArray[np.int8]],
-        names: list[pa.ChunkedArray],
-    ) -> None:
-        split = self.pipeline.split
-        assert split is not None
+    def _clustered(self, split: Split, items: Sequence[ItemState], part: SegmentPlan) -> dict[int, str]:
+        """The keys of the items' slices of rows whose split is not their own hash's."""
         sketches, groups = self._split_sources(items, part)
-        linked = clusters(self.engine, self.store, split, sketches, groups)
-        self.used.update(linked.used)
-        self.steps["split"] = dict(linked.counts)
-        first = self._first_uids(linked.ids, linked.labels, names)
-        items_of, rows_of = linked.ids >> duplicates.ROW_BITS, linked.ids & ((1 << duplicates.ROW_BITS) - 1)
-        for number, (code, uids) in enumerate(zip(codes, names, strict=True)):
-            here = items_of == number
-            own = share_of(uids, split.shares)
-            own[rows_of[here]] = share_of(first.filter(pa.array(here)), split.shares)
-            kept = code != LEAVES
-            code[kept] = own[kept]
-
-    def _join(
-        self,
-        items: Sequence[ItemState],
-        part: SegmentPlan,
-        codes: list[npt.NDArray[np.int8]],
-        names: list[pa.ChunkedArray],
-    ) -> None:
-        """`_assign` beside published rows, whose splits are given."""
-        split, base = self.pipeline.split, self.base
-        assert split is not None
-        assert base is not None
-        known = self._split_names()
-        shards = np.array([known.index(name) for name in base.files.table["split"].to_pylist()], np.int8)
-        found = join_published(self.engine, self.store, split, *self._split_sources(items, part), shards)
-        self._take_away(items, "split", found.decided)
-        self.used.update(found.used)
-        self.steps["split"].update(found.counts)
-        items_of, rows_of = found.ids >> duplicates.ROW_BITS, found.ids & ((1 << duplicates.ROW_BITS) - 1)
-        for number, (code, uids) in enumerate(zip(codes, names, strict=True)):
-            here = items_of == number
-            own = share_of(uids, split.shares)
-            own[rows_of[here]] = np.maximum(found.codes[here], LEAVES)
-            kept = code != LEAVES
-            code[kept] = own[kept]
+        if self.base is not None:
+            known = self._split_names()
+            shards = np.array([known.index(name) for name in self.base.files.table["split"].to_pylist()], np.int8)
+            joined = join_published(self.engine, self.store, split, sketches, groups, shards)
+            self._take_away(items, "split", [Part(joined.decided.num_rows, held=joined.decided)])
+            self.used.update(joined.used)
+            self.steps["split"].update(joined.counts)
+            clustered, used = to_items(self.engine, self.store, [joined.coded])
+        else:
+            linked = clusters(self.engine, self.store, split, sketches, groups)
+            self.used.update(linked.used)
+            self.steps["split"] = dict(linked.counts)
+            rows = [item.rows for item in items]
+            clustered, used = cluster_splits(self.engine, self.store, linked.stars, rows, split.shares)
+        self.used.update(used, clustered.values())
+        return clustered
 
     def _split_names(self) -> list[str]:
         """The pipeline's splits, then those that only the published version has."""
@@ -329,23 +294,7 @@ class Runner:
                 groups = sources
         return sketches, groups
 
-    def _first_uids(
-        self, ids: npt.NDArray[np.int64], labels: npt.NDArray[np.int64], names: list[pa.ChunkedArray]
-    ) -> pa.ChunkedArray:
-        """For each clustered row the smallest uid of its cluster."""
-        found = [
-            names[number].take(pa.array(ids[ids >> duplicates.ROW_BITS == number] & ((1 << duplicates.ROW_BITS) - 1)))
-            for number in range(len(names))
-        ]
-        uids = pa.chunked_array([chunk for column in found for chunk in column.chunks], pa.large_string())
-        table = pa.table({"label": labels, "uid": uids})
-        first = table.group_by("label").aggregate([("uid", "min")])
-        place = pc.index_in(table["label"], value_set=first["label"].combine_chunks())
-        return first["uid_min"].take(place)
-
-    def _shards(
-        self, items: Sequence[ItemState], codes: list[npt.NDArray[np.int8]], sizes: list[npt.NDArray[np.int64]]
-    ) -> tuple[FileList, pa.Schema]:
+    def _shards(self, items: Sequence[ItemState], assigned: Sequence[Assigned]) -> tuple[FileList, pa.Schema]:
         output = self.pipeline.output
         found = [
             (schema, item.label) for item in items for schema in parts.schemas(self.store.folder(item.rows), "rows")
@@ -353,13 +302,12 @@ class Runner:
         schema = identified(unify_schemas(found) if found else pa.schema([]))
         schema = schema if self.base is None else fitted(self.base.manifest, schema)
         settings = ParquetSettings(row_group_bytes=output.row_group_bytes, row_group_rows=output.row_group_rows)
-        rows = [item.rows for item in items]
-        assignments = [store_assignment(self.store, code) for code in codes]
-        self.used.update(assignments)
         names: list[str | None] = [*self._split_names()] or [None]
+        cuts = functools.partial(self.map, "cuts", cut)
+        packed = pack(cuts, self.store, [item.rows for item in items], assigned, output.shard_bytes)
         tasks = []
-        for code, split in enumerate(names):
-            for pieces in pack(rows, assignments, codes, sizes, code, output.shard_bytes):
+        for code, (split, shards) in enumerate(zip(names, packed, strict=False)):  # without items nothing is packed
+            for pieces in shards:
                 facts = [[piece.rows, piece.assignment, piece.start, piece.stop] for piece in pieces]
                 key = key_of(
                     "shard", self.folder.url(""), split, code, facts, schema.serialize().to_pybytes(), repr(settings)
@@ -418,18 +366,6 @@ class Runner:
         totals["created"] += created
         for rule, count in (rules or {}).items():
             totals["rules"][rule] = totals["rules"].get(rule, 0) + count
-
-    def _count_slices(self, step: str, slices: Sequence[pa.Table]) -> None:
-        self._count(step)
-        for content in slices:
-            leaving = content.filter(pc.is_null(content["new_uid"]))
-            leaving = leaving.take(
-                np.unique(leaving["row"].to_numpy(), return_index=True)[1]
-            )  # a row may have two reasons
-            quarantined = pc.sum(pc.equal(leaving["action"], "quarantine")).as_py() or 0
-            rules: dict[str, int] = {}
-            count_rules(rules, leaving)
-            self._count(step, dropped=leaving.num_rows - quarantined, quarantined=quarantined, rules=rules)
 
     def _balance(self, read: int, bad: int, kept: int) -> dict[str, int]:
         counted = [totals for totals in self.steps.values() if "dropped" in totals]

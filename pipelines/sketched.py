@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +12,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from gristmill.kernels.jaccard import copy_sets
+from gristmill.kernels.minhash import band_keys
 from gristmill.pipelines import parts
-from gristmill.pipelines.extracts import ExtractOf
+from gristmill.pipelines.extracts import ROW_BITS, ExtractOf
 from gristmill.pipelines.work import WorkStore
 
 I64 = npt.NDArray[np.int64]
@@ -30,14 +33,43 @@ def load_rows(store: WorkStore, members: Members, columns: list[str]) -> pa.Tabl
     return pa.concat_tables(found)
 
 
-def load_sets(store: WorkStore, members: Members, order: I64 | None = None) -> tuple[U32, I64]:
-    """(values, offsets): the shingle sets of the member rows, in the order of the members or, given `order`, row order[k] of them k-th."""
+def by_item(extracts: Mapping[int, ExtractOf], ids: I64) -> Iterator[tuple[tuple[ExtractOf, I64], I64]]:
+    """((extract, the sorted numbers of its rows), the places of these among `ids`) of every item of these ids, each of which comes once."""
+    order = np.argsort(ids, kind="stable")
+    items = ids[order] >> ROW_BITS
+    for start, stop in itertools.pairwise(parts.runs(items.astype(np.uint64)).tolist()):
+        places = order[start:stop]
+        yield (extracts[int(items[start])], ids[places] & ((1 << ROW_BITS) - 1)), places
+
+
+def load_keys(store: WorkStore, members: Members, count: int, width: int) -> npt.NDArray[np.uint64]:
+    """(rows, count): the band keys of the member rows, in the order of the members."""
+    found = [
+        band_keys(
+            signature_matrix(pa.Table.from_batches([batch.select(["signature"]).take(pa.array(places))])), count, width
+        )
+        for source, rows in members
+        for batch, places in _chosen(store, source, rows, ["signature"])
+    ]
+    return np.concatenate(found)
+
+
+def load_sets(
+    store: WorkStore, members: Members, order: I64 | None = None, spill: Path | None = None
+) -> tuple[U32, I64]:
+    """(values, offsets): the shingle sets of the member rows, in the order of the members or, given `order`, row order[k] of them k-th.
+
+    spill: a file to map the values from, whose pages the system may take back, instead of memory.
+    """
     sizes = np.concatenate([set_sizes(store, source, rows) for source, rows in members] or [np.zeros(0, np.int64)])
     order = np.arange(len(sizes)) if order is None else order
     offsets = np.concatenate([[0], np.cumsum(sizes[order])])
     starts = np.empty(len(sizes), np.int64)
     starts[order] = offsets[:-1]
-    values = np.empty(offsets[-1], np.uint32)
+    if spill is None:
+        values = np.empty(offsets[-1], np.uint32)
+    else:
+        values = np.asarray(np.memmap(spill, np.uint32, "w+", shape=(int(offsets[-1]),)))
     at = 0
     for source, rows in members:
         for batch, places in _chosen(store, source, rows, ["shingles"]):

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import xxhash
 
 from gristmill.pipelines import parts
 from gristmill.pipelines.decisions import SCHEMA
+from gristmill.pipelines.engines.base import Engine
+from gristmill.pipelines.exchange import Chunks, Part, content_digest, exchange
 from gristmill.pipelines.work import WorkStore, key_of
 
 _SHARD = pa.field("other_shard", pa.int64())
@@ -33,31 +38,75 @@ def noted(found: pa.Table) -> pa.Table:
     return found.append_column(_SHARD, pa.nulls(found.num_rows, _SHARD.type))
 
 
-def route(store: WorkStore, decided: pa.Table, step: str, items: Sequence[int]) -> dict[int, str]:
-    """The key of each item's slice, for the items that have decisions. Slices hold no item number, so inserting a file leaves others' alone."""
-    if not decided.num_rows:
-        return {}
+def route(
+    engine: Engine, store: WorkStore, decided: Sequence[Part], step: str, schema: pa.Schema = ROUTED
+) -> tuple[dict[int, Slice], list[str]]:
+    """(each item's slice, for the items that have rows; the keys of the work files used): what was decided, brought to the items that it is about.
+
+    The rows have `item` and `row`. Slices are sorted by row and hold no item number, so inserting a file leaves others' alone. `step` is the
+    name that the ledger gives to decisions (ROUTED).
+    """
+    rows = sum(part.rows for part in decided)
+    if not rows:
+        return {}, []
+    size = rows * (ROUTED_BYTES if schema is ROUTED else 8 * len(schema))
+    reduce = functools.partial(store_slices, step=step)
+    found = exchange(engine, store, decided, _by_item, reduce, size=size, name=f"route {step}")
+    slices = [Slice(**row) for part in found.parts for table in part.tables(store) for row in table.to_pylist()]
+    return {one.item: one for one in slices}, [*found.used, *[one.key for one in slices]]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One item's slice: its work key, how many rows leave by it and how many of these are put aside, and the rules, as JSON."""
+
+    item: int
+    key: str
+    leaving: int
+    quarantined: int
+    rules: str
+
+
+ROUTED_BYTES = 160  # of a decision, about
+
+
+def _by_item(store: WorkStore, decided: Part) -> Iterator[pa.Table]:
+    for table in decided.tables(store):
+        yield table.append_column("key", pc.cast(table["item"], pa.uint64()))
+
+
+def store_slices(chunks: Chunks, *, step: str) -> Iterator[pa.Table]:
+    """Stores the slices of some items; gives a line for each (`Slice`)."""
+    assert chunks.store is not None
+    found = [table.drop_columns(["key"]) for table in chunks]
+    if not found:
+        return
+    decided = pa.concat_tables(found)
     order = np.lexsort((decided["row"].to_numpy(), decided["item"].to_numpy()))
-    decided = decided.take(pa.array(order))
-    numbers = decided["item"].to_numpy()
-    keys = {}
-    for item in items:
-        start, stop = np.searchsorted(numbers, [item, item + 1])
-        if start < stop:
-            keys[item] = _store(store, decided.slice(start, stop - start).drop_columns(["item"]), step)
-    return keys
+    numbers = decided["item"].to_numpy()[order]
+    lines = []
+    for start, stop in itertools.pairwise(parts.runs(numbers.astype(np.uint64)).tolist()):
+        content = decided.take(pa.array(order[start:stop])).drop_columns(["item"])
+        lines.append(_store(chunks.store, int(numbers[start]), content, step))
+    yield pa.Table.from_pylist([asdict(line) for line in lines])
 
 
-def _store(store: WorkStore, content: pa.Table, step: str) -> str:
-    content = content.append_column("step", pa.repeat(pa.scalar(step), content.num_rows)).combine_chunks()
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, content.schema) as writer:
-        writer.write_table(content)
-    key = key_of("slice", xxhash.xxh3_128_hexdigest(sink.getvalue()))
+def _store(store: WorkStore, item: int, content: pa.Table, step: str) -> Slice:
+    leaving = quarantined = 0
+    rules: dict[str, int] = {}
+    if "new_uid" in content.column_names:
+        content = content.append_column("step", pa.repeat(pa.scalar(step), content.num_rows))
+        going = content.filter(pc.is_null(content["new_uid"]))
+        first = np.unique(going["row"].to_numpy(), return_index=True)[1]
+        going = going.take(pa.array(first))  # a row may have two reasons
+        leaving = going.num_rows
+        quarantined = pc.sum(pc.equal(going["action"], "quarantine")).as_py() or 0
+        rules = {entry["values"]: entry["counts"] for entry in pc.value_counts(going["rule"]).to_pylist()}
+    key = key_of("slice", content_digest(content))
     if store.done(key) is None:
         with store.create(key) as (folder, _):
-            parts.write(folder / "slice.arrow", content)
-    return key
+            parts.write(folder / "slice.arrow", content.combine_chunks())
+    return Slice(item, key, leaving, quarantined, json.dumps(rules, sort_keys=True))
 
 
 class Pending:

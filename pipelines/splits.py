@@ -1,46 +1,43 @@
-"""Which split each kept row belongs to: rows that are alike, or of one group, stay together."""
+"""Which kept rows must share a split: rows that are alike, by verified similarity, or of one group."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from gristmill.kernels.hashing import hash_text
 from gristmill.kernels.jaccard import pairs
 from gristmill.kernels.minhash import bands
 from gristmill.pipelines import parts
-from gristmill.pipelines.duplicates import (
-    EDGES,
-    ROW_BITS,
-    band_view,
-    bucket_edges,
-    join_components,
-)
+from gristmill.pipelines.components import EDGES, components
+from gristmill.pipelines.duplicates import band_view, bucket_edges, ids_of, rows_of
 from gristmill.pipelines.engines.base import Engine
-from gristmill.pipelines.exchange import exchange
-from gristmill.pipelines.extracts import PUBLISHED, ExtractOf
+from gristmill.pipelines.exchange import Chunks, Part, exchange, spread
+from gristmill.pipelines.extracts import OLD, ExtractOf, catalog, digests_of, store_catalog
+from gristmill.pipelines.grouped import among, distinct_pairs, summed
 from gristmill.pipelines.model import Split
-from gristmill.pipelines.sketched import load_rows, load_sets, signature_matrix
+from gristmill.pipelines.sketched import by_item, load_rows, load_sets, signature_matrix
 from gristmill.pipelines.work import WorkStore, finish, key_of
 
+I64 = npt.NDArray[np.int64]
+U64 = npt.NDArray[np.uint64]
 PAIRS = 20_000  # pairs verified in one work item
 LOADED = 1_000  # pairs whose shingle sets are in memory at a time
 SIGMAS = 4.0  # a pair whose signatures say that it is this far under the threshold is not compared: misses 3 in 100,000
+SORTED = 1_000_000  # rows of buckets, and pairs, that are in memory at a time
 
 
 @dataclass(frozen=True)
 class Clusters:
-    """Rows that must share a split: ids (item << ROW_BITS | row) sorted, and for each the smallest id of its cluster."""
+    """Rows that must share a split, as stars: EDGES from the smallest id of each cluster to its others; the work used, and counts."""
 
-    ids: npt.NDArray[np.int64]
-    labels: npt.NDArray[np.int64]
+    stars: list[Part]
     used: list[str]
     counts: dict[str, int]
 
@@ -49,67 +46,56 @@ def clusters(
     engine: Engine, store: WorkStore, split: Split, sketches: Sequence[ExtractOf], groups: Sequence[ExtractOf]
 ) -> Clusters:
     """The clusters of the rows linked by verified similarity (`sketches`) or an equal group value (`groups`); chains count."""
-    edges: list[pa.Table] = []
+    edges: list[Part] = []
     used: list[str] = []
     counts: dict[str, int] = {}
     if split.similarity is not None and sketches:
-        found, used, counts = similar_pairs(engine, store, split, sketches)
-        edges.append(found)
+        edges, used, counts = similar_pairs(engine, store, split, sketches)
     if groups:
-        size = sum(int((store.done(source.key) or {}).get("rows_out", 0)) for source in groups) * 16
-        tables, more = exchange(engine, store, groups, group_view, bucket_edges, size=size, name="group_by")
-        used += more
-        edges += tables
-    ids, labels = join_components(pa.concat_tables([EDGES.empty_table(), *edges]))
-    return Clusters(ids, labels, used, counts)
+        size = rows_of(store, groups) * 16
+        found = exchange(engine, store, groups, group_view, bucket_edges, size=size, name="group_by")
+        edges, used = [*edges, *found.parts], [*used, *found.used]
+        counts["largest_group"] = found.notes.get("largest_bucket", 0)
+    stars, more = components(engine, store, edges, "split")
+    return Clusters(stars, [*used, *more], counts)
 
 
-def share_of(uids: pa.Array, shares: dict[str, float]) -> npt.NDArray[np.int8]:
-    """The number of the split of each uid, by hash of the uid alone: the same in every run and however many rows there are."""
-    marked = pc.binary_join_element_wise(
-        pa.scalar("split", pa.large_string()), pc.cast(uids, pa.large_string()), pa.scalar(":", pa.large_string())
-    )
-    place = hash_text(marked)[:, 1].astype(np.float64) / 2.0**64
-    return np.searchsorted(np.cumsum(list(shares.values()))[:-1], place, side="right").astype(np.int8)
-
-
-def group_view(store: WorkStore, source: ExtractOf) -> pa.Table:
+def group_view(store: WorkStore, source: ExtractOf) -> Iterator[pa.Table]:
     """key, id: the group of each row that has one."""
-    found = source.read(store, ["row", "key"])
-    return pa.table({"key": found["key"], "id": (np.int64(source.item) << ROW_BITS) | found["row"].to_numpy()})
+    for table in source.tables(store, ["row", "key"]):
+        yield pa.table({"key": table["key"], "id": ids_of(table)})
 
 
-def _placed_bands(store: WorkStore, source: ExtractOf, *, count: int, width: int) -> pa.Table:
+def _placed_bands(store: WorkStore, source: ExtractOf, *, count: int, width: int) -> Iterator[pa.Table]:
     """key, id, place: the bands of the rows, with a place in a full bucket that depends on the uid alone and not on the order of files."""
-    places = hash_text(source.read(store, ["row", "uid"])["uid"])[:, 1]
     found = band_view(store, source, count=count, width=width)
-    return found.append_column("place", pa.array(np.repeat(places, count), pa.uint64()))
+    for table, banded in zip(source.tables(store, ["row", "uid"]), found, strict=True):
+        places = hash_text(table["uid"])[:, 1]
+        yield banded.append_column("place", pa.array(np.repeat(places, count), pa.uint64()))
 
 
 def similar_pairs(
     engine: Engine, store: WorkStore, split: Split, sketches: Sequence[ExtractOf]
-) -> tuple[pa.Table, list[str], dict[str, int]]:
-    """(left, right: the pairs of rows that are verified similar, at least one of them new; the work used; counts)."""
+) -> tuple[list[Part], list[str], dict[str, int]]:
+    """(EDGES: the pairs of rows that are verified similar, at least one of them new; the work used; counts)."""
     threshold = float(split.similarity or 0)
-    permutations = _permutations(store, sketches)
-    count, width = bands(threshold, permutations)
-    size = sum(int((store.done(source.key) or {}).get("rows_out", 0)) for source in sketches) * count * 24
+    count, width = bands(threshold, _permutations(store, sketches))
     view = functools.partial(_placed_bands, count=count, width=width)
     reduce = functools.partial(bucket_pairs, window=split.max_bucket)
-    tables, used = exchange(engine, store, sketches, view, reduce, size=size, name=f"similarity {count}x{width}")
-    if not tables:
-        return EDGES.empty_table(), used, {}
-    every = pa.concat_tables(tables)
-    left_out = pc.sum(every["left_out"]).as_py() or 0
-    candidates = np.unique(np.stack([every["left"].to_numpy(), every["right"].to_numpy()], axis=1), axis=0)
-    tasks = [
-        _verify_task(store, sketches, candidates[i : i + PAIRS], threshold) for i in range(0, len(candidates), PAIRS)
-    ]
-    finish(engine, verify, tasks)
-    found = [parts.read(store.folder(task.key) / "linked.arrow") for task in tasks]
-    linked = pa.concat_tables([EDGES.empty_table(), *found])
-    counts = {"candidate_pairs": len(candidates), "linked_pairs": linked.num_rows, "pairs_left_out": left_out}
-    return linked, [*used, *[task.key for task in tasks]], counts
+    size, name = rows_of(store, sketches) * count * 24, f"similarity {count}x{width}"
+    near = exchange(engine, store, sketches, view, reduce, size=size, name=name)
+    candidates = exchange(engine, store, near.parts, _by_left, distinct, size=near.rows * 24, name=name)
+    tasks = _verify_tasks(store, sketches, candidates.parts, threshold)
+    summaries = finish(engine, verify, tasks)
+    linked = [Part(summary["linked"], task.key, "linked") for task, summary in zip(tasks, summaries, strict=True)]
+    counts = {
+        "candidate_pairs": candidates.rows,
+        "linked_pairs": sum(part.rows for part in linked),
+        "pairs_left_out": near.notes.get("pairs_left_out", 0),
+        "largest_bucket": near.notes.get("largest_bucket", 0),
+    }
+    work = [*near.used, *candidates.used, *[key for task in tasks for key in (task.key, task.extracts)]]
+    return linked, work, counts
 
 
 def _permutations(store: WorkStore, sketches: Sequence[ExtractOf]) -> int:
@@ -117,82 +103,123 @@ def _permutations(store: WorkStore, sketches: Sequence[ExtractOf]) -> int:
     return int(schema.field("signature").type.list_size)
 
 
-def bucket_pairs(table: pa.Table, *, window: int) -> pa.Table:
-    """left, right (the larger id): each row of a bucket with up to `window` rows before it in `place`; left_out counts the pairs further apart.
+def bucket_pairs(chunks: Chunks, *, window: int) -> Iterator[pa.Table]:
+    """EDGES (the larger id is `right`): each row of a bucket with up to `window` rows before it in `place`.
 
-    Pairs of two published rows, whose ids are the highest, are left aside: they stay where they are.
+    So many buckets are gone through at a time that SORTED of their rows are in memory; a larger one by ranges of `place`, without pairs from one
+    range to the next. Pairs of two published rows, whose ids are the highest, are left aside: they stay where they are. Notes `pairs_left_out`,
+    the other pairs of rows of one bucket, and `largest_bucket`, its rows.
     """
-    keys, ids = table["key"].to_numpy(), table["id"].to_numpy()
-    order = np.lexsort((ids, table["place"].to_numpy(), keys))
-    keys, ids = keys[order], ids[order]
-    starts = parts.runs(keys)
-    lengths = np.diff(starts)
-    found = []
-    for step in range(1, int(min(window, lengths.max(initial=0) - 1)) + 1):
-        same = (keys[step:] == keys[:-step]) & (np.minimum(ids[step:], ids[:-step]) < PUBLISHED << ROW_BITS)
-        found.append(np.stack([ids[:-step][same], ids[step:][same]], axis=1))
-    every = _pairs(lengths) - _pairs(np.diff(np.concatenate([[0], np.cumsum(ids >= PUBLISHED << ROW_BITS)])[starts]))
-    pairs_found = np.unique(np.sort(np.concatenate(found), axis=1), axis=0) if found else np.zeros((0, 2), np.int64)
-    left_out = np.zeros(len(pairs_found), np.int64)
-    if len(left_out):
-        left_out[0] = int(every.sum()) - sum(len(some) for some in found)
-    return pa.table({"left": pairs_found[:, 0], "right": pairs_found[:, 1], "left_out": left_out})
+    keys, counts, old = np.zeros(0, np.uint64), np.zeros(0, np.int64), np.zeros(0, np.int64)
+    for table in chunks:
+        every = np.concatenate([keys, table["key"].to_numpy()])
+        _, old = summed(every, np.concatenate([old, table["id"].to_numpy() >= OLD]))
+        keys, counts = summed(every, np.concatenate([counts, np.ones(table.num_rows, np.int64)]))
+    shared = (counts > 1) & (old < counts)
+    keys, counts, old = keys[shared], counts[shared], old[shared]
+    chunks.note(largest_bucket=int(counts.max(initial=0)), pairs_left_out=int((_pairs(counts) - _pairs(old)).sum()))
+    large = counts > SORTED
+    turn = np.cumsum(np.where(large, 0, counts)) // SORTED
+    turns = [(keys[~large & (turn == number)], 1) for number in np.unique(turn[~large])]
+    turns += [(keys[place : place + 1], int(-(-counts[place] // SORTED))) for place in np.flatnonzero(large)]
+    for some, ranges in turns:
+        for number in range(ranges):
+            yield from _pairs_within(chunks, some, window, number, ranges)
 
 
-def _pairs(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _pairs(counts: I64) -> I64:
     return counts * (counts - 1) // 2
+
+
+def _pairs_within(chunks: Chunks, keys: U64, window: int, number: int, ranges: int) -> Iterator[pa.Table]:
+    """The pairs of the buckets with these keys, among the rows in one of the equal ranges of `place`."""
+    found = [among(table, keys) for table in chunks]
+    width = np.uint64(2**64 // ranges) if ranges > 1 else np.uint64(2**64 - 1)
+    key, place, ids = (np.concatenate([table[name].to_numpy() for table in found]) for name in ("key", "place", "id"))
+    if ranges > 1:
+        here = np.minimum(place // width, np.uint64(ranges - 1)) == number
+        key, place, ids = key[here], place[here], ids[here]
+    order = np.lexsort((ids, place, key))
+    key, ids = key[order], ids[order]
+    rows = max(1, SORTED // window)
+    for start in range(0, len(key), rows):
+        left, right = [], []
+        for step in range(1, window + 1):
+            ahead = key[start + step : start + rows + step]
+            same = ahead == key[start : start + len(ahead)]
+            if not same.any():
+                break
+            one, other = ids[start : start + len(ahead)], ids[start + step : start + rows + step]
+            same &= np.minimum(one, other) < OLD
+            left.append(one[same])
+            right.append(other[same])
+        if left:
+            one, other = np.concatenate(left), np.concatenate(right)
+            chunks.note(pairs_left_out=-len(one))
+            yield pa.table(list(distinct_pairs(np.minimum(one, other), np.maximum(one, other))), schema=EDGES)
+
+
+def _by_left(store: WorkStore, found: Part) -> Iterator[pa.Table]:
+    for table in found.tables(store):
+        yield table.append_column("key", pa.array(spread(table["left"].to_numpy())))
+
+
+def distinct(chunks: Chunks) -> Iterator[pa.Table]:
+    """EDGES, each once, sorted."""
+    found = [table.select(EDGES.names) for table in chunks]
+    if found:
+        every = pa.concat_tables(found)
+        yield pa.table(list(distinct_pairs(every["left"].to_numpy(), every["right"].to_numpy())), schema=EDGES)
 
 
 @dataclass(frozen=True)
 class VerifyPairs:
-    """Candidate pairs as numbers into the members' rows."""
+    """Candidate pairs (EDGES) of rows of any items."""
 
     store: WorkStore
     key: str
     threshold: float
-    pairs: Any  # (n, 2) ids
-    members: tuple[tuple[ExtractOf, Any], ...]
+    pairs: Part
+    extracts: str  # the catalog's key
 
     def __str__(self) -> str:
-        return f"split: {len(self.pairs)} candidate pairs"
+        return f"split: {self.pairs.rows} candidate pairs"
 
 
-def _verify_task(
-    store: WorkStore, sketches: Sequence[ExtractOf], candidates: npt.NDArray[np.int64], threshold: float
-) -> VerifyPairs:
-    by_item = {source.item: source for source in sketches}
-    ids = np.unique(candidates)
-    members = []
-    for item in np.unique(ids >> ROW_BITS):
-        rows = ids[ids >> ROW_BITS == item] & ((1 << ROW_BITS) - 1)
-        members.append((by_item[int(item)], rows))
-    key = key_of("verify", threshold, [source.digest for source, _ in members], candidates.tobytes())
-    return VerifyPairs(store, key, threshold, candidates, tuple(members))
+def _verify_tasks(
+    store: WorkStore, sketches: Sequence[ExtractOf], candidates: Sequence[Part], threshold: float
+) -> list[VerifyPairs]:
+    listed = store_catalog(store, sketches) if candidates else ""
+    tasks = []
+    for part in candidates:
+        for start in range(0, part.rows, PAIRS):
+            piece = part.piece(start, min(start + PAIRS, part.rows))
+            facts = [listed] if piece.held is None else digests_of(sketches, *piece.held.columns)
+            tasks.append(VerifyPairs(store, key_of("verify", threshold, piece.digest, facts), threshold, piece, listed))
+    return tasks
 
 
 def verify(task: VerifyPairs) -> dict[str, Any]:
     """Writes the pairs that are similar: first by their signatures, then by their shingle sets, some hundred pairs of which are loaded at a time."""
-    found = load_rows(task.store, task.members, ["row", "signature"])
-    ids = (found["item"].to_numpy() << ROW_BITS) | found["row"].to_numpy()
-    left, right = (np.searchsorted(ids, task.pairs[:, side]) for side in (0, 1))
-    minima = signature_matrix(found)
-    likely = task.pairs[_estimate(minima, left, right) >= _floor(task.threshold, minima.shape[1])]
+    every = pa.concat_tables(task.pairs.tables(task.store))
+    candidates = np.stack([every["left"].to_numpy(), every["right"].to_numpy()], axis=1)
+    extracts = catalog(task.store, task.extracts)
+    ids = np.unique(candidates)
+    minima = signature_matrix(load_rows(task.store, [rows for rows, _ in by_item(extracts, ids)], ["signature"]))
+    left, right = (np.searchsorted(ids, candidates[:, side]) for side in (0, 1))
+    likely = candidates[_estimate(minima, left, right) >= _floor(task.threshold, minima.shape[1])]
     linked = [_linked(task, likely[start : start + LOADED]) for start in range(0, len(likely), LOADED)]
     both = np.concatenate(linked) if linked else np.zeros((0, 2), np.int64)
-    with task.store.create(task.key) as (folder, summary):
-        parts.write(folder / "linked.arrow", pa.table({"left": both[:, 0], "right": both[:, 1]}))
-        summary["pairs"] = len(task.pairs)
+    with task.store.create(task.key) as (folder, summary), parts.PartWriter(folder, "linked", parts.PLAIN) as writer:
+        writer.write(pa.table([both[:, 0], both[:, 1]], schema=EDGES))
+        summary.update(pairs=len(candidates), linked=len(both))
     return summary
 
 
-def _linked(task: VerifyPairs, some: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _linked(task: VerifyPairs, some: I64) -> I64:
     """The pairs whose Jaccard similarity reaches the threshold."""
-    wanted = np.unique(some)  # in the order of the members, which are sorted
-    members = []
-    for source, rows in task.members:
-        here = rows[np.isin((np.int64(source.item) << ROW_BITS) | rows, wanted)]
-        if len(here):
-            members.append((source, here))
+    wanted = np.unique(some)
+    members = [rows for rows, _ in by_item(catalog(task.store, task.extracts), wanted)]
     values, offsets = load_sets(task.store, members)
     left, right = (np.searchsorted(wanted, some[:, side]) for side in (0, 1))
     return some[pairs(values, offsets, left, right) >= task.threshold]

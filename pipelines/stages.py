@@ -113,7 +113,7 @@ class Segment:
 
 def segment(task: Segment) -> dict[str, Any]:
     """Writes rows-*, index-*, decisions-* and extract-N-* of the item."""
-    counts: dict[str, Any] = {"rows": 0, "rows_out": 0, "bytes": 0, "steps": {}}
+    counts: dict[str, Any] = {"rows": 0, "rows_out": 0, "bytes": 0, "steps": {}, "extract_bytes": {}}
     pending = Pending(task.store, task.slices)
     with task.store.create(task.key) as (folder, summary), contextlib.ExitStack() as stack:
         out = _Writers(stack, folder, ["rows", "index", "decisions"])
@@ -129,8 +129,12 @@ def segment(task: Segment) -> dict[str, Any]:
             kept = _apply_steps(task, kept, out, counts)
             out.write("rows", kept)
             out.write("index", index_of(kept))
-            for extract, writer in zip(task.extracts, slim, strict=True):
-                writer.write(extract.of(kept, counts["rows_out"]).combine_chunks())
+            for number, (extract, writer) in enumerate(zip(task.extracts, slim, strict=True)):
+                found = extract.of(kept, counts["rows_out"]).combine_chunks()
+                writer.write(found)
+                counts["extract_bytes"][f"extract-{number}"] = (
+                    counts["extract_bytes"].get(f"extract-{number}", 0) + found.nbytes
+                )
             counts["rows_out"] += kept.num_rows
             counts["bytes"] += table.nbytes
         summary.update(counts)

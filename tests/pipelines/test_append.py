@@ -16,7 +16,7 @@ from gristmill.pipelines import published
 from gristmill.pipelines import runner as runner_module
 from gristmill.pipelines.explain import explain_row, story
 from gristmill.pipelines.run import RunResult
-from gristmill.pipelines.splits import share_of
+from gristmill.pipelines.assign import share_of
 from gristmill.storage.dataset import open_dataset
 
 from .conftest import STEPS, corpus, document, ledger_of, rows_of, variant

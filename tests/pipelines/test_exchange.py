@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from gristmill.pipelines import exchange as module
 from gristmill.pipelines.engines.base import InProcess
-from gristmill.pipelines.exchange import exchange
+from gristmill.pipelines.exchange import Chunks, Exchanged, exchange
 from gristmill.pipelines.work import WorkStore
 
 
@@ -27,50 +28,80 @@ class Source:
         return self.digest
 
 
-def view(store: WorkStore, source: Source) -> pa.Table:
-    return pa.table(
+def view(store: WorkStore, source: Source) -> Iterator[pa.Table]:
+    yield pa.table(
         {"key": pa.array(source.keys, pa.uint64()), "source": pa.array([source.digest] * len(source.keys), pa.string())}
     )
 
 
-def count(table: pa.Table) -> pa.Table:
-    return table.group_by("key").aggregate([("source", "count"), ("source", "count_distinct")])
+def count(chunks: Chunks) -> Iterator[pa.Table]:
+    tables = list(chunks)
+    assert [table.to_pylist() for table in chunks] == [table.to_pylist() for table in tables], "twice the same"
+    chunks.note(rows=sum(table.num_rows for table in tables), largest=max((t.num_rows for t in tables), default=0))
+    if tables:
+        yield pa.concat_tables(tables).group_by("key").aggregate([("source", "count"), ("source", "count_distinct")])
 
 
-def keys(table: list[pa.Table]) -> list[tuple[int, int, int]]:
-    return sorted(tuple(row.values()) for part in table for row in part.to_pylist())
+def keys(store: WorkStore, found: Exchanged) -> list[tuple[int, int, int]]:
+    return sorted(
+        tuple(row.values()) for part in found.parts for table in part.tables(store) for row in table.to_pylist()
+    )
 
 
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     sources=st.lists(st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 5), max_size=20), min_size=1, max_size=5),
-    partitions=st.integers(1, 6),
+    partitions=st.integers(0, 6),
+    chunk=st.sampled_from([1, 64, 1 << 20]),
 )
-def test_every_row_of_a_key_is_in_one_call(tmp_path_factory, sources, partitions):
+def test_every_row_of_a_key_is_in_one_call(tmp_path_factory, sources, partitions, chunk):
     store = WorkStore(str(tmp_path_factory.mktemp("work")))
     inputs = [Source(f"s{i}", tuple(found)) for i, found in enumerate(sources)]
-    results, used = exchange(
-        InProcess(), store, inputs, view, count, size=partitions * module.PARTITION_BYTES, name="t"
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "CHUNK_BYTES", chunk)
+        patch.setattr(module, "DRIVER_BYTES", module.DRIVER_BYTES if not partitions else 0)
+        size = partitions * module.PARTITION_BYTES
+        found = exchange(InProcess(), store, inputs, view, count, size=size, name="t")
     expected: dict[int, list[int]] = {}
-    for i, found in enumerate(sources):
-        for key in found:
+    for i, held in enumerate(sources):
+        for key in held:
             expected.setdefault(key, []).append(i)
-    assert keys(results) == sorted((key, len(places), len(set(places))) for key, places in expected.items())
-    assert len(used) == (0 if partitions == 1 else len(inputs) + partitions)
-    assert all(store.done(key) is not None for key in used)
+    assert keys(store, found) == sorted((key, len(places), len(set(places))) for key, places in expected.items())
+    assert found.notes["rows"] == sum(map(len, sources)) and found.rows == len(expected)
+    assert len(found.used) == (0 if not partitions else len(inputs) + 1 + partitions)
+    assert all(store.done(key) is not None for key in found.used)
 
 
 def test_small_ones_are_done_here_without_files(tmp_path):
     store = WorkStore(str(tmp_path / "work"))
-    results, used = exchange(
-        InProcess(), store, [Source("a", (1, 2)), Source("b", (2,))], view, count, size=1000, name="t"
-    )
-    assert keys(results) == [(1, 1, 1), (2, 2, 2)] and used == [] and not (tmp_path / "work").exists()
-    assert exchange(InProcess(), store, [], view, count, size=0, name="t") == ([], [])
+    found = exchange(InProcess(), store, [Source("a", (1, 2)), Source("b", (2,))], view, count, size=1000, name="t")
+    assert keys(store, found) == [(1, 1, 1), (2, 2, 2)] and found.used == [] and not (tmp_path / "work").exists()
+    assert exchange(InProcess(), store, [], view, count, size=0, name="t").parts == []
+
+
+def test_a_result_that_turns_out_large_goes_to_a_file(tmp_path, monkeypatch):
+    """The rows are few, what is made of them isn't: as with the pairs of a full bucket."""
+    monkeypatch.setattr(module, "DRIVER_BYTES", 1000)
+    store = WorkStore(str(tmp_path))
+
+    def many(chunks: Chunks) -> Iterator[pa.Table]:
+        for table in chunks:
+            chunks.note(seen=table.num_rows)
+            for number in range(50):
+                yield pa.table({"n": np.full(10, number)})
+
+    for _ in range(2):
+        found = exchange(InProcess(), store, [Source("a", (1, 2))], view, many, size=32, name="t")
+        (part,) = found.parts
+        assert part.held is None and found.used == [part.key] and found.notes == {"seen": 2}
+        rows = [row["n"] for table in part.tables(store) for row in table.to_pylist()]
+        assert rows == [n for n in range(50) for _ in range(10)] and part.rows == 500
+        piece = part.piece(95, 205)
+        assert [row["n"] for table in piece.tables(store) for row in table.to_pylist()] == rows[95:205]
 
 
 def test_finished_halves_are_found_again_and_one_new_input_costs_one_half(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "DRIVER_BYTES", 0)
     monkeypatch.setattr(module, "PARTITION_BYTES", 10)
     store = WorkStore(str(tmp_path))
     seen: list[str] = []
@@ -85,10 +116,10 @@ def test_finished_halves_are_found_again_and_one_new_input_costs_one_half(tmp_pa
     monkeypatch.setattr(module, "_scatter", watched(module._scatter))
     monkeypatch.setattr(module, "_gather", watched(module._gather))
     inputs = [Source(f"s{i}", (i, i + 1)) for i in range(3)]
-    first, _ = exchange(InProcess(), store, inputs, view, count, size=30, name="t")
+    first = exchange(InProcess(), store, inputs, view, count, size=30, name="t")
     assert len(seen) == 6
-    again, _ = exchange(InProcess(), store, inputs, view, count, size=30, name="t")
-    assert len(seen) == 6 and keys(again) == keys(first)
+    again = exchange(InProcess(), store, inputs, view, count, size=30, name="t")
+    assert len(seen) == 6 and keys(store, again) == keys(store, first)
     exchange(InProcess(), store, [*inputs, Source("new", (9,))], view, count, size=30, name="t")
     assert [call for call in seen[6:] if call.startswith("_scatter")] == ["_scatter exchange: rows of new"] and len(
         seen
@@ -101,8 +132,8 @@ def test_finished_halves_are_found_again_and_one_new_input_costs_one_half(tmp_pa
 def test_rows_are_spread_over_partitions(tmp_path, partitions):
     rng = np.random.default_rng(0)
     inputs = [Source("a", tuple(rng.integers(0, 2**63, 7000).tolist()))]
-    results, _ = exchange(
-        InProcess(), WorkStore(str(tmp_path)), inputs, view, count, size=partitions * module.PARTITION_BYTES, name="t"
+    found = exchange(
+        InProcess(), WorkStore(str(tmp_path)), inputs, view, count, size=2**30, partitions=partitions, name="t"
     )
-    rows = [part.num_rows for part in results]
+    rows = [part.rows for part in found.parts]
     assert len(rows) == partitions and min(rows) > 0.8 * 7000 / partitions

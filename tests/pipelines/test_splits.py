@@ -11,7 +11,10 @@ import pytest
 import scipy.sparse
 
 from gristmill.errors import ColumnError, PipelineError
-from gristmill.pipelines.splits import bucket_pairs, share_of
+from gristmill.pipelines import splits
+from gristmill.pipelines.assign import share_of
+from gristmill.pipelines.exchange import Chunks
+from gristmill.pipelines.splits import bucket_pairs
 
 from .conftest import corpus, document, rows_of, shingles, variant, write_jsonl
 
@@ -137,6 +140,15 @@ def test_full_buckets_do_not_depend_on_files(run, tmp_path):
     assert results[0].steps["split"]["pairs_left_out"] > 100
 
 
+def pairs_of(table: pa.Table, window: int, tables: int = 1) -> tuple[list[tuple[int, int]], dict[str, int]]:
+    """(the pairs of `bucket_pairs`, sorted; what it noted) for rows that come in so many tables."""
+    cuts = np.linspace(0, table.num_rows, tables + 1).astype(int)
+    chunks = Chunks(None, lambda: [table.slice(a, b - a) for a, b in zip(cuts[:-1], cuts[1:], strict=True)])
+    found = list(bucket_pairs(chunks, window=window))
+    pairs = [pair for part in found for pair in zip(part["left"].to_pylist(), part["right"].to_pylist(), strict=True)]
+    return sorted(pairs), chunks.notes
+
+
 def test_pairs_of_a_bucket_within_the_window_and_how_many_are_left_out():
     table = pa.table(
         {
@@ -145,19 +157,35 @@ def test_pairs_of_a_bucket_within_the_window_and_how_many_are_left_out():
             "place": pa.array([5, 4, 3, 2, 1, 2, 1], pa.uint64()),
         }
     )
-    found = bucket_pairs(table, window=2)
-    assert sorted(zip(found["left"].to_pylist(), found["right"].to_pylist())) == [
-        (1, 2),
-        (10, 20),
-        (10, 30),
-        (20, 30),
-        (20, 40),
-        (30, 40),
-        (30, 50),
-        (40, 50),
-    ]
-    assert sum(found["left_out"].to_pylist()) == 3
-    assert bucket_pairs(table.slice(0, 0), window=2).num_rows == 0
+    expected = [(1, 2), (10, 20), (10, 30), (20, 30), (20, 40), (30, 40), (30, 50), (40, 50)]
+    assert pairs_of(table, 2) == (expected, {"largest_bucket": 5, "pairs_left_out": 3})
+    assert pairs_of(table.slice(0, 0), 2) == ([], {"largest_bucket": 0, "pairs_left_out": 0})
+
+
+@pytest.mark.parametrize(("limit", "tables"), [(1_000_000, 1), (50, 3), (8, 7), (1, 2)])
+def test_large_buckets_are_gone_through_in_pieces(monkeypatch, limit, tables):
+    """However few rows are in memory at a time, buckets that fit give the same pairs; one that doesn't loses those across ranges, counted."""
+    rng = np.random.default_rng(0)
+    keys = np.concatenate([np.repeat(3, 40), rng.integers(10, 40, 100)])
+    table = pa.table(
+        {
+            "key": pa.array(keys, pa.uint64()),
+            "id": rng.permutation(140),
+            "place": pa.array(rng.integers(0, 2**64, 140, dtype=np.uint64)),
+        }
+    )
+    whole, notes = pairs_of(table, 5)
+    monkeypatch.setattr(splits, "SORTED", limit)
+    found, counted = pairs_of(table, 5, tables)
+    of = dict(zip(table["id"].to_pylist(), table["key"].to_pylist(), strict=True))
+    if limit >= 40:
+        assert (found, counted) == (whole, notes)
+    else:
+        assert set(found) < set(whole), "pairs within the window only"
+        kept = [pair for pair in whole if limit > 1 and of[pair[0]] != 3]
+        assert set(kept) <= set(found), "smaller buckets lose nothing"
+    assert counted["pairs_left_out"] == notes["pairs_left_out"] + len(whole) - len(found)
+    assert counted["largest_bucket"] == 40
 
 
 def test_splits_that_cannot_be_meant(run, tmp_path):
