@@ -193,6 +193,11 @@ def test_a_validation_fails_closed(saying: Any) -> None:
     assert execute(GristmillValidateOperator(task_id="t", data="d@1"))["verdict"] == "unverified"
 
 
+def test_a_suite_file_that_is_missing_fails_at_once(tmp_path: Path) -> None:
+    with pytest.raises(AirflowFailException, match=r"gave no verdict: no suite at 'suites/absent.json'"):
+        execute(GristmillValidateOperator(task_id="t", data="d@1", suite="suites/absent.json", cwd=str(tmp_path)))
+
+
 def test_nothing_to_publish_is_skipped() -> None:
     with pytest.raises(AirflowSkipException, match="nothing new: version 3 of d"):
         execute(GristmillPublishOperator(task_id="t", target="d@3"))

@@ -215,6 +215,7 @@ def test_a_wrong_file_does_not_keep_the_others_from_running(driver: Driver, proj
     assert found["state"] == "failed" and versions(project / "shards/daily" / DAY) == [1]
 
 
+@pytest.mark.slow
 def test_a_suite_that_is_missing(driver: Driver, project: Path) -> None:
     found = driver.run("gristmill_etl", conf={"pipeline": "daily.yaml", "suite": "suites/absent.json"}, date=DAY)
     assert (
@@ -351,6 +352,7 @@ def test_the_sensor_waits_for_the_next_version(driver: Driver, project: Path) ->
     assert found["xcoms"]["wait"]["return_value"]["version"] == 3
 
 
+@pytest.mark.slow
 def test_another_python(driver: Driver, project: Path) -> None:
     """A Python of another environment, here one that says which it is; Airflow need not be in it."""
     path = project / "python"
