@@ -24,7 +24,14 @@ from gristmill.storage.versions import (
 )
 
 DAY = 86_400.0
-COLLECTED = ("data/", "manifests/files/", "ledger/", "reports/")  # everywhere else only temporary files are removed
+STATES = "_work/validation/"  # what was learnt of each shard, in a folder of its name; `together`: of several, bounded by itself
+COLLECTED = (
+    "data/",
+    "manifests/files/",
+    "ledger/",
+    "reports/",
+    STATES,
+)  # everywhere else only temporary files are removed
 WORK = "_work/"  # its temporary files are the pipeline's own to remove
 
 
@@ -41,9 +48,9 @@ class Collected:
 def gc(folder: Folder, keep: int | None = None, *, dry_run: bool = False, older_than: float = DAY) -> Collected:
     """Removes all but the newest `keep` versions (None keeps every version), then files that no version left needs.
 
-    Goes: shards, parts of file lists, ledgers and reports that no version and no candidate needs, and temporary files. Of these, files younger
+    Goes: shards and what validation has learnt of them, parts of file lists, ledgers and reports that no version and no candidate needs, and temporary files. Of these, files younger
     than `older_than` seconds stay unless a removed version held them and they weren't written again since, or their writer on this machine is dead: a run may be about to publish them. All else stays: verdicts, erasure
-    records, work files, the manifests of removed versions (as history, marked), and whatever isn't gristmill's.
+    records, other work files, the manifests of removed versions (as history, marked), and whatever isn't gristmill's.
 
     A run beside it is safe: what it writes is young, also where a removed version had the same file, and what it takes over from a removed
     version it checks right before it commits, and fails if that is gone.
@@ -92,7 +99,7 @@ def _manifests(folder: Folder, numbers: Iterable[int]) -> list[Manifest]:
 
 def needed_files(folder: Folder, manifests: Iterable[Manifest], parts: dict[str, list[str]]) -> set[str]:
     """The files, and folders of ledgers, that the versions need. `parts` keeps what was read: versions share them."""
-    needed: set[str] = set()
+    needed = {f"{STATES}together"}
     for manifest in manifests:
         needed.add(manifest_path(manifest.version) if manifest.version else candidate_path(manifest))
         for part in manifest.parts:
@@ -100,6 +107,7 @@ def needed_files(folder: Folder, manifests: Iterable[Manifest], parts: dict[str,
                 parts[part["path"]] = list(FileList(read_part(folder, part)).paths())
             needed.add(part["path"])
             needed.update(parts[part["path"]])
+            needed.update(map(states_of, parts[part["path"]]))
         for name in (*(ledger.rpartition("/")[2] for ledger in manifest.ledgers), f"v{manifest.version:08d}"):
             needed |= {f"ledger/{name}", f"reports/{name}"}
     return needed
@@ -116,8 +124,15 @@ def _goes(path: str, changed: float, since: float, live: set[str], doomed: dict[
     return changed < since or changed <= doomed.get(path, 0) or (unit_of(path) != path and unit_of(path) in doomed)
 
 
+def states_of(shard: str) -> str:
+    """The folder of what validation has learnt of a shard."""
+    return STATES + shard.rpartition("/")[2].partition(".")[0]
+
+
 def unit_of(path: str) -> str:
-    """What a ledger's or report's file belongs to: `ledger/NAME` of all files in it, `reports/NAME` of NAME.html, NAME.json and NAME/..."""
+    """What a file belongs to: `ledger/NAME` of all files in it, `reports/NAME` of NAME.html, NAME.json and NAME/..., `_work/validation/NAME` of a shard's states."""
+    if path.startswith(STATES):
+        return "/".join(path.split("/")[:3])
     kind, _, rest = path.partition("/")
     name = rest.partition("/")[0]
     return f"{kind}/{name.partition('.')[0] if kind == 'reports' else name}" if kind in ("ledger", "reports") else path

@@ -10,17 +10,16 @@ from gristmill.storage.candidates import list_candidates
 from gristmill.storage.dataset import tainted_path
 from gristmill.storage.erasing import RECEIPTS
 from gristmill.storage.folder import THREADS, Folder
-from gristmill.storage.gc import needed_files, unit_of
+from gristmill.storage.gc import WORK, needed_files, unit_of
 from gristmill.storage.versions import now, read_manifest, removed_path, version_numbers
 
 OURS = (
-    "_work/",
     "candidates/",
     "data/",
     "ledger/",
     "reports/",
     "verdicts/",
-)  # folders whose files may hold values of rows
+)  # folders whose files may hold values of rows, beside work files
 DONE = ".physical.json"  # behind a receipt's name: when and what went
 
 
@@ -64,6 +63,8 @@ def purge(folder: Folder, *, dry_run: bool = False) -> dict[str, int]:
 
 
 def _goes(path: str, live: set[str], contents: set[str]) -> bool:
+    if path.startswith(WORK):
+        return True
     if not path.startswith(OURS) or path in live or unit_of(path) in live:
         return False
     return not path.startswith("verdicts/") or path.split("/")[1] not in contents

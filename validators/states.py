@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from gristmill.storage.folder import Folder
+from gristmill.storage.gc import STATES
 from gristmill.validators.accumulators import Accumulator
 from gristmill.validators.bundles import Bundle, encode
 from gristmill.validators.inputs import Data, Shard
@@ -22,7 +23,7 @@ from gristmill.validators.rows import Places
 
 VERSION = 3
 """To be raised whenever what an accumulator works out changes."""
-FOLDER = "_work/validation"
+FOLDER = STATES.rstrip("/")
 TOGETHER = f"{FOLDER}/together"
 KEPT = 4  # conclusions that stay: those of the newest validations
 UNREADABLE = (

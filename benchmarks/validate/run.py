@@ -1,8 +1,9 @@
-"""Validation beside others: `python benchmarks/validate/run.py [--peers PYTHON] [--rows 2000000] [--large 10000000 50000000]`.
+"""Validation beside others: `python benchmarks/validate/run.py [--peers PYTHON] [--large 10000000 50000000] [--new-shard 2000000] [--data DIR]`.
 
-Twenty expectations on eight columns (`data.py`), from Parquet and from Arrow in memory, no stored states. --peers names a Python that has duckdb, pandera,
-great_expectations and pyspark; each runs in its own process, and those that it lacks are left out. --large: more rows, gristmill and DuckDB only. --rows 0: only these. Wall time is the
-best of some runs; on a machine that does other work too, compare the CPU seconds.
+Twenty expectations on eight columns (`data.py`), from Parquet and from Arrow in memory, no stored states; then a dataset version whose states are kept, and
+one with a shard of 1% more. --peers names a Python that has duckdb, pandera, great_expectations and pyspark; each runs in its own process, at most --limit
+seconds, and those that it lacks are left out. --large: more rows, gristmill and DuckDB only. --data keeps the rows for the next run. Wall time is the best
+of some runs; on a machine that does other work too, compare the CPU seconds.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import json
 import os
 import platform
 import resource
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -29,6 +32,8 @@ def write(folder: Path, rows: int, per_file: int = 1_000_000) -> Path:
     import pyarrow.parquet as pq
 
     place = folder / str(rows)
+    if place.is_dir():
+        return place
     place.mkdir()
     for start in range(0, rows, per_file):
         pq.write_table(
@@ -82,14 +87,15 @@ def one(what: str, place: str, runs: int) -> dict:
     }
 
 
-def new_shard(folder: Path, rows: int) -> dict:
-    """A dataset version validated with its states kept, then one with a shard of 1% more."""
+def new_shard(folder: Path, rows: int) -> None:
+    """A dataset version validated with its states kept, then two with a shard of 1% more each."""
     import gristmill
     from gristmill.storage.folder import open_folder
     from gristmill.storage.parquet import ParquetSettings, ShardWriter
     from gristmill.storage.versions import publish
 
-    place = open_folder(str(folder / "dataset"))
+    base = folder / f"dataset-{rows}"
+    place = open_folder(str(base))
 
     def shards(start: int, count: int) -> list:
         made = table(count, start)
@@ -97,14 +103,18 @@ def new_shard(folder: Path, rows: int) -> dict:
             writer.write(made)
         return writer.files
 
-    files = [file for start in range(0, rows, 500_000) for file in shards(start, 500_000)]
-    publish(place, files, table(1).schema, expected_parent=None)
-    cold = clock(lambda: gristmill.validate(gristmill.open_dataset(place), SUITE))
-    again = clock(lambda: gristmill.validate(gristmill.open_dataset(place), SUITE))
-    files += shards(rows, rows // 100)
-    publish(place, files, table(1).schema, expected_parent=1)
-    more = clock(lambda: gristmill.validate(gristmill.open_dataset(place), SUITE))
-    return {"all": cold, "again": again, "one percent more": more}
+    if not base.is_dir():
+        files = [file for start in range(0, rows, 500_000) for file in shards(start, 500_000)]
+        for version in range(3):
+            publish(place, files, table(1).schema, expected_parent=version or None)
+            files = [*files, *shards(rows + version * (rows // 100), rows // 100)]
+    shutil.rmtree(base / "_work", ignore_errors=True)
+    without = clock(lambda: gristmill.validate(gristmill.open_dataset(place, version=1), SUITE, states=False))
+    print(f"a dataset of {rows:,} rows, no states kept {without}", flush=True)
+    for what, version in (("all shards, states kept", 1), ("the same again", 1), ("1% more", 2), ("and 1% more", 3)):
+        found = clock(lambda version=version: gristmill.validate(gristmill.open_dataset(place, version), SUITE))
+        share = ", ".join(f"{found[name] / without[name]:.1%} of {name}" for name in found)
+        print(f"  {what:24} {found}   {share}", flush=True)
 
 
 def clock(call) -> dict:
@@ -114,31 +124,52 @@ def clock(call) -> dict:
     after = resource.getrusage(resource.RUSAGE_SELF)
     return {
         "seconds": round(time.perf_counter() - started, 3),
-        "cpu": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 3),
+        "CPU": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 3),
     }
 
 
-def child(python: str, script: Path, *arguments: str) -> dict | None:
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    run = subprocess.run([python, "-W", "ignore", str(script), *arguments], capture_output=True, text=True, check=False)
+def child(limit: int, python: str, script: Path, *arguments: str) -> dict | None:
+    command = [python, "-W", "ignore", str(script), *arguments]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as run:
+        try:
+            out, error = run.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            os.killpg(run.pid, signal.SIGKILL)
+            print(f"  {arguments[0]}: did not end within {limit} s", flush=True)
+            return None
     if run.returncode:
-        print(
-            f"  {arguments[0]}: {run.stderr.strip().splitlines()[-1] if run.stderr.strip() else 'failed'}", flush=True
-        )
+        print(f"  {arguments[0]}: {error.strip().splitlines()[-1] if error.strip() else 'failed'}", flush=True)
         return None
-    found = json.loads(run.stdout.strip().splitlines()[-1])
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    found["process_cpu"] = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return found
+    return json.loads(out.strip().splitlines()[-1])
 
 
-def show(name: str, found: dict | None) -> None:
-    if found:
-        cpu = f"{found['cpu']:8.2f}" if "cpu" in found else "       -"
-        print(
-            f"{name:32} {min(found['times']):9.2f} s {cpu} s CPU {found['rss_mb']:6} MB   {found['said']}   {[round(t, 2) for t in found['times']]}",
-            flush=True,
-        )
+def show(name: str, found: dict | None, ours: dict | None = None) -> None:
+    """ours: what it is compared with."""
+    if not found:
+        return
+    cpu = f"{found['cpu']:8.2f}" if "cpu" in found else "       -"
+    times = ""
+    if ours:
+        times = f"{min(found['times']) / min(ours['times']):5.1f} x wall"
+        times += f", {found['cpu'] / ours['cpu']:.1f} x CPU   " if "cpu" in found else "   "
+    print(
+        f"{name:32} {min(found['times']):9.2f} s {cpu} s CPU {found['rss_mb']:6} MB   {times}{found['said']}   {[round(t, 2) for t in found['times']]}",
+        flush=True,
+    )
+
+
+def beside(arguments: argparse.Namespace, folder: Path, rows: int, peers: list[tuple[str, int]], runs: int) -> None:
+    """Validates rows with gristmill and the peers, in a process each."""
+    place = str(write(folder, rows))
+    mine = (arguments.limit, sys.executable, Path(__file__), "--one")
+    if runs > 1:
+        show("gristmill, Arrow in memory", child(*mine, "memory", place, str(runs)))
+    ours = child(*mine, "parquet", place, str(runs))
+    show(f"gristmill, Parquet, {rows:,} rows", ours)
+    for name, times in peers if arguments.peers else []:
+        show(f"  {name}", child(arguments.limit, arguments.peers, HERE / "peers.py", name, place, str(times)), ours)
 
 
 def main() -> None:
@@ -146,6 +177,9 @@ def main() -> None:
     parser.add_argument("--peers")
     parser.add_argument("--rows", type=int, default=2_000_000)
     parser.add_argument("--large", type=int, nargs="*", default=[])
+    parser.add_argument("--new-shard", type=int, nargs="*", default=[2_000_000])
+    parser.add_argument("--data")
+    parser.add_argument("--limit", type=int, default=200)
     parser.add_argument("--no-slow-peers", action="store_true")
     parser.add_argument("--one", nargs=3)
     arguments = parser.parse_args()
@@ -154,29 +188,19 @@ def main() -> None:
         print(json.dumps(one(what, place, int(runs))))
         return
     print(
-        f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}, pyarrow {version('pyarrow')}, {arguments.rows:,} rows",
+        f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}, pyarrow {version('pyarrow')}",
         flush=True,
     )
-    with tempfile.TemporaryDirectory() as folder:
+    slow = [] if arguments.no_slow_peers else [("gx_pandas", 2), ("gx_spark", 1)]
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(arguments.data or scratch)
+        folder.mkdir(exist_ok=True)
         if arguments.rows:
-            place = write(Path(folder), arguments.rows)
-            show(
-                "gristmill, Arrow in memory", child(sys.executable, Path(__file__), "--one", "memory", str(place), "5")
-            )
-            show("gristmill, Parquet", child(sys.executable, Path(__file__), "--one", "parquet", str(place), "5"))
-            if arguments.peers:
-                peers = [("duckdb", 5), ("pandera", 2)] + (
-                    [] if arguments.no_slow_peers else [("gx_pandas", 2), ("gx_spark", 1)]
-                )
-                for name, runs in peers:
-                    show(name, child(arguments.peers, HERE / "peers.py", name, f"{place}", str(runs)))
-            print("a new shard of 1%:", new_shard(Path(folder), arguments.rows), flush=True)
+            beside(arguments, folder, arguments.rows, [("duckdb", 5), ("pandera", 2), *slow], 5)
+        for rows in arguments.new_shard:
+            new_shard(folder, rows)
         for rows in arguments.large:
-            place = write(Path(folder), rows)
-            ours = child(sys.executable, Path(__file__), "--one", "parquet", str(place), "1")
-            show(f"gristmill, Parquet, {rows:,} rows", ours)
-            if arguments.peers:
-                show(f"duckdb, {rows:,} rows", child(arguments.peers, HERE / "peers.py", "duckdb", f"{place}", "1"))
+            beside(arguments, folder, rows, [("duckdb", 1)], 1)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -13,11 +14,13 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import gristmill
+from gristmill.pipelines.erase import erase, make_physical
 from gristmill.storage.folder import open_folder
+from gristmill.storage.gc import gc
 from gristmill.storage.versions import publish
 from gristmill.validators.api import validate
 from gristmill.validators.distinct import Distinct
-from gristmill.validators.states import KEPT, TOGETHER
+from gristmill.validators.states import FOLDER, KEPT, TOGETHER
 from tests.validators.helpers import one
 from tests.validators.test_inputs import stripped
 from tests.validators.test_states import read_rows, shards
@@ -167,3 +170,40 @@ def test_what_was_concluded_holds_no_values_and_only_the_newest_stays(grown):
     assert len(folder.list(TOGETHER)) == KEPT < len(seen)
     for path, *_ in folder.list(TOGETHER):
         assert b"only" not in folder.read_bytes(path)
+
+
+def test_states_of_shards_that_no_version_needs_are_collected(grown):
+    folder, files = grown
+    (new,) = shards(folder, table(4))
+    publish(folder, [files[0], new], table(0).schema, expected_parent=1)
+    validate(gristmill.open_dataset(folder), SUITE)
+    stated = {path.split("/")[2] for path, *_ in folder.list(FOLDER)} - {"together"}
+    assert stated == {file.sha256[:20] for file in (files[0], files[2], new)}
+    assert not [path for path in gc(folder, older_than=-60).files if path.startswith(FOLDER)]
+    gone = [path for path in gc(folder, keep=1, older_than=-60).files if path.startswith(FOLDER)]
+    assert {path.split("/")[2] for path in gone} == {files[2].sha256[:20]}
+    found = validate(gristmill.open_dataset(folder), SUITE, result_format={"result_format": "BOOLEAN_ONLY"})
+    assert "one pass" not in {each["evaluated"] for each in found.results}
+
+
+def test_an_erased_value_is_in_no_state(tmp_path: Path):
+    rows = [{"id": f"row-{i}", "text": "Zanzibarquokka" if i == 5 else f"text {i}"} for i in range(40)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    suite = {"name": "s", "expectations": [one("column_value_lengths_to_be_between", column="text", max_value=9)]}
+    pipeline = {
+        "name": "t",
+        "id": "id",
+        "sources": [{"kind": "jsonl", "path": str(tmp_path / "in.jsonl"), "name": "web"}],
+        "output": {"path": str(tmp_path / "out")},
+    }
+    result = gristmill.run(pipeline, progress="quiet")
+    before = validate(result.dataset, suite)
+    states = tmp_path / "out" / FOLDER
+    holding = lambda: [path for path in states.rglob("*.state") if b"Zanzibarquokka" in path.read_bytes()]  # noqa: E731
+    assert not before.success and holding() and list(states.glob("together/*")) == []
+    validate(result.dataset, [one("unique", column="text")])
+    assert list(states.glob("together/*"))
+    erase(result.path, where="id == 'row-5'")
+    make_physical(result.path)
+    assert not states.exists()
+    assert validate(gristmill.open_dataset(result.path), suite).success and not holding()
