@@ -194,7 +194,7 @@ def test_a_validation_fails_closed(saying: Any) -> None:
 
 
 def test_a_suite_file_that_is_missing_fails_at_once(tmp_path: Path) -> None:
-    with pytest.raises(AirflowFailException, match=r"gave no verdict: no suite at 'suites/absent.json'"):
+    with pytest.raises(AirflowFailException, match=r"ended with 2: no suite at 'suites/absent.json'"):
         execute(GristmillValidateOperator(task_id="t", data="d@1", suite="suites/absent.json", cwd=str(tmp_path)))
 
 
