@@ -19,7 +19,7 @@ from gristmill.validators.quarantine import write_bad_rows
 from gristmill.validators.reference import version_before
 from gristmill.validators.suites import Suite, load_suite
 from gristmill.validators.verdict import Verdict, exception_message
-from gristmill.validators.words import describe
+from gristmill.validators.words import basis, describe
 
 HASH_DIGITS = 16
 TREND = 10  # versions
@@ -164,7 +164,8 @@ def short_failures(results: Sequence[Mapping[str, Any]]) -> list[str]:
             text += f": {found['unexpected_count']:,} of {found['element_count']:,} rows do not"
         elif found.get("observed_value") is not None:
             text += f": found {str(found['observed_value'])[:200]}"
-        lines.append(f"{report.severity(result)}: {text}")
+        based = f" ({basis(result)})" if result.get("approximate") else ""
+        lines.append(f"{report.severity(result)}: {text}{based}")
     more = len(failed) - FAILED_SHOWN
     return [*lines, f"and {more:,} more"] if more > 0 else lines
 

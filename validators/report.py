@@ -17,7 +17,7 @@ from gristmill.validators.history import Unusual
 from gristmill.validators.profile import ColumnProfile, Profile
 from gristmill.validators.style import STYLE
 from gristmill.validators.verdict import exception_message
-from gristmill.validators.words import describe
+from gristmill.validators.words import basis, describe
 
 EXAMPLES = 6  # values shown of a failing expectation
 PLACES = 3
@@ -86,11 +86,13 @@ def _head(facts: Facts, failed: Sequence[Mapping[str, Any]]) -> str:
     else:
         said = f"{critical:,} critical {'expectation fails' if critical == 1 else 'expectations fail'}"
         said += f", {len(failed) - critical:,} others" if len(failed) > critical else ""
+    estimates = sum(bool(result.get("approximate")) for result in verdict["results"])
     tiles = [
         ("rows", f"{verdict['num_rows']:,}"),
         ("expectations", f"{count:,}"),
         ("hold", f"{count - len(failed):,}"),
         ("fail", f"{len(failed):,}"),
+        *([("are estimates", f"{estimates:,}")] if estimates else []),
     ]
     shown = "".join(f"<div><b>{value}</b><span>{name}</span></div>" for name, value in tiles)
     also = f'<p class="also">{escape(facts.consequence)}</p>' if facts.consequence else ""
@@ -119,9 +121,15 @@ def _failure(result: Mapping[str, Any], shards: Sequence[tuple[str, int]], start
     why = f'<p class="why">{escape(_text(notes))}</p>' if notes else ""
     return (
         f'<article class="fail {level}"><div class="row"><h3>{escape(describe(config["type"], config["kwargs"]))}</h3>'
-        f'<span class="tag {level}">{level}</span></div>{_observed(result)}{why}{_examples(found, shards, starts)}'
+        f'<span class="tag {level}">{level}</span></div>{_observed(result)}{_based(result)}{why}{_examples(found, shards, starts)}'
         f"<code>{escape(config['type'])}</code></article>"
     )
+
+
+def _based(result: Mapping[str, Any]) -> str:
+    """That it is an estimate, or that no row was read for it."""
+    text = basis(result)
+    return f'<p class="{"estimate" if result.get("approximate") else "why"}">{escape(text)}</p>' if text else ""
 
 
 def _observed(result: Mapping[str, Any]) -> str:
@@ -292,7 +300,7 @@ def _card(column: ColumnProfile, before: ColumnProfile | None) -> str:
     if numbers is not None and numbers.count and column.kind == "number" and numbers.mean is not None:
         facts.append(f"mean {short(numbers.mean)}")
         if outliers := sum(numbers.outliers):
-            facts.append(f"{outliers:,} outliers")
+            facts.append(f"{'about ' if numbers.rank_error else ''}{outliers:,} outliers")
     return (
         f'<div class="card"><div class="row"><h3>{escape(column.name)}</h3><span class="tag">{escape(column.type)}</span></div>'
         f"{column_chart(column, before)}<p>{' &middot; '.join(facts)}</p></div>"
@@ -302,9 +310,10 @@ def _card(column: ColumnProfile, before: ColumnProfile | None) -> str:
 def _row(column: ColumnProfile) -> list[str]:
     numbers = column.numbers
     middle = "" if numbers is None or not numbers.count else short(column.value(numbers.at(0.5)))
+    middle = f"about {middle}" if middle and numbers is not None and numbers.rank_error else middle
     ends = ["" if value is None else short(value) for value in (column.low, column.high)]
     missing = (column.nulls + column.nans) / max(column.rows, 1)
-    different = "" if column.distinct is None else f"{column.distinct:,}"
+    different = "" if column.distinct is None else f"{'about ' if column.distinct_error else ''}{column.distinct:,}"
     return [f"<b>{escape(column.name)}</b>", escape(column.type), f"{missing:.2%}", different, ends[0], middle, ends[1]]
 
 
@@ -315,10 +324,12 @@ def _passed(passed: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _lines(results: Iterable[Mapping[str, Any]]) -> str:
-    texts = (
-        describe(each["expectation_config"]["type"], each["expectation_config"]["kwargs"])[:240] for each in results
-    )
-    return f"<ul>{''.join(f'<li>{escape(text)}' for text in texts)}</ul>"
+    lines = []
+    for each in results:
+        text = describe(each["expectation_config"]["type"], each["expectation_config"]["kwargs"])[:240]
+        found = f"<em> &middot; {escape(based)}</em>" if (based := basis(each)) else ""
+        lines.append(f"<li>{escape(text)}{found}")
+    return f"<ul>{''.join(lines)}</ul>"
 
 
 def _foot(verdict: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ h1{font-size:1.55rem;line-height:1.25;margin:.1rem 0 .4rem}h2{font-size:1.15rem;
 .tiles div{padding:.6rem 1rem}.tiles b{display:block;font-size:1.35rem;font-variant-numeric:tabular-nums}.tiles span{color:var(--soft);font-size:.85rem}
 article{padding:.9rem 1.1rem;margin:.7rem 0;border-left:4px solid var(--bad)}article.warning{border-left-color:var(--warn)}article.info{border-left-color:var(--info)}
 article p{margin:.3rem 0}.why{color:var(--soft);font-size:.9rem}article>code{display:block;margin-top:.5rem;color:var(--soft);font-size:.78rem}
+.estimate{color:var(--warn);font-size:.9rem}
 .error{color:var(--bad);overflow-wrap:anywhere}
 .row{display:flex;justify-content:space-between;gap:1rem;align-items:baseline}
 .tag{font-size:.75rem;color:var(--soft);border:1px solid var(--line);border-radius:1rem;padding:.05rem .6rem;white-space:nowrap;max-width:12rem;overflow:hidden;text-overflow:ellipsis;flex:none}

@@ -22,6 +22,15 @@ def describe(kind: str, kwargs: Mapping[str, Any]) -> str:
     return text + (" (only some rows)" if kwargs.get("row_condition") else "")
 
 
+def basis(result: Mapping[str, Any]) -> str:
+    """What a result rests on where that isn't all rows, exactly: an estimate with its error, or Parquet footers; "" for all others."""
+    if found := result.get("approximate"):
+        if "rank_error" in found:
+            return f"an estimate ({found['method']}): no rank is off by more than {100 * found['rank_error']:.2g} % of the rows"
+        return f"an estimate ({found['method']}): standard error {100 * found['relative_standard_error']:.2g} %"
+    return "from file footers: no row was read" if result.get("evaluated") == "footer" else ""
+
+
 def subject(kwargs: Mapping[str, Any]) -> str:
     """The column or columns that an expectation is about, or `table`."""
     if "column" in kwargs:

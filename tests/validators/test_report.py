@@ -7,15 +7,17 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from gristmill.storage.folder import open_folder
 from gristmill.validators.charts import column_chart, line, short
-from gristmill.validators.gate import judge_data
+from gristmill.validators.gate import judge_data, short_failures
 from gristmill.validators.profile import profile_batches
 from gristmill.validators.report import render
 from gristmill.validators.words import describe
 
+from .helpers import one
 from .versions import publish_version
 
 VOID = {"meta", "br", "link", "img", "input", "hr", "rect", "path", "circle", "polyline", "line"}
@@ -131,6 +133,32 @@ def test_places_name_the_shard_and_the_row_in_it(tmp_path):
 def test_errors_are_shown_as_failures():
     _, page = page_of(table(), [{"type": AGE["type"], "kwargs": {"column": "agee", "max_value": 88}}])
     assert "Could not be evaluated" in page.text and "Did you mean 'age'" in page.text
+
+
+def test_estimates_and_answers_from_footers_say_that_they_are(tmp_path):
+    rng = np.random.default_rng(1)
+    pq.write_table(pa.table({"n": np.arange(90_000), "x": rng.normal(size=90_000)}), tmp_path / "a.parquet")
+    suite = [
+        one("column_unique_value_count_to_be_between", column="n", max_value=10),
+        one("column_median_to_be_between", column="x", min_value=-1, max_value=1),
+        one("column_max_to_be_between", column="n", max_value=10),
+        one("column_mean_to_be_between", column="x", max_value=1),
+    ]
+    judged = judge_data(tmp_path / "a.parquet", suite, approximate=True)
+    text = Page(render(judged.facts)).text
+    count, median, most, mean = judged.verdict.results
+    assert "2 are estimates" in text
+    assert "an estimate (HyperLogLog): standard error 0.81 %" in text
+    share = median["approximate"]["rank_error"]
+    assert f"an estimate (halved sorted buffers): no rank is off by more than {100 * share:.2g} % of the rows" in text
+    assert text.count("an estimate (") == 2 and text.count("from file footers: no row was read") == 1
+    assert most["evaluated"] == "footer" and mean["evaluated"] == "one pass"
+    assert any("an estimate (HyperLogLog)" in line for line in short_failures([count]))
+    columns = judged.facts.profile.columns
+    assert f"about {columns['n'].distinct:,} different" in text
+    assert f"about {sum(columns['x'].numbers.outliers):,} outliers" in text
+    exact = Page(render(judge_data(tmp_path / "a.parquet", suite).facts)).text
+    assert "an estimate (" not in exact and "are estimates" not in exact and "from file footers" in exact
 
 
 def test_drift_and_trends_against_the_versions_before(tmp_path):
