@@ -84,10 +84,16 @@ class Validate(Block):
 
 
 class Output(Block):
-    """Where the dataset is and how its shards are cut."""
+    """Where the dataset is, in which order its rows are and how its shards are cut.
+
+    order: `source` has the rows as they were read; `shuffled` in a random order of the whole split, by hash of `seed` and `_uid`, so that each
+    shard is a random sample of it. The fingerprint is the same; the layout no longer depends on how the source's files are cut and named.
+    """
 
     path: str
     mode: Literal["replace", "append"] = "replace"
+    order: Literal["source", "shuffled"] = "source"
+    seed: int = 0
     shard_bytes: Size = 128_000_000
     row_group_bytes: Size = 4_000_000
     row_group_rows: int = Field(default=8192, gt=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,10 +125,14 @@ def _whole(total: Mapping[str, int], before: int, shard_bytes: int) -> list[list
 
 def write_shard(task: Shard) -> dict[str, Any]:
     """Writes the shard into the dataset under its content's name and notes its file entry."""
+    return store_shard(task, (table for piece in task.pieces for table in _rows_of(task, piece)))
+
+
+def store_shard(task: Any, rows: Iterable[pa.Table]) -> dict[str, Any]:
+    """Writes the shard that a task is about: these rows, in order."""
     with ShardWriter(task.folder, task.settings, task.schema, split=task.split) as writer:
-        for piece in task.pieces:
-            for table in _rows_of(task, piece):
-                writer.write(cast_table(table, task.schema))
+        for table in rows:
+            writer.write(cast_table(table, task.schema))
     with task.store.create(task.key) as (_, summary):
         summary["files"] = [entry.to_dict() for entry in writer.files]
     return summary

@@ -25,6 +25,7 @@ from gristmill.pipelines.output import Assigned, Shard, cut, pack, write_shard
 from gristmill.pipelines.plan import Planned, SegmentPlan, ingest_key, plan_segments, split_sketch, walk_columns
 from gristmill.pipelines.progress import Progress
 from gristmill.pipelines.published import Base, already_published, fitted, read_shard, uid_view
+from gristmill.pipelines.shuffled import Form, Kept, shuffled_shards, write_shuffled
 from gristmill.pipelines.slices import route
 from gristmill.pipelines.sources import unify_schemas
 from gristmill.pipelines.splits import clusters
@@ -303,21 +304,45 @@ class Runner:
         schema = schema if self.base is None else fitted(self.base.manifest, schema)
         settings = ParquetSettings(row_group_bytes=output.row_group_bytes, row_group_rows=output.row_group_rows)
         names: list[str | None] = [*self._split_names()] or [None]
+        rows = [item.rows for item in items]
+        form = Form(self.folder, schema, settings)
+        if output.order == "shuffled":
+            sizes = [sum(totals[code]["bytes"] for _, totals in assigned) for code in range(len(names))]
+            kept = [Kept(stage, key) for stage, (key, _) in zip(rows, assigned, strict=True)]
+            splits = list(zip(names, sizes, strict=True))
+            summaries = self._shuffled(kept, splits, form)
+        else:
+            summaries = self.map("shards", write_shard, self._with_files(self._packed(names, rows, assigned, form)))
+        return FileList.of([FileEntry.from_dict(entry) for summary in summaries for entry in summary["files"]]), schema
+
+    def _packed(
+        self, names: Sequence[str | None], rows: Sequence[str], assigned: Sequence[Assigned], form: Form
+    ) -> list[Shard]:
+        """Shards of the rows in item order."""
         cuts = functools.partial(self.map, "cuts", cut)
-        packed = pack(cuts, self.store, [item.rows for item in items], assigned, output.shard_bytes)
+        packed = pack(cuts, self.store, rows, assigned, self.pipeline.output.shard_bytes)
+        schema = form.schema.serialize().to_pybytes()
         tasks = []
         for code, (split, shards) in enumerate(zip(names, packed, strict=False)):  # without items nothing is packed
             for pieces in shards:
                 facts = [[piece.rows, piece.assignment, piece.start, piece.stop] for piece in pieces]
-                key = key_of(
-                    "shard", self.folder.url(""), split, code, facts, schema.serialize().to_pybytes(), repr(settings)
-                )
-                tasks.append(Shard(self.store, key, self.folder, split, code, pieces, schema, settings))
-        tasks = self._with_files(tasks)
-        summaries = self.map("shards", write_shard, tasks)
-        return FileList.of([FileEntry.from_dict(entry) for summary in summaries for entry in summary["files"]]), schema
+                key = key_of("shard", self.folder.url(""), split, code, facts, schema, repr(form.settings))
+                tasks.append(Shard(self.store, key, self.folder, split, code, pieces, form.schema, form.settings))
+        return tasks
 
-    def _with_files(self, tasks: Sequence[Shard]) -> list[Shard]:
+    def _shuffled(
+        self, kept: Sequence[Kept], splits: Sequence[tuple[str | None, int]], form: Form
+    ) -> list[dict[str, Any]]:
+        """The summaries of shards of the rows in one random order."""
+        start, output = time.monotonic(), self.pipeline.output
+        tasks, used = shuffled_shards(
+            self.engine, self.store, kept, splits, form, seed=output.seed, shard_bytes=output.shard_bytes
+        )
+        self.used.update(used)
+        self.seconds["shuffle"] = time.monotonic() - start
+        return self.map("shards", write_shuffled, self._with_files(tasks))
+
+    def _with_files(self, tasks: Sequence[Any]) -> list[Any]:
         """Forgets finished shards whose file is gone from the dataset, so that they are written again."""
         for task in tasks:
             summary = self.store.done(task.key)
