@@ -26,6 +26,7 @@ import psutil
 
 START_SECONDS = 180.0
 STOP_SECONDS = 30.0
+ANSWER_SECONDS = 120.0  # a busy laptop answers late
 USER = "admin"
 STANDALONE = "gristmill.airflow.standalone"
 
@@ -166,7 +167,7 @@ def call(method: str, url: str, body: Any = None, token: str | None = None) -> A
     headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
     request = urllib.request.Request(url, None if body is None else json.dumps(body).encode(), headers, method=method)  # noqa: S310  our own address
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as answer:  # noqa: S310
             text = answer.read()
     except urllib.error.HTTPError as error:
         raise RuntimeError(f"{method} {url}: {error.code} {error.read().decode(errors='replace')[:500]}") from error
