@@ -15,7 +15,7 @@ from gristmill.pipelines.steps import where as expressions
 from gristmill.pipelines.work import scratch_of
 from gristmill.storage.dataset import Dataset, open_dataset, split_version
 from gristmill.storage.erasing import Erasure
-from gristmill.storage.folder import open_folder
+from gristmill.storage.folder import Folder, open_folder
 from gristmill.storage.purge import pending, purge
 from gristmill.storage.versions import newest_version
 
@@ -76,15 +76,28 @@ def make_physical(dataset: str, scratch: str | None = None, *, dry_run: bool = F
     if not pending(folder):
         return {}
     counts = purge(folder, dry_run=dry_run)
-    work = scratch_of(folder.base, scratch)
-    if work.is_dir():
-        inside = work.parent == Path(folder.base)  # counted with the dataset's files
-        files = 0 if inside else sum(1 for path in work.rglob("*") if path.is_file())
-        if files:
-            counts["_work"] = counts.get("_work", 0) + files
-        if not dry_run:
-            shutil.rmtree(work)
+    if work := _purge_work(folder, scratch, dry_run=dry_run):
+        counts["_work"] = counts.get("_work", 0) + work
     return counts
+
+
+def _purge_work(folder: Folder, scratch: str | None, *, dry_run: bool) -> int:
+    """How many work files outside of the dataset went."""
+    place = scratch_of(folder.base, scratch)
+    if place == folder.url("_work"):
+        if not dry_run:
+            shutil.rmtree(
+                place, ignore_errors=True
+            )  # its files are counted with the dataset's; these are the empty folders
+        return 0
+    work = open_folder(place)
+    found = [path for path, *_ in work.list()]
+    if not dry_run:
+        for path in found:
+            work.delete(path)
+        if not work.remote:
+            shutil.rmtree(place, ignore_errors=True)
+    return len(found)
 
 
 def read_ids(path: str) -> list[str]:

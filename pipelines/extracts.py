@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -177,7 +176,7 @@ def catalog(store: WorkStore, key: str) -> dict[int, ExtractOf]:
 
 def leaving_rows(store: WorkStore, keys: tuple[str, ...]) -> npt.NDArray[np.int64]:
     """The row numbers that the slices take away."""
-    found = [parts.read(Path(store.folder(key)) / "slice.arrow") for key in keys]
+    found = [parts.read(store.folder(key) / "slice.arrow") for key in keys]
     gone = [table.filter(pc.is_null(table["new_uid"]))["row"].to_numpy() for table in found]
     return np.concatenate(gone) if gone else np.zeros(0, np.int64)
 

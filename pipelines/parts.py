@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from gristmill.pipelines.work import Files
+
 LZ4 = pa.ipc.IpcWriteOptions(compression="lz4")
 PLAIN = pa.ipc.IpcWriteOptions()  # for files that are read by row through a memory map
 
@@ -55,12 +57,12 @@ def _has_dictionary(schema: pa.Schema) -> bool:
     return any(pa.types.is_dictionary(field.type) for field in schema)
 
 
-def paths(folder: Path, prefix: str) -> list[Path]:
+def paths(folder: Files, prefix: str) -> list[Path]:
     """The files that a PartWriter made, in order."""
     return sorted(folder.glob(f"{prefix}-*.arrow"))
 
 
-def schemas(folder: Path, prefix: str) -> list[pa.Schema]:
+def schemas(folder: Files, prefix: str) -> list[pa.Schema]:
     """The schemas of the files that a PartWriter made."""
     found = []
     for path in paths(folder, prefix):
@@ -69,7 +71,7 @@ def schemas(folder: Path, prefix: str) -> list[pa.Schema]:
     return found
 
 
-def batches(folder: Path, prefix: str) -> Iterator[pa.Table]:
+def batches(folder: Files, prefix: str) -> Iterator[pa.Table]:
     """The tables that were written, batch by batch, in order."""
     for path in paths(folder, prefix):
         with pa.memory_map(str(path)) as source:
@@ -78,7 +80,7 @@ def batches(folder: Path, prefix: str) -> Iterator[pa.Table]:
                 yield pa.Table.from_batches([reader.get_batch(i)])
 
 
-def table(folder: Path, prefix: str, columns: Sequence[str] | None = None) -> pa.Table | None:
+def table(folder: Files, prefix: str, columns: Sequence[str] | None = None) -> pa.Table | None:
     """All that was written, as one table (memory-mapped where it isn't compressed), or None if nothing was. One schema only."""
     found = []
     for path in paths(folder, prefix):

@@ -20,7 +20,7 @@ from gristmill.pipelines.steps.base import RowStep, Step
 from gristmill.pipelines.steps.dedupe import DropExactDuplicates, DropNearDuplicates, WideStep
 from gristmill.pipelines.steps.expectations import quarantine_step
 from gristmill.pipelines.steps.functions import Python
-from gristmill.pipelines.work import key_of
+from gristmill.pipelines.work import WorkStore, key_of
 from gristmill.storage.tombstones import Tombstones
 
 SAMPLE_BYTES = 256 << 10  # how much of an item is read to learn its columns before any work
@@ -135,8 +135,10 @@ def _code(step: Step) -> str:
     return step.code() if isinstance(step, Python) else ""
 
 
-def plan_sources(pipeline: Pipeline, frames: Mapping[str, Any], work: Path, cache: dict[str, str]) -> list[Planned]:
-    """The work items of every source. `frames` are the tables of `frame` sources by name, written into `work` for the workers; `cache` holds
+def plan_sources(
+    pipeline: Pipeline, frames: Mapping[str, Any], store: WorkStore, cache: dict[str, str]
+) -> list[Planned]:
+    """The work items of every source. `frames` are the tables of `frame` sources by name, written into the store for the workers; `cache` holds
     content hashes known from before.
 
     Raises:
@@ -154,7 +156,7 @@ def plan_sources(pipeline: Pipeline, frames: Mapping[str, Any], work: Path, cach
                 raise PipelineError(
                     f"source '{source.name}' is a frame: pass it as run(..., inputs={{'{source.name}': table}})"
                 )
-            source = store_frame(source, frames[source.name], work / "frames")  # noqa: PLW2901
+            source = store_frame(source, frames[source.name], store)  # noqa: PLW2901
         planned.append(Planned(source, tuple(plan_items(source, cache=cache))))
     _output_apart(
         pipeline,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gristmill import __version__
 from gristmill.errors import NotADatasetError, RunError, UsageError
 from gristmill.pipelines.engines.base import Engine
 from gristmill.pipelines.engines.choose import choose_engine, threads_for
@@ -23,7 +25,7 @@ from gristmill.pipelines.report import write_report
 from gristmill.pipelines.runner import Outcome, Runner
 from gristmill.pipelines.sizes import parse_size
 from gristmill.pipelines.steps.functions import Python
-from gristmill.pipelines.work import Lock, WorkStore, scratch_of
+from gristmill.pipelines.work import Lock, WorkStore, open_store, scratch_of
 from gristmill.storage.candidates import candidate_name, propose_version
 from gristmill.storage.folder import Folder, open_folder
 from gristmill.storage.gc import sweep
@@ -95,10 +97,10 @@ def run(
     engine: "dask" or "spark", or a running dask.distributed Client or SparkSession; small inputs run in this process. address: of an existing
     cluster's scheduler or master. conf: settings of Spark. workers: how many items are worked on at a time, as many as cores if None: threads of
     this process up to 4 GB of input and 4 workers, unless steps are Python functions, else Dask's worker processes or Spark's threads.
-    memory: bytes that all workers together may hold (`1.5GB`); the chunks that they work on are made to fit. scratch: the folder of work
-    files, `OUTPUT/_work` if None. fresh: ignores finished work. candidate: publishes nothing, the result waits as a candidate (unless the
-    newest version holds it already) for `gristmill validate`, `publish` or `reject`. settings: `key.path=value` texts laid over the file. inputs: the tables of
-    `frame` sources by name. in_process: True works in one thread of this process, False on worker processes or a cluster; None decides. progress: bar,
+    memory: bytes that all workers together may hold (`1.5GB`); the chunks that they work on are made to fit. scratch: the folder or URL of work
+    files, `OUTPUT/_work` if None; with remote output and no cluster a folder of the user's cache. fresh: ignores finished work. candidate: publishes
+    nothing, the result waits as a candidate (unless the newest version holds it already) for `gristmill validate`, `publish` or `reject`.
+    settings: `key.path=value` texts laid over the file. inputs: the tables of `frame` sources by name. in_process: True works in one thread of this process, False on worker processes or a cluster; None decides. progress: bar,
     lines or quiet.
 
     The version is a function of the pipeline and the inputs: the same again publishes nothing. After a crash the same call resumes.
@@ -113,7 +115,8 @@ def run(
     shown = Progress(progress)
     folder = open_folder(model.output.path)
     parent = check_output(folder, model)
-    store = WorkStore(str(scratch_folder(model, scratch)))
+    shared = address is not None or not isinstance(engine, str)
+    store = open_store(scratch_folder(model, scratch, shared=shared))
     planned, cache = _plan(model, inputs or {}, store)
     base = base_of(folder, model, parent)
     with naming_lines(pipeline):
@@ -121,6 +124,7 @@ def run(
     suite = checked_suite(model.validate_) if model.validate_ else None
     threads = _threads(model, planned, engine, workers) if in_process is None else int(in_process)
     with store.held() as lock:
+        _claim(folder)
         _sweep(store, folder)
         if fresh:
             _forget_all(store, lock)
@@ -136,11 +140,18 @@ def run(
     return result
 
 
+def _claim(folder: Folder) -> None:
+    """Marks an output folder that has nothing yet, where work files are elsewhere: when this run is killed, the next one knows the shards for ours."""
+    if not folder.exists("manifests") and not folder.exists("_work"):
+        with contextlib.suppress(FileExistsError):
+            folder.create("manifests/about.json", json.dumps({"made_by": f"gristmill {__version__}"}).encode())
+
+
 def _tidy(runner: Runner, planned: Sequence[Planned], lock: Lock) -> None:
     """Removes work files that no run needs any more, unless another one is at work."""
     if lock.alone():
         runner.store.prune(runner.used)
-        runner.store.prune_frames(file for plan in planned for item in plan.items for file in item.files)
+        runner.store.prune_frames([file for plan in planned for item in plan.items for file in item.files])
     _sweep(runner.store, runner.folder)
 
 
@@ -178,14 +189,18 @@ def check_output(folder: Folder, model: Pipeline) -> int | None:
     return newest_version(folder)
 
 
-def scratch_folder(model: Pipeline, scratch: str | Path | None) -> Path:
-    """The folder of work files: given, else beside the data; for remote output a local folder of the user's cache. It need not be there yet.
+def scratch_folder(model: Pipeline, scratch: str | Path | None, *, shared: bool = False) -> str:
+    """The folder of work files: given, else beside the data; for remote output that is in the store if workers are elsewhere (`shared`) or work is
+    there already, else a local folder of the user's cache. It need not be there yet.
 
     Raises:
         UsageError: it can't be made.
     """
-    chosen = scratch_of(open_folder(model.output.path).base, scratch)
-    above = next(path for path in (chosen, *chosen.parents) if path.exists())
+    output = open_folder(model.output.path)
+    chosen = scratch_of(output.base, scratch, shared=shared or (output.remote and output.exists("_work/items")))
+    if "://" in chosen:
+        return chosen
+    above = next(path for path in (Path(chosen), *Path(chosen).parents) if path.exists())
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         reason = f"no permission to write in '{above}'" if above.is_dir() else f"'{above}' is a file"
         raise UsageError(f"can't make the folder for work files '{chosen}': {reason}; give another one with --scratch")
@@ -236,7 +251,7 @@ def plan(
     model = load_pipeline(pipeline, settings)
     folder = open_folder(model.output.path)
     parent, erased = check_output(folder, model), read_tombstones(folder)
-    store = WorkStore(str(scratch_folder(model, scratch)))
+    store = open_store(scratch_folder(model, scratch))
     planned, _ = _plan(model, {}, store)
     base = base_of(folder, model, parent)
     with naming_lines(pipeline):
@@ -286,12 +301,8 @@ def plan(
 
 
 def _plan(model: Pipeline, inputs: Mapping[str, Any], store: WorkStore) -> tuple[list[Planned], dict[str, str]]:
-    cache_path = Path(store.root) / "hashes.json"
-    try:
-        cache: dict[str, str] = json.loads(cache_path.read_text())
-    except FileNotFoundError:
-        cache = {}
-    return plan_sources(model, inputs, Path(store.root), cache), cache
+    cache: dict[str, str] = store.noted("hashes.json") or {}
+    return plan_sources(model, inputs, store, cache), cache
 
 
 def _publish(
@@ -364,7 +375,4 @@ def _remember(store: WorkStore, model: Pipeline, planned: Sequence[Planned], cac
 
 
 def _last(store: WorkStore) -> dict[str, Any]:
-    try:
-        return json.loads((Path(store.root) / "last_run.json").read_text())
-    except FileNotFoundError:
-        return {}
+    return store.noted("last_run.json") or {}

@@ -7,7 +7,6 @@ import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +16,7 @@ from gristmill.pipelines import parts
 from gristmill.pipelines.decisions import SCHEMA
 from gristmill.pipelines.engines.base import Engine
 from gristmill.pipelines.exchange import Chunks, Part, content_digest, exchange
-from gristmill.pipelines.work import WorkStore, key_of
+from gristmill.pipelines.work import Files, WorkStore, key_of
 
 _SHARD = pa.field("other_shard", pa.int64())
 ROUTED = pa.schema(
@@ -138,7 +137,7 @@ class Pending:
         return table.filter(pa.array(keep)), leaving.select(NOTED.names)
 
 
-def read_slice(folder: Path) -> pa.Table:
+def read_slice(folder: Files) -> pa.Table:
     """One item's slice, sorted by row."""
     return parts.read(folder / "slice.arrow")
 

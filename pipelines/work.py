@@ -12,10 +12,10 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import xxhash
 from pydantic import BaseModel
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from gristmill.pipelines.engines.base import Engine
 
 DAY = 86_400.0
+VISIBLE = 60.0  # seconds in which what another machine wrote becomes visible on any network file system
 FORMAT = 3  # part of every key: raise it when the files that stages write change
 
 
@@ -35,14 +36,36 @@ def key_of(*parts: Any) -> str:
     return xxhash.xxh3_128_hexdigest(json.dumps([FORMAT, *parts], sort_keys=True, default=_plain).encode())
 
 
-def scratch_of(output: str, scratch: str | Path | None) -> Path:
-    """The folder of work files for a dataset's folder or URL: in the one given, else beside the data; for a URL in the user's cache."""
+def scratch_of(output: str, scratch: str | Path | None, *, shared: bool = False) -> str:
+    """The folder or URL of work files for a dataset's folder or URL: in the one given, else beside the data.
+
+    For a URL that is `OUTPUT/_work` if workers are elsewhere (`shared`), else a folder of the user's cache on this machine.
+    """
     name = xxhash.xxh3_128_hexdigest(output.encode())[:16]
     if scratch is not None:
-        return (Path(scratch) / name).absolute()
-    if "://" in output:
-        return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")).absolute() / "gristmill" / name
-    return Path(output).absolute() / "_work"
+        return f"{str(scratch).rstrip('/')}/{name}" if "://" in str(scratch) else str((Path(scratch) / name).absolute())
+    if "://" not in output:
+        return str(Path(output).absolute() / "_work")
+    if shared:
+        return f"{output.rstrip('/')}/_work"
+    return str(Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")).absolute() / "gristmill" / name)
+
+
+def open_store(root: str) -> WorkStore:
+    """The store of work files in a folder or behind a URL."""
+    if "://" not in root:
+        return WorkStore(root)
+    from gristmill.pipelines.remote_work import RemoteWorkStore
+
+    return RemoteWorkStore(root)
+
+
+class Files(Protocol):
+    """The files of finished work: `files / NAME` is the path of one, `glob` gives those whose names match."""
+
+    def __truediv__(self, name: str) -> Path: ...
+
+    def glob(self, pattern: str) -> Iterable[Path]: ...
 
 
 @dataclass(frozen=True)
@@ -51,8 +74,11 @@ class WorkStore:
 
     root: str
 
-    def folder(self, key: str) -> Path:
-        """Where the work of this key is, once it is done."""
+    def folder(self, key: str) -> Files:
+        """The files of the work of this key, once it is done."""
+        return self._place(key)
+
+    def _place(self, key: str) -> Path:
         return Path(self.root) / "items" / key[:2] / key
 
     def done(self, key: str) -> dict[str, Any] | None:
@@ -65,14 +91,34 @@ class WorkStore:
         except FileNotFoundError:
             return None
 
+    def summaries(self, keys: Sequence[str]) -> list[dict[str, Any] | None]:
+        """`done` of each."""
+        return [self.done(key) for key in keys]
+
+    def sees(self, key: str) -> bool:
+        """Whether finished work is visible here; waits a minute for a network file system that remembers what was not there."""
+        last = time.monotonic() + VISIBLE
+        while self.done(key) is None:
+            if time.monotonic() > last:
+                return False
+            time.sleep(0.5)
+            with suppress(FileNotFoundError):
+                os.listdir(self._place(key).parent)
+        return True
+
     @contextmanager
     def create(self, key: str) -> Iterator[tuple[Path, dict[str, Any]]]:
         """(an empty folder to write to, the summary to fill). Both become visible together when the block ends without an error.
 
         If another process finished the same key meanwhile, its equal content stays and this one's goes.
         """
-        final = self.folder(key)
+        final = self._place(key)
         with self._clear_errors():
+            if not os.path.isdir(self.root):
+                raise RunError(
+                    f"the folder for work files '{self.root}' is not there on {socket.gethostname()}; with workers on other machines give one "
+                    "that all of them have mounted, or a URL such as s3://bucket/scratch, with --scratch"
+                )
             final.parent.mkdir(parents=True, exist_ok=True)
             temporary = Path(tempfile.mkdtemp(prefix=f".tmp-{socket.gethostname()}-{os.getpid()}-", dir=final.parent))
         summary: dict[str, Any] = {}
@@ -94,6 +140,13 @@ class WorkStore:
         finally:
             temporary.unlink(missing_ok=True)
 
+    def noted(self, name: str) -> Any:
+        """What `note` wrote last, or None."""
+        try:
+            return json.loads((Path(self.root) / name).read_bytes())
+        except FileNotFoundError:
+            return None
+
     @contextmanager
     def held(self) -> Iterator[Lock]:
         """A lock that tells other runs that this one is at work here; it goes with the process."""
@@ -106,20 +159,20 @@ class WorkStore:
             yield lock
 
     @contextmanager
-    def _clear_errors(self) -> Iterator[None]:
+    def _clear_errors(self, place: str = "") -> Iterator[None]:
         try:
             yield
         except OSError as error:
             if error.errno is not None and error.errno in _FULL:
                 raise RunError(
-                    f"no space left for work files in {self.root} ({error.strerror}); free some, or give another folder with --scratch. "
+                    f"no space left for work files in {place or self.root} ({error.strerror}); free some, or give another folder with --scratch. "
                     "What is finished is kept: the same command resumes."
                 ) from error
             raise
 
     def forget(self, key: str) -> None:
         """Takes the work of this key out, so that it is done again."""
-        shutil.rmtree(self.folder(key), ignore_errors=True)
+        shutil.rmtree(self._place(key), ignore_errors=True)
 
     def prune(self, keep: set[str]) -> int:
         """How many finished folders were removed: all whose key isn't in `keep`."""
@@ -130,7 +183,20 @@ class WorkStore:
                 gone += 1
         return gone
 
-    def prune_frames(self, keep: Iterable[str]) -> None:
+    def frames(self, *, here: bool = False) -> Path:
+        """The folder of stored frames; with `here` one that only this process need see."""
+        folder = Path(self.root) / "frames"
+        with self._clear_errors():
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def keep_frame(self, temporary: Path, name: str) -> str:
+        """Where every worker finds the file, now named by its content, that was written to `frames(here=True)`."""
+        final = self.frames() / name
+        temporary.replace(final)
+        return str(final)
+
+    def prune_frames(self, keep: Sequence[str]) -> None:
         """Removes stored frames that hold none of the files `keep` and are older than a day: another run may have stored a younger one just now."""
         frames = Path(self.root) / "frames"
         kept = {Path(file).relative_to(frames).parts[0] for file in keep if Path(file).is_relative_to(frames)}
@@ -160,9 +226,17 @@ def finish(
     advance: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> list[dict[str, Any]]:
     """The summaries of the tasks, in order; those that are done already (`found`: their summaries, looked up if None) aren't run."""
-    found = [task.store.done(task.key) for task in tasks] if found is None else found
+    if not tasks:
+        return []
+    store: WorkStore = tasks[0].store
+    found = store.summaries([task.key for task in tasks]) if found is None else found
     missing = [task for task, summary in zip(tasks, found, strict=True) if summary is None]
     fresh = iter(engine.map(functools.partial(once, function), missing, advance))
+    if missing and not store.sees(missing[-1].key):
+        raise RunError(
+            f"a worker says that it has done {missing[-1]}, but nothing of it is in '{store.root}' as {socket.gethostname()} sees it; "
+            "with workers on other machines give a folder that all have mounted, or a URL such as s3://bucket/scratch, with --scratch"
+        )
     return [next(fresh) if summary is None else summary for summary in found]
 
 

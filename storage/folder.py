@@ -6,6 +6,7 @@ import builtins
 import contextlib
 import errno
 import os
+import shutil
 import socket
 import tempfile
 import uuid
@@ -18,6 +19,7 @@ from typing import IO, Any
 from gristmill.errors import GristmillError, InputError, RunError, StoreUnreachableError
 from gristmill.storage import remote
 
+COPIED = 4 << 20  # bytes copied at a time
 THREADS = 8  # of requests to a store at a time
 TEMPORARY = ".tmp-"  # files so named are being written, or were when their writer died
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)  # what file systems without hard links answer
@@ -92,6 +94,27 @@ class Folder:
                 _sync_folder(final.parent)
             finally:
                 temporary.unlink(missing_ok=True)
+
+    def upload(self, local: str | os.PathLike[str], path: str) -> None:
+        """Makes or replaces the file with the content of a local one, all at once."""
+        if self.remote:
+            with _clear_errors(self.url(path), "write"):
+                remote.upload(self._client, os.fspath(local), self.url(path), self.url(_temporary_name(path)))
+            return
+        with self.writer(path) as target, open(local, "rb") as source:
+            shutil.copyfileobj(source, target.sink, COPIED)
+
+    def download(self, path: str, local: str | os.PathLike[str]) -> None:
+        """Writes the file's content to a new local one, which isn't synced.
+
+        Raises:
+            FileNotFoundError: no such file.
+        """
+        with _clear_errors(self.url(path), "read"):
+            if self.remote:
+                self._client.get_file(self.url(path), os.fspath(local))
+            else:
+                shutil.copyfile(self.url(path), local)
 
     def write_atomic(self, path: str, content: bytes) -> None:
         """Writes or replaces the file; a reader sees the old content or the new, never a part."""

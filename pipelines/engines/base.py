@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from types import FrameType, TracebackType
 from typing import Any, Protocol, Self
 
-from gristmill.errors import GristmillError, WorkItemError
+from gristmill.errors import GristmillError, StoreUnreachableError, WorkItemError
+from gristmill.pipelines.engines.watch import Watch, quiet
 
 TRIES = 3  # a work item that failed this often fails the run
+PAUSE = 0.5  # seconds before an item is tried again that could not read or write; longer each time
 
 Task = Any
 """A frozen, picklable dataclass that names one work item: `str(task)` says which, for error texts."""
@@ -23,6 +26,8 @@ class Engine(Protocol):
 
     name: str
     workers: int
+    note: Callable[[str], None]
+    """Is told in a line what takes long."""
 
     def map(
         self, function: Callable[[Task], dict[str, Any]], tasks: Sequence[Task], done: Callable[[dict[str, Any]], None]
@@ -48,12 +53,14 @@ class InProcess:
     def __init__(self, name: str = "dask", workers: int = 1) -> None:
         self.name = name
         self.workers = workers
+        self.note: Callable[[str], None] = quiet
 
     def map(
         self, function: Callable[[Task], dict[str, Any]], tasks: Sequence[Task], done: Callable[[dict[str, Any]], None]
     ) -> list[dict[str, Any]]:
         """See `Engine.map`."""
-        return gather(tasks, self._outcomes(function, tasks), done)
+        with Watch(tasks, self.workers, self.note) as watch:
+            return gather(tasks, self._outcomes(function, tasks), done, watch)
 
     def _outcomes(self, function: Callable[[Task], dict[str, Any]], tasks: Sequence[Task]) -> Iterator[tuple[int, Any]]:
         """(number of the task, its outcome) as they come."""
@@ -106,12 +113,13 @@ def _interrupts() -> Iterator[Callable[[], None]]:
 
 
 def gather(
-    tasks: Sequence[Task], outcomes: Iterable[tuple[int, Any]], done: Callable[[dict[str, Any]], None]
+    tasks: Sequence[Task], outcomes: Iterable[tuple[int, Any]], done: Callable[[dict[str, Any]], None], watch: Watch
 ) -> list[dict[str, Any]]:
     """The results in the order of the tasks, from (number of the task, its result or error) as they come; raises as `Engine.map` does."""
     results: list[dict[str, Any]] = [{} for _ in tasks]
     failed: dict[int, BaseException] = {}
     for number, outcome in outcomes:
+        watch.done(number)
         if isinstance(outcome, BaseException):
             failed[number] = outcome
         else:
@@ -122,8 +130,8 @@ def gather(
 
 
 def final(error: BaseException) -> bool:
-    """Whether trying again can't help: the input or the use is wrong, or rows can't be accounted for."""
-    return isinstance(error, GristmillError) and not isinstance(error, WorkItemError)
+    """Whether trying again can't help: the input or the use is wrong, a disk is full, or rows can't be accounted for."""
+    return isinstance(error, GristmillError) and not isinstance(error, WorkItemError | StoreUnreachableError)
 
 
 def raise_failed(failed: Sequence[tuple[Task, BaseException]]) -> None:
@@ -149,4 +157,6 @@ def guarded(function: Callable[[Task], dict[str, Any]], task: Task) -> dict[str,
         except Exception as error:  # noqa: BLE001  the driver raises it
             if final(error) or not left:
                 return error
+            if isinstance(error, OSError):
+                time.sleep(PAUSE * 3 ** (TRIES - 1 - left))
     raise AssertionError("unreachable")

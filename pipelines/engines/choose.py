@@ -46,11 +46,13 @@ def choose_engine(
         raise UsageError(f"give a running cluster or address={address!r}, not both")
     if threads and address is None and running is None:
         with InProcess(name, threads) as chosen:
+            chosen.note = note
             if threads > 1:
                 note(f"{name}: {threads} threads of this process")
             yield chosen
         return
     with _start(name, workers, address, conf, running) as chosen:
+        chosen.note = note
         where = (
             f"at {address}"
             if address

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from gristmill.errors import RunError, UsageError
 from gristmill.pipelines.engines.base import Task, gather, guarded
+from gristmill.pipelines.engines.watch import Watch, quiet
 from gristmill.storage.folder import is_alive
 
 CONNECT = "20s"  # to wait for a scheduler that doesn't answer
@@ -31,6 +32,7 @@ class DaskEngine:
         if address is not None and not address.startswith("inproc:"):
             _check_address(address)
         self.workers = workers or os.cpu_count() or 1
+        self.note: Callable[[str], None] = quiet
         self._own = client is None
         self._client: Future[Any] = Future()
         _sweep()
@@ -47,15 +49,31 @@ class DaskEngine:
         self, function: Callable[[Task], dict[str, Any]], tasks: Sequence[Task], done: Callable[[dict[str, Any]], None]
     ) -> list[dict[str, Any]]:
         """See `Engine.map`. A worker that dies is replaced and its items run again."""
-        from distributed import as_completed
+        from distributed import CancelledError
 
+        if not tasks:
+            return []
         client = self._client.result()
-        # largest numbers first is not known here; submission order keeps the start of the input first
-        futures = [client.submit(guarded, function, task, pure=False) for task in tasks]
-        place = {future.key: i for i, future in enumerate(futures)}
-        waiting = as_completed(futures, loop=client.loop)
-        del futures  # Dask keeps what is referred to here, and would make it again when a worker dies
-        return gather(tasks, ((place[future.key], future.exception() or future.result()) for future in waiting), done)
+        slots = sum(_threads(client)) or self.workers
+        with Watch(tasks, slots, self.note, self._idle) as watch:
+            try:
+                return gather(tasks, _outcomes(client, function, tasks), done, watch)
+            except CancelledError as error:
+                raise RunError(
+                    f"lost the Dask scheduler at {client.scheduler.address if client.scheduler else 'an address that is gone'}. "
+                    "What is finished is kept: run the same command again when there is one."
+                ) from error
+
+    def _idle(self) -> str | None:
+        """Whether the cluster has no workers. Those of our own that were lost for good are started anew: Dask gives up one that isn't back in 15 s."""
+        client = self._client.result()
+        try:
+            there = len(_threads(client))
+        except (OSError, TimeoutError, ValueError, KeyError):
+            return "the Dask scheduler gives no answer"
+        if self._own and client.cluster is not None and there < self.workers:
+            client.cluster.scale(self.workers)
+        return None if there else "the Dask cluster has no workers"
 
     def __enter__(self) -> Self:
         return self
@@ -76,6 +94,26 @@ class DaskEngine:
                 cluster.close()
         finally:
             self._folder.cleanup()
+
+
+def _outcomes(
+    client: Any, function: Callable[[Task], dict[str, Any]], tasks: Sequence[Task]
+) -> Iterator[tuple[int, Any]]:
+    """(number of the task, its outcome) as they come."""
+    from distributed import as_completed
+
+    # submission order keeps the start of the input first
+    futures = [client.submit(guarded, function, task, pure=False) for task in tasks]
+    place = {future.key: i for i, future in enumerate(futures)}
+    waiting = as_completed(futures, loop=client.loop)
+    del futures  # Dask keeps what is referred to here, and would make it again when a worker dies
+    for future in waiting:
+        yield place[future.key], future.exception() or future.result()
+
+
+def _threads(client: Any) -> list[int]:
+    """How many threads each worker has."""
+    return [worker["nthreads"] for worker in client.scheduler_info(n_workers=-1)["workers"].values()]
 
 
 _FOLDER = "gristmill-dask-"  # of workers' own files, in the system's folder of temporary files

@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from gristmill.errors import MissingDependencyError, RunError, UsageError, WorkItemError
 from gristmill.pipelines.engines.base import TRIES, Task, guarded, raise_failed
+from gristmill.pipelines.engines.watch import Watch, quiet
 
 POLL_SECONDS = 0.2
 _NAMED = re.compile(
@@ -44,6 +45,7 @@ class SparkEngine:
         session: Any = None,
     ) -> None:
         self.workers = workers or os.cpu_count() or 1
+        self.note: Callable[[str], None] = quiet
         self._own = session is None
         self._session: Future[Any] = Future()
         if session is not None:
@@ -67,10 +69,11 @@ class SparkEngine:
         arrived = context.accumulator([], _arrivals())
         packed = [(number, cloudpickle.dumps((function, task))) for number, task in enumerate(tasks)]
         group = f"gristmill-{uuid.uuid4().hex}"
-        with ThreadPoolExecutor(1) as pool:
+        watch = Watch(tasks, int(context.defaultParallelism), self.note, lambda: _idle(context))
+        with ThreadPoolExecutor(1) as pool, watch:
             job = pool.submit(_collect, context, group, packed, arrived)
             try:
-                outcomes = _followed(job, arrived, done)
+                outcomes = _followed(job, arrived, done, watch)
             except BaseException:
                 context.cancelJobGroup(group)
                 raise
@@ -114,18 +117,32 @@ def _collect(context: Any, group: str, packed: list[tuple[int, bytes]], arrived:
     return context.parallelize(packed, len(packed)).map(run).collect()
 
 
-def _followed(job: Future[list[Any]], arrived: Any, done: Callable[[dict[str, Any]], None]) -> list[Any] | Exception:
+def _followed(
+    job: Future[list[Any]], arrived: Any, done: Callable[[dict[str, Any]], None], watch: Watch
+) -> list[Any] | Exception:
     """The job's results, or why it ended; `done` is called with each result as it arrives."""
     seen: set[int] = set()
     while True:
         over = bool(wait([job], POLL_SECONDS).done)
         for number, outcome in list(arrived.value):
-            if number not in seen and outcome is not None:
-                done(outcome)
+            if number not in seen:
+                watch.done(number)
+                if outcome is not None:
+                    done(outcome)
             seen.add(number)
         if over:
             error = job.exception()
             return job.result() if error is None else error if isinstance(error, Exception) else RunError(str(error))
+
+
+def _idle(context: Any) -> str | None:
+    """Whether a cluster has given no executors; the driver is listed among them."""
+    if context.master.startswith("local[") or context.master == "local":
+        return None
+    try:
+        return None if context._jsc.sc().getExecutorMemoryStatus().size() > 1 else "Spark has no executors"  # noqa: SLF001  the one way
+    except Exception:  # noqa: BLE001  the JVM is gone: the job says so
+        return None
 
 
 def _arrivals() -> Any:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 import xxhash
 
+from gristmill.pipelines.fetched import local_copy
 from gristmill.pipelines.sources.base import (
     CsvSource,
     FrameSource,
@@ -166,7 +167,7 @@ def _groups(
 
 
 def _frame_items(source: FrameSource, item_bytes: int) -> list[WorkItem]:
-    with pa.memory_map(source.file) as mapped:
+    with pa.memory_map(local_copy(source.file)) as mapped:
         table = pa.ipc.open_file(mapped).read_all()
         size, rows = max(table.nbytes, 1), table.num_rows
     step = max(1, rows * item_bytes // size)

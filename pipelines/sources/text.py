@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import pyarrow as pa
 import xxhash
 
 from gristmill.errors import PipelineError
+from gristmill.pipelines.fetched import local_copy
 from gristmill.pipelines.sources.base import (
     BAD,
     POSITION,
@@ -26,6 +26,7 @@ from gristmill.pipelines.sources.base import (
 )
 from gristmill.pipelines.sources.files import check_unchanged, open_file
 from gristmill.pipelines.sources.lazy import is_lazy, store_lazy
+from gristmill.pipelines.work import WorkStore
 
 BOM = b"\xef\xbb\xbf"
 
@@ -73,26 +74,23 @@ def _chunk(texts: list[str], files: list[str], bad: list[tuple[str, str, str, by
     return Chunk(table, at, bad_rows(bad))
 
 
-def store_frame(source: FrameSource, frame: Any, folder: Path) -> FrameSource | ParquetSource:
-    """The source with its table written under its content's hash into the folder, where every worker can read it.
+def store_frame(source: FrameSource, frame: Any, store: WorkStore) -> FrameSource | ParquetSource:
+    """The source with its table written under its content's hash beside the work files, where every worker can read it.
 
     Raises:
         PipelineError: not a pandas, Polars, Dask or Spark frame or an Arrow table.
     """
     if is_lazy(frame):
-        return store_lazy(source, frame, folder)
+        return store_lazy(source, frame, store.frames())
     table = as_arrow(frame, f"inputs['{source.name}']")
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".tmp-{os.getpid()}-{source.name}"
+    temporary = store.frames(here=True) / f".tmp-{os.getpid()}-{source.name}"
     with pa.ipc.new_file(str(temporary), table.schema) as writer:
         writer.write_table(table)
     digest = xxhash.xxh3_128()
     with open(temporary, "rb") as content:
         while block := content.read(4 << 20):
             digest.update(block)
-    final = folder / f"{digest.hexdigest()}.arrow"
-    temporary.replace(final)
-    return source.at(str(final))
+    return source.at(store.keep_frame(temporary, f"{digest.hexdigest()}.arrow"))
 
 
 def as_arrow(frame: Any, what: str) -> pa.Table:
@@ -118,7 +116,7 @@ def as_arrow(frame: Any, what: str) -> pa.Table:
 def read_frame(source: FrameSource, item: WorkItem, chunk_bytes: int) -> Iterator[Chunk]:
     """The item's rows, in chunks of about `chunk_bytes`; positions are `NAME:row N`."""
     piece = item.pieces[0]
-    with pa.memory_map(piece.file) as mapped:
+    with pa.memory_map(local_copy(piece.file)) as mapped:
         table = pa.ipc.open_file(mapped).read_all()
         table = table.slice(piece.start, piece.stop - piece.start)
         step = max(1, table.num_rows * chunk_bytes // max(table.nbytes, 1))

@@ -9,6 +9,7 @@ import sys
 import gristmill.pipelines.run
 from gristmill.errors import GristmillError
 from gristmill.pipelines import duplicates, exchange, splits, work
+from gristmill.pipelines.engines import watch
 from gristmill.pipelines.sources import items
 
 from .faults import Faults
@@ -19,6 +20,7 @@ def main() -> None:
     at = tuple(asked.get("at", {}).items())
     work.once = Faults(asked["folder"], asked.get("kind", ""), at, os.getpid(), asked.get("others", 0))
     exchange.PARTITION_BYTES, duplicates.BATCH_BYTES, splits.PAIRS, items.SMALL_BYTES = 4096, 20_000, 8, 0
+    watch.SLOW_SECONDS = asked.get("slow", watch.SLOW_SECONDS)
     try:
         result = gristmill.pipelines.run.run(asked["model"], progress="lines", **asked.get("options", {}))
     except GristmillError as error:

@@ -190,6 +190,37 @@ def test_dask_processes_and_spark(processes, session, steps):
     same()
 
 
+def test_appended_rows(threads, processes, session):
+    """Source b appended to what source a gave, twice."""
+
+    @settings(max_examples=1, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @given(inputs().filter(lambda sources: min(map(len, sources)) > 9))
+    def same(sources):
+        with tempfile.TemporaryDirectory() as base:
+            write(Path(base) / "in", sources, 3, seed=0)
+            one = appended(Path(base), "one", in_process=True)
+            assert one[1][0].published and not one[2][0].published
+            for name, engine in (("threads", threads), ("processes", processes), ("spark", session)):
+                found = appended(Path(base), name, engine=engine, in_process=False)
+                assert [facts for _, *facts in found] == [facts for _, *facts in one], name
+
+    same()
+
+
+def appended(base: Path, out: str, **options: Any) -> list[tuple[Any, ...]]:
+    """(result, fingerprint, layout, counts, rows) of each run."""
+    found = []
+    for source in (0, 1, 1):
+        model = pipeline(base / "in", COVERED["wide"], out)
+        model = {**model, "sources": [model["sources"][source]], "output": {**model["output"], "mode": "append"}}
+        model["steps"] = [
+            {name: value for name, value in step.items() if name != "priority"} for step in model["steps"]
+        ]
+        result = gristmill.run(model, progress="quiet", **options)
+        found.append((result, result.fingerprint, result.layout, result.counts, result.rows))
+    return found
+
+
 @pytest.mark.slow
 def test_all_engines_over_many_inputs(java, processes, threads):
     from gristmill.pipelines.engines.spark import SparkEngine

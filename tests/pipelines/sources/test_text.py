@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from gristmill.errors import InputError, PipelineError
 from gristmill.pipelines.sources import FrameSource, JsonlSource, TextSource, plan_items, store_frame
+from gristmill.pipelines.work import WorkStore
 
 from .helpers import read, write
 
@@ -61,7 +62,7 @@ def test_frames_keep_their_rows_in_order(tmp_path, kind, rows):
         frame = table.to_pandas()
     elif kind == "polars":
         frame = pytest.importorskip("polars").from_arrow(table)
-    stored = store_frame(FrameSource(name="docs"), frame, tmp_path)
+    stored = store_frame(FrameSource(name="docs"), frame, WorkStore(str(tmp_path)))
     found, places, bad = read(stored, plan_items(stored, item_bytes=500), chunk_bytes=100)
     assert found == table.to_pylist() and not bad
     assert places == [f"docs:row {i}" for i in range(rows)]
@@ -70,7 +71,7 @@ def test_frames_keep_their_rows_in_order(tmp_path, kind, rows):
 
 def test_frames_that_are_none(tmp_path):
     with pytest.raises(PipelineError, match=r"inputs\['docs'\] is a list, expected a pandas"):
-        store_frame(FrameSource(name="docs"), [1, 2], tmp_path)
+        store_frame(FrameSource(name="docs"), [1, 2], WorkStore(str(tmp_path)))
 
 
 def test_names_and_options_of_sources():

@@ -1,0 +1,137 @@
+"""Copies of remote work files on this machine, least recently used ones removed."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import shutil
+import socket
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import xxhash
+
+from gristmill.errors import RunError
+from gristmill.pipelines.sizes import parse_size
+from gristmill.storage.folder import Folder, is_alive, open_folder
+
+LIMIT = "20GB"  # unless GRISTMILL_CACHE_BYTES says otherwise
+YOUNG = 60.0  # seconds in which a copy that was just asked for stays
+
+
+class Cache:
+    """Copies in a local folder that all processes of this machine share, each whole or not there.
+
+    limit: bytes of finished copies that may lie there, but for those asked for in the last minute. A removed copy stays readable for who has it open.
+    """
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self._folder, self._limit = folder, limit
+        self._new = 0
+        self._lock = threading.Lock()
+
+    def fetch(self, remote: Folder, path: str, name: str, size: int) -> Path:
+        """The local path of the copy `name` of a remote file of so many bytes.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
+        final = self._folder / "kept" / name
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(final)
+            return final
+        with self.making() as folder:
+            copy = folder / "copy"
+            remote.download(path, copy)
+            if (found := copy.stat().st_size) != size:
+                raise OSError(f"'{remote.url(path)}' came with {found} bytes, expected {size}")
+            final.parent.mkdir(parents=True, exist_ok=True)
+            copy.replace(final)
+        self._count(size)
+        return final
+
+    @contextlib.contextmanager
+    def making(self) -> Iterator[Path]:
+        """A new folder to write to, removed at the end."""
+        folder = self._folder / "making" / f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"
+        folder.mkdir(parents=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def keep(self, made: Path, name: str) -> None:
+        """Makes what was written in a folder of `making` the copies under this name."""
+        final = self._folder / "kept" / name
+        final.parent.mkdir(parents=True, exist_ok=True)
+        size = sum(path.stat().st_size for path in made.iterdir())
+        made.rename(final)
+        self._count(size)
+
+    def frames(self) -> Path:
+        """The folder in which frames are written before they are uploaded."""
+        folder = self._folder / "frames"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def sweep(self) -> None:
+        """Removes what killed processes of this machine left half-written."""
+        for folder in (self._folder / "making").glob("*"):
+            host, pid, _ = folder.name.rsplit("-", 2)
+            if host == socket.gethostname() and not is_alive(int(pid)):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _count(self, size: int) -> None:
+        """Now and then makes room: a look at all copies for each twentieth of the limit that is new."""
+        with self._lock:
+            self._new += size
+            if self._new < self._limit // 20:
+                return
+            self._new = 0
+        self._make_room()
+
+    def _make_room(self) -> None:
+        found = []
+        for path in (self._folder / "kept").rglob("*"):
+            with contextlib.suppress(FileNotFoundError):
+                info = path.stat()
+                if path.is_file():
+                    found.append((info.st_mtime, info.st_size, path))
+        over = sum(size for _, size, _ in found) - self._limit
+        for changed, size, path in sorted(found):
+            if over <= 0 or time.time() - changed < YOUNG:
+                return
+            path.unlink(missing_ok=True)
+            over -= size
+
+
+@functools.cache
+def cache_of(root: str) -> Cache:
+    """The cache for a store's URL: a folder of this user in GRISTMILL_CACHE, or in the system's folder of temporary files.
+
+    Raises:
+        RunError: it can't be made.
+    """
+    place = os.environ.get("GRISTMILL_CACHE") or os.path.join(tempfile.gettempdir(), f"gristmill-{os.getuid()}")
+    folder = Path(place) / xxhash.xxh3_128_hexdigest(root.encode())[:16]
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise RunError(
+            f"can't make the folder '{folder}' for copies of work files on {socket.gethostname()}: {error.strerror}; set GRISTMILL_CACHE to another"
+        ) from error
+    return Cache(folder, parse_size(os.environ.get("GRISTMILL_CACHE_BYTES", LIMIT)))
+
+
+def local_copy(path: str) -> str:
+    """The path itself, or of a URL that of a copy in this machine's cache; for files that don't change."""
+    if "://" not in path:
+        return path
+    base, _, name = path.rpartition("/")
+    folder = open_folder(base)
+    return str(cache_of(base).fetch(folder, name, name, folder.size(name)))

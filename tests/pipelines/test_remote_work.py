@@ -1,0 +1,244 @@
+"""Work files in an object store (moto's real HTTP server): whole or not there, shared by runs, and a run whose workers share no folder."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+import pyarrow as pa
+import pytest
+
+from gristmill.errors import RunError, UsageError
+from gristmill.pipelines import fetched, parts, remote_work
+from gristmill.pipelines.erase import make_physical
+from gristmill.pipelines.fetched import Cache
+from gristmill.pipelines.remote_work import Lease, RemoteWorkStore
+from gristmill.pipelines.run import plan
+from gristmill.pipelines.work import WorkStore, open_store, scratch_of
+from gristmill.storage.folder import open_folder
+
+from .conftest import STEPS, corpus, rows_of, write_jsonl
+
+SPLIT = {"train": 0.7, "test": 0.3, "similarity": 0.5}
+
+
+@pytest.fixture
+def bucket(s3_folder, s3_endpoint, tmp_path, monkeypatch) -> str:
+    """The URL of an empty folder, reached by the usual environment variables; copies of its files go to a folder of the test."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    monkeypatch.setenv("GRISTMILL_CACHE", str(tmp_path / "copies"))
+    fetched.cache_of.cache_clear()
+    yield s3_folder.base
+    fetched.cache_of.cache_clear()
+
+
+@pytest.fixture
+def store(bucket) -> RemoteWorkStore:
+    return RemoteWorkStore(f"{bucket}/work")
+
+
+def elsewhere(store: RemoteWorkStore, tmp_path) -> RemoteWorkStore:
+    """The store as another machine sees it: nothing known, no copies."""
+    os.environ["GRISTMILL_CACHE"] = str(tmp_path / "other copies")
+    fetched.cache_of.cache_clear()
+    remote_work._known.clear()
+    return RemoteWorkStore(store.root)
+
+
+def test_where_work_files_go():
+    assert scratch_of("s3://b/out", None, shared=True) == "s3://b/out/_work"
+    assert scratch_of("s3://b/out", "s3://b/scratch/").startswith("s3://b/scratch/")
+    assert "://" not in scratch_of("s3://b/out", None)
+    assert type(open_store("/somewhere")) is WorkStore and type(open_store("s3://b/x")) is RemoteWorkStore
+
+
+def test_work_is_there_whole_or_not_at_all(store, tmp_path):
+    table = pa.table({"x": [1, 2]})
+    with store.create("aa11") as (folder, summary):
+        parts.write(folder / "result.arrow", table)
+        with parts.PartWriter(folder, "rows") as out:
+            out.write(table)
+        summary["rows"] = 2
+        assert store.done("aa11") is None and store.remote.list() == []
+    assert store.done("aa11") == {"rows": 2}
+    with pytest.raises(ZeroDivisionError), store.create("bb22"):
+        raise ZeroDivisionError
+    there = elsewhere(store, tmp_path)
+    assert there.summaries(["aa11", "bb22"]) == [{"rows": 2}, None]
+    assert parts.read(there.folder("aa11") / "result.arrow") == table
+    assert parts.table(there.folder("aa11"), "rows") == table and list(there.folder("aa11").glob("index-*")) == []
+    with pytest.raises(FileNotFoundError, match="has no file 'other'"):
+        there.folder("aa11") / "other"
+    with pytest.raises(FileNotFoundError):
+        there.folder("bb22") / "result.arrow"
+    assert not list((tmp_path / "copies").rglob("making/*")), "what is half-written is swept up"
+
+
+def test_of_two_that_do_the_same_one_stays(store, tmp_path):
+    with store.create("aa11") as (first, one):
+        with store.create("aa11") as (second, two):
+            (second / "name").write_text("second")
+            two["by"] = 2
+        (first / "name").write_text("first")
+        one["by"] = 1
+    assert store.done("aa11") == {"by": 2} and (store.folder("aa11") / "name").read_text() == "second"
+    assert len(store.remote.list()) == 2, "a marker and a file: the other's are gone"
+    assert (elsewhere(store, tmp_path).folder("aa11") / "name").read_text() == "second"
+
+
+def test_the_marker_counts_as_ours_when_its_answer_was_lost(store, monkeypatch):
+    create = type(store.remote).create
+
+    def unanswered(self, path, content):
+        create(self, path, content)
+        create(self, path, content)  # what a client does that missed the answer
+
+    monkeypatch.setattr(type(store.remote), "create", unanswered)
+    with store.create("aa11") as (folder, summary):
+        (folder / "name").write_text("x")
+        summary["by"] = 1
+    assert store.done("aa11") == {"by": 1} and (store.folder("aa11") / "name").read_text() == "x"
+
+
+def test_what_another_run_removed_and_did_again_is_found(store, tmp_path):
+    for content in ("one", "two"):
+        with store.create("aa11") as (folder, _):
+            (folder / "name").write_text(content)
+        known = dict(remote_work._known)
+        if content == "one":
+            store.forget("aa11")
+            assert store.done("aa11") is None
+            first = known
+    there = elsewhere(store, tmp_path)
+    remote_work._known.update(first)
+    there.prune({"aa11"})
+    assert (there.folder("aa11") / "name").read_text() in ("one", "two")
+
+
+def test_prune_takes_finished_work_and_old_attempts_that_never_ended(store, monkeypatch):
+    for key in ("aa11", "aa22", "bb33"):
+        with store.create(key) as (folder, _):
+            (folder / "name").write_text(key)
+    store.remote.write_atomic("items/cc/cc44/attempt/name", b"half")
+    store.note("last_run.json", {"files": ["a"]})
+    assert store.prune({"aa22"}) == 2 and store.done("aa22") is not None and store.done("aa11") is None
+    left = [path for path, *_ in store.remote.list()]
+    assert "items/cc/cc44/attempt/name" in left and len(left) == 4, left
+    monkeypatch.setattr(remote_work, "DAY", -5.0)
+    store.prune({"aa22"})
+    assert "items/cc/cc44/attempt/name" not in [path for path, *_ in store.remote.list()]
+    assert (store.folder("aa22") / "name").read_text() == "aa22"
+    assert store.noted("last_run.json") == {"files": ["a"]} and store.noted("never.json") is None
+
+
+def test_only_a_run_that_is_alone_has_the_store_for_itself(store):
+    with store.held() as one, store.held() as two:
+        assert not one.alone() and not two.alone()
+        assert [path for path, *_ in store.remote.list("runs") if path.endswith("alone")] == []
+    with store.held() as lease:
+        assert lease.alone() and lease.alone()
+        entered = threading.Event()
+
+        def enter():
+            with store.held():
+                entered.set()
+
+        other = threading.Thread(target=enter)
+        other.start()
+        assert not entered.wait(1.0), "it waits while finished work is removed"
+        lease.share()
+        assert entered.wait(60)
+        other.join()
+    assert store.remote.list("runs") == []
+
+
+def test_a_dead_run_holds_nothing_for_long(store, monkeypatch):
+    store.remote.write_atomic("runs/otherhost-77-abc", b"")
+    store.remote.write_atomic("runs/alone", b"runs/otherhost-77-abc")
+    monkeypatch.setattr(remote_work, "WAIT", 0.05)
+    with monkeypatch.context() as patch:
+        patch.setattr(remote_work, "LEASE", 2.0)
+        with store.held() as lease:
+            assert lease.alone()
+            lease.share()
+    with store.held() as lease:
+        assert not lease.alone(), "a run elsewhere that gave a sign of life within the lease"
+    dead = 2**22 + 1  # more than any process number
+    store.remote.delete("runs/otherhost-77-abc")
+    store.remote.write_atomic(f"runs/{os.uname().nodename}-{dead}-abc", b"")
+    with store.held() as lease:
+        assert lease.alone(), "of this machine the dead are known at once"
+
+
+def test_a_lease_is_renewed(store, monkeypatch):
+    monkeypatch.setattr(remote_work, "RENEW", 0.05)
+    lease = Lease(store.remote)
+    time.sleep(0.3)
+    assert len(store.remote.list("runs")) == 1
+    lease.end()
+    time.sleep(0.3)
+    assert store.remote.list("runs") == []
+
+
+def test_copies_make_room_for_each_other(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(fetched, "YOUNG", -1.0)
+    cache = Cache(tmp_path / "small", 1000)
+    for number in range(6):
+        store.remote.write_atomic(f"f{number}", bytes(300))
+        path = cache.fetch(store.remote, f"f{number}", f"k/f{number}", 300)
+        os.utime(path, (number, number))
+    left = sorted(path.name for path in (tmp_path / "small" / "kept").rglob("*") if path.is_file())
+    assert left == ["f3", "f4", "f5"]
+    with pytest.raises(OSError, match="came with 300 bytes, expected 301"):
+        cache.fetch(store.remote, "f0", "k/f0", 301)
+    with pytest.raises(FileNotFoundError):
+        cache.fetch(store.remote, "missing", "k/missing", 1)
+    monkeypatch.setenv("GRISTMILL_CACHE", str(tmp_path / "small" / "kept" / "k" / "f3"))
+    with pytest.raises(RunError, match="set GRISTMILL_CACHE"):
+        fetched.cache_of("s3://other")
+
+
+def test_a_run_with_its_work_in_the_store(run, tmp_path, bucket, s3_folder):
+    write_jsonl(tmp_path / "raw", corpus(), files=3)
+    here = run(tmp_path / "raw", id="id", split=SPLIT)
+    scratch, output = f"{bucket}/scratch", {"path": f"{bucket}/out"}
+    there = run(tmp_path / "raw", id="id", split=SPLIT, output=output, scratch=scratch)
+    assert (there.fingerprint, there.layout, there.counts) == (here.fingerprint, here.layout, here.counts)
+    assert rows_of(there) == rows_of(here) and there.reused_items == 0
+    again = run(tmp_path / "raw", id="id", split=SPLIT, output=output, scratch=scratch)
+    assert not again.published and again.reused_items > 0
+    changed = run(tmp_path / "raw", id="id", split=SPLIT, output=output, scratch=scratch, steps=STEPS[:2])
+    assert changed.published and changed.reused_items > 0
+    files = [path for path, *_ in s3_folder.list("scratch")]
+    assert files and not (tmp_path / "user").exists() and not [path for path in files if "/runs/" in path]
+    with pytest.raises(UsageError, match="needs a folder that all of it has mounted"):
+        RemoteWorkStore(scratch).frames()
+
+
+def test_frames_are_put_beside_the_work(run, tmp_path, bucket):
+    rows = corpus(10)
+    source = {"sources": [{"kind": "frame", "name": "docs"}], "inputs": {"docs": pa.Table.from_pylist(rows)}}
+    here = run(out="here", **source)
+    there = run(out="there", scratch=f"{bucket}/scratch", **source)
+    assert (there.fingerprint, there.layout) == (here.fingerprint, here.layout)
+    again = run(out="there", scratch=f"{bucket}/scratch", **source)
+    assert again.reused_items > 0 and not again.published
+
+
+def test_plan_finds_work_that_a_cluster_left_beside_the_data(run, tmp_path, bucket, s3_folder):
+    from distributed import Client, LocalCluster
+
+    write_jsonl(tmp_path / "raw", corpus(10), files=2)
+    with (
+        LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        found = run(tmp_path / "raw", output={"path": f"{bucket}/out"}, engine=client, in_process=False)
+    assert found.published and s3_folder.list("out/_work/items")
+    model = {
+        "name": "test", "sources": [{"kind": "jsonl", "path": str(tmp_path / "raw"), "name": "web"}], "steps": STEPS, "output": {"path": f"{bucket}/out"},
+    }  # fmt: skip
+    assert {item["action"] for item in plan(model)["items"]} == {"reuse"}
+    assert open_folder(f"{bucket}/out").exists("_work") and make_physical(f"{bucket}/out") == {}
