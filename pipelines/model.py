@@ -86,6 +86,7 @@ class Validate(Block):
 class Output(Block):
     """Where the dataset is, in which order its rows are and how its shards are cut.
 
+    mode: `replace` makes a version of the sources alone; `append` adds their rows to the newest version, whose shards and rows stay.
     order: `source` has the rows as they were read; `shuffled` in a random order of the whole split, by hash of `seed` and `_uid`, so that each
     shard is a random sample of it. The fingerprint is the same; the layout no longer depends on how the source's files are cut and named.
     """
