@@ -46,7 +46,7 @@ def test_blocks_run_and_print_what_is_shown(tmp_path, monkeypatch):
                 assert same, f"{command}: the README shows\n{shown}\nit prints\n{done.stdout}"
         else:
             load_pipeline(yaml.safe_load(content))
-    assert {kind: kinds.count(kind) for kind in sorted(set(kinds))} == {"console": 3, "python": 4, "yaml": 1}
+    assert {kind: kinds.count(kind) for kind in sorted(set(kinds))} == {"console": 3, "python": 5, "yaml": 1}
 
 
 @pytest.mark.parametrize(
