@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import io
 import json
+import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from gristmill.errors import InputError
 from gristmill.storage.folder import Folder
+from gristmill.storage.gc import STATES
 from gristmill.validators.accumulators import Fields
+from gristmill.validators.inputs import Shard
 from gristmill.validators.rows import RowSet
 
+FOLDER = STATES.rstrip("/")
+UNREADABLE = (
+    ValueError,
+    KeyError,
+    TypeError,
+    OSError,
+    pa.ArrowException,
+)  # what a file of another version or a torn one raises
 ALIGNED = 64
+log = logging.getLogger("gristmill")
 SMALL = 1 << 14  # arrays that needn't be known as mapped: views of mapped ones take ten times as long
 
 
@@ -63,7 +78,7 @@ class Bundle:
     """A file of `encode`. Arrays of a local one are mapped: what isn't looked at isn't read.
 
     Raises:
-        ValueError, KeyError, TypeError, OSError: not such a file, or a part of one.
+        UNREADABLE: not such a file, or a part of one.
     """
 
     def __init__(self, folder: Folder, path: str) -> None:
@@ -102,3 +117,44 @@ class Bundle:
             else:
                 fields[field] = array
         return fields
+
+
+def place_of(shard: Shard) -> str:
+    """The folder, in that of a dataset, of what is known of one of its shards."""
+    assert shard.key is not None
+    return f"{FOLDER}/{shard.key[:20]}"
+
+
+def digest(what: Any) -> str:
+    """A name for plain values."""
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:20]
+
+
+def bundles(folder: Folder, place: str) -> Iterator[Bundle]:
+    """The files of a folder that can be read; the others are worked out anew."""
+    for path, *_ in folder.list(place):
+        with contextlib.suppress(*UNREADABLE):
+            yield Bundle(folder, path)
+
+
+def recall(folder: Folder, shard: Shard, name: str) -> Fields | None:
+    """What `keep` kept of a shard under a name."""
+    if shard.key is None:
+        return None
+    with contextlib.suppress(*UNREADABLE):
+        return Bundle(folder, f"{place_of(shard)}/{name}.state").fields(name)
+    return None
+
+
+def keep(folder: Folder, shard: Shard, name: str, fields: Fields) -> None:
+    """Keeps one state of a shard under a name."""
+    if shard.key is not None:
+        write(folder, f"{place_of(shard)}/{name}.state", encode({name: fields}, {}))
+
+
+def write(folder: Folder, path: str, content: bytes) -> None:
+    """Keeps a file; where the dataset may only be read, it says so and goes on: the next validation works it out anew."""
+    try:
+        folder.write_atomic(path, content)
+    except InputError as error:
+        log.warning("nothing is kept for the next validation: %s", error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import decimal
 import itertools
@@ -15,10 +16,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gristmill.validators.inputs import open_data
+from gristmill.validators.accumulators import Fields
+from gristmill.validators.bundles import UNREADABLE, digest, keep, recall
+from gristmill.validators.frozen import freeze, thaw
+from gristmill.validators.inputs import Data, open_data
 from gristmill.validators.sketches import F64, quantile, share_below
 from gristmill.validators.summaries import ColumnState, Limits, NumberState, TextState, from_float
 
+VERSION = 1
+"""To be raised whenever what is learnt of a shard changes."""
 BATCH_ROWS = 1 << 16
 SHARES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 TOP = 200  # frequent values that are kept
@@ -164,6 +170,23 @@ class Profiler:
                 self._compare(arrays)
         self.rows += table.num_rows
 
+    def save(self) -> Fields:
+        """What it has learnt, as fields; sketches of numbers are condensed to one buffer a column."""
+        orders = [[*pair, *seen] for pair, seen in self._orders.items()]
+        fields: Fields = {"rows": self.rows, "orders": orders}
+        for number, state in enumerate(self._states.values()):
+            if state.numbers is not None:
+                state.numbers.quantiles.condense()
+            fields |= freeze(state, f"{number}.")
+        return fields
+
+    def load(self, fields: Fields) -> None:
+        """Becomes what `save` was called on, a profiler of the same schema. Raises KeyError for one of another."""
+        self.rows = fields["rows"]
+        self._orders = {(a, b): seen for a, b, *seen in fields["orders"]}
+        for number, state in enumerate(self._states.values()):
+            thaw(state, fields, f"{number}.")
+
     def merge(self, other: Profiler) -> None:
         """Adds what another one of the same schema has seen."""
         for name, state in self._states.items():
@@ -220,7 +243,31 @@ def profile(data: Any, *, columns: Sequence[str] | None = None, split: str | Non
         opened.check_column(name, opened.name)
     chosen = [name for name in (opened.columns if columns is None else columns) if name in opened.schema.names]
     schema = pa.schema([opened.schema.field(name) for name in chosen])
+    if opened.dataset is not None and columns is None:
+        return _by_shards(opened, schema)
     return profile_batches(schema, (batch.table for batch in opened.batches(chosen)))
+
+
+def _by_shards(data: Data, schema: pa.Schema) -> Profile:
+    """The profile of a dataset: what was learnt of each shard is kept beside it, so that of the next version only new shards are read."""
+    assert data.dataset is not None
+    folder, name = data.dataset.folder, digest(["profile", VERSION, str(schema)])
+    whole = Profiler(schema)
+    for number, shard in enumerate(data.shards):
+        part = Profiler(schema)
+        fields = recall(folder, shard, name)
+        with contextlib.suppress(*UNREADABLE):
+            if fields is not None:
+                part.load(fields)
+                whole.merge(part)
+                continue
+        part = Profiler(schema)
+        for batch in data.batches(schema.names, [number]):
+            part.update(batch.table)
+        fields = part.save()
+        keep(folder, shard, name, fields)
+        whole.merge(part)
+    return whole.finish()
 
 
 def profile_batches(schema: pa.Schema, batches: Iterable[pa.RecordBatch | pa.Table]) -> Profile:

@@ -162,6 +162,13 @@ class Quantiles:
         for level, values in enumerate(other.levels):
             self._put(level, values)
 
+    def condense(self) -> None:
+        """Halves buffers, the lowest first, until all together hold no more than one may."""
+        for level in range(MAX_LEVELS):
+            if sum(map(len, self.levels)) <= self.capacity:
+                return
+            self._halve(level)
+
     def points(self) -> tuple[Numbers, F64]:
         """(values in order, how many rows each stands for)."""
         if not self.levels:
@@ -174,11 +181,12 @@ class Quantiles:
     def _put(self, level: int, values: Numbers) -> None:
         while len(self.levels) <= level:
             self.levels.append(values[:0])
-        held = np.concatenate([self.levels[level], values])
-        if len(held) <= self.capacity:
-            self.levels[level] = held
-            return
-        held.sort()
+        self.levels[level] = np.concatenate([self.levels[level], values])
+        if len(self.levels[level]) > self.capacity:
+            self._halve(level)
+
+    def _halve(self, level: int) -> None:
+        held = np.sort(self.levels[level])
         even = len(held) // 2 * 2
         self.levels[level] = held[even:]
         self._odd = not self._odd  # in turn, so that errors cancel rather than add

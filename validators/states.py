@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
-import json
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-import pyarrow as pa
 
 from gristmill.storage.folder import Folder
-from gristmill.storage.gc import STATES
 from gristmill.validators.accumulators import Accumulator
-from gristmill.validators.bundles import Bundle, encode
+from gristmill.validators.bundles import FOLDER, UNREADABLE, Bundle, bundles, digest, encode, place_of, write
 from gristmill.validators.inputs import Data, Shard
 from gristmill.validators.passes import States
 from gristmill.validators.plan import Key, Task
@@ -23,16 +18,8 @@ from gristmill.validators.rows import Places
 
 VERSION = 3
 """To be raised whenever what an accumulator works out changes."""
-FOLDER = STATES.rstrip("/")
 TOGETHER = f"{FOLDER}/together"
 KEPT = 4  # conclusions that stay: those of the newest validations
-UNREADABLE = (
-    ValueError,
-    KeyError,
-    TypeError,
-    OSError,
-    pa.ArrowException,
-)  # written by another version, or torn: worked out anew
 
 
 def store_of(data: Data) -> StateStore | None:
@@ -54,7 +41,7 @@ class StateStore:
         if shard.key is None:
             return found
         missing = {_name(task.key): task for task in tasks}
-        for bundle in self._bundles(_place(shard)):
+        for bundle in bundles(self._folder, place_of(shard)):
             for name in bundle.names & missing.keys():
                 with contextlib.suppress(*UNREADABLE):
                     state = missing[name].make()
@@ -71,13 +58,13 @@ class StateStore:
         each = {_name(key): state.save(first) for key, state in states.items() if isinstance(state, Accumulator)}
         kept = {name: fields for name, fields in each.items() if fields is not None}
         if kept:
-            self._folder.write_atomic(f"{_place(shard)}/{_digest(sorted(kept))}.state", encode(kept, {}))
+            write(self._folder, f"{place_of(shard)}/{digest(sorted(kept))}.state", encode(kept, {}))
 
     def assume(self, shards: Sequence[Shard], states: States) -> set[Key]:
         """Tells the states what was concluded before from the most of these shards; the keys of those for which that were all."""
         names = {_name(key): key for key in states}
         best: dict[Key, tuple[int, Bundle, list[int]]] = {}
-        for bundle in self._bundles(TOGETHER):
+        for bundle in bundles(self._folder, TOGETHER):
             with contextlib.suppress(*UNREADABLE):
                 at = _places([shard.key for shard in shards], bundle.facts["shards"])
                 rows = sum(shards[i].rows for i in at)
@@ -101,18 +88,11 @@ class StateStore:
         kept = {_name(key): fields for key, fields in each.items() if fields is not None}
         if None in keys or not kept or known.issuperset(key for key, fields in each.items() if fields is not None):
             return
-        name = _digest([keys, sorted(kept)])
-        self._folder.write_atomic(
-            f"{TOGETHER}/{name}.state", encode(kept, {"shards": [key[:20] for key in keys if key]})
-        )
+        name = digest([keys, sorted(kept)])
+        write(self._folder, f"{TOGETHER}/{name}.state", encode(kept, {"shards": [key[:20] for key in keys if key]}))
         every = sorted(self._folder.list(TOGETHER), key=lambda each: each[2], reverse=True)
         for path, *_ in every[KEPT:]:
             self._folder.delete(path)
-
-    def _bundles(self, place: str) -> Iterable[Bundle]:
-        for path, *_ in self._folder.list(place):
-            with contextlib.suppress(*UNREADABLE):
-                yield Bundle(self._folder, path)
 
 
 def _places(now: Sequence[str | None], then: Sequence[str]) -> list[int]:
@@ -124,15 +104,6 @@ def _places(now: Sequence[str | None], then: Sequence[str]) -> list[int]:
     return at if len(at) == len(then) else []
 
 
-def _place(shard: Shard) -> str:
-    assert shard.key is not None
-    return f"{FOLDER}/{shard.key[:20]}"
-
-
 @functools.lru_cache(4096)
 def _name(key: Key) -> str:
-    return _digest([VERSION, *key])
-
-
-def _digest(what: Any) -> str:
-    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:20]
+    return digest([VERSION, *key])

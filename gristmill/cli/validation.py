@@ -46,6 +46,12 @@ def validate(
         list[str] | None,
         typer.Option("--parameter", metavar="NAME=VALUE", help="A value for a $PARAMETER of the suite; repeatable."),
     ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            help="Of hashes and numbers, what is held before they go to a file in TMPDIR; 256MiB if not given."
+        ),
+    ] = None,
     approximate: Annotated[
         bool,
         typer.Option(
@@ -55,8 +61,10 @@ def validate(
     as_json: AsJson = False,
 ) -> None:
     """Judge data by a suite. Exit status 1 if a critical expectation fails. A dataset version keeps its verdict."""
+    from gristmill.pipelines.sizes import parse_size
     from gristmill.validators.gate import judge_data, keep, short_failures
     from gristmill.validators.report import render
+    from gristmill.validators.spill import DEFAULT_MEMORY
     from gristmill.validators.suites import load_suite
 
     judged = judge_data(
@@ -64,6 +72,7 @@ def validate(
         load_suite(suite, _parameters(parameters or [])),
         split=split,
         result_format=result_format,
+        memory=DEFAULT_MEMORY if memory is None else parse_size(memory),
         approximate=approximate,
     )
     kept = keep(judged) if judged.dataset is not None else None

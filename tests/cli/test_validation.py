@@ -41,6 +41,14 @@ def files(tmp_path, monkeypatch):
     return tmp_path
 
 
+def test_memory_is_a_size(cli, files):
+    given = ("validate", "data.parquet", "--suite", "notes.json", "--parameter", "oldest=120", "--json")
+    results = [json.loads(cli(*given, "--memory", size).out)["results"] for size in ("1KB", "1GB")]
+    assert results[0] == results[1]
+    done = cli(*given, "--memory", "plenty")
+    assert done.status == 2 and "'plenty' is not a size" in done.err
+
+
 def test_validate_says_what_fails_and_exits_1(cli, files):
     done = cli(
         "validate", "data.parquet", "--suite", "notes.json", "--parameter", "oldest=120", "--report", "out/report.html"

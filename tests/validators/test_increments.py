@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 import json
 import shutil
 import tempfile
@@ -14,13 +15,17 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import gristmill
+from gristmill.errors import InputError
 from gristmill.pipelines.erase import erase, make_physical
-from gristmill.storage.folder import open_folder
+from gristmill.storage.folder import Folder, open_folder
 from gristmill.storage.gc import gc
 from gristmill.storage.versions import publish
 from gristmill.validators.api import validate
+from gristmill.validators.bundles import FOLDER
 from gristmill.validators.distinct import Distinct
-from gristmill.validators.states import FOLDER, KEPT, TOGETHER
+from gristmill.validators.profile import profile
+from gristmill.validators.states import KEPT, TOGETHER
+from gristmill.validators.summaries import Limits
 from tests.validators.helpers import one
 from tests.validators.test_inputs import stripped
 from tests.validators.test_states import read_rows, shards
@@ -207,3 +212,63 @@ def test_an_erased_value_is_in_no_state(tmp_path: Path):
     make_physical(result.path)
     assert not states.exists()
     assert validate(gristmill.open_dataset(result.path), suite).success and not holding()
+
+
+def everything(rows: int, seed: int) -> pa.Table:
+    rng = np.random.default_rng(seed)
+    floats = np.where(rng.random(rows) < 0.01, np.inf, rng.normal(size=rows))
+    moments = np.datetime64("2024-01-01", "us") + rng.integers(0, 10**12, rows)
+    texts = [f"{number % 900} k\u00f6rper" if number % 7 else " " for number in rng.integers(0, 10**6, rows).tolist()]
+    return pa.table(
+        {
+            "i": rng.integers(0, 10**6, rows),
+            "f": pa.array(floats, mask=rng.random(rows) < 0.1),
+            "s": texts,
+            "t": pa.array(moments).cast(pa.timestamp("us", "Europe/Berlin")),
+            "d": pa.array(moments).cast(pa.date32(), safe=False),
+            "m": pa.array([decimal.Decimal(number) / 100 for number in rng.integers(0, 10**4, rows).tolist()]),
+            "b": rng.random(rows) < 0.5,
+            "l": pa.array([[1] * (number % 4) for number in range(rows)], pa.list_(pa.int64())),
+            "y": pa.array([bytes([number % 256]) for number in range(rows)]),
+            "none": pa.nulls(rows),
+        }
+    )
+
+
+def test_a_profile_reads_new_shards_alone_and_is_that_of_a_fresh_one(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(Limits, "of", lambda columns: Limits(512, 512))
+    folder = open_folder(str(tmp_path / "d"))
+    tables = [everything(3000, 1), everything(700, 2), everything(300, 3)]
+    schema = tables[0].schema
+    files = [shards(folder, each.cast(schema))[0] for each in tables]
+    publish(folder, [files[0], files[2]], schema, expected_parent=None)
+    profile(gristmill.open_dataset(folder))
+    publish(folder, files, schema, expected_parent=1)
+    version = gristmill.open_dataset(folder)
+    read = read_rows(monkeypatch)
+    grown = profile(version)
+    assert sum(read) == 700 and grown.rows == 4000
+    assert grown.columns["i"].distinct_error and grown.columns["f"].numbers.rank_error
+    shutil.rmtree(tmp_path / "d" / FOLDER)
+    assert profile(version).to_json_dict() == grown.to_json_dict()
+    read.clear()
+    assert profile(version).to_json_dict() == grown.to_json_dict() and not read
+    exact = np.quantile(np.concatenate([each["i"].to_numpy() for each in tables]), [0.05, 0.5, 0.95], method="lower")
+    every = np.sort(np.concatenate([each["i"].to_numpy() for each in tables]))
+    for share, value in zip([0.05, 0.5, 0.95], exact, strict=True):
+        estimate = grown.columns["i"].numbers.at(share)
+        off = abs(np.searchsorted(every, estimate) - np.searchsorted(every, value)) / len(every)
+        assert off <= grown.columns["i"].numbers.rank_error + 1e-3
+
+
+def test_a_dataset_that_may_only_be_read_is_validated(grown, monkeypatch, caplog):
+    folder, _ = grown
+    shutil.rmtree(Path(folder.base) / FOLDER)
+
+    def refuse(self, path, content):
+        raise InputError(f"no permission to write '{path}'")
+
+    monkeypatch.setattr(Folder, "write_atomic", refuse)
+    version = gristmill.open_dataset(folder)
+    assert stripped(validate(version, SUITE)) == stripped(validate(version, SUITE, states=False))
+    assert "nothing is kept for the next validation" in caplog.text

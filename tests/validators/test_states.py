@@ -14,7 +14,7 @@ from gristmill.storage.folder import open_folder
 from gristmill.storage.parquet import ParquetSettings, ShardWriter
 from gristmill.storage.versions import publish
 from gristmill.validators.api import validate
-from gristmill.validators.states import FOLDER
+from gristmill.validators.bundles import FOLDER
 from tests.validators.helpers import one, result
 from tests.validators.test_inputs import SUITE, TABLE, stripped
 
