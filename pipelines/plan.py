@@ -201,7 +201,7 @@ def check_columns(pipeline: Pipeline, planned: list[Planned], base: Base | None 
     if schema is not None:
         last = walk_columns(pipeline, schema)
         if base is not None and last is not None:
-            fitted(base.manifest, last)
+            fitted(base, last)
 
 
 def _check_base(pipeline: Pipeline, base: Base) -> None:
@@ -211,7 +211,9 @@ def _check_base(pipeline: Pipeline, base: Base) -> None:
         was, now = (f"the id '{one}'" if one else "their content" for one in (made_by.get("id"), pipeline.id))
         text = f"output.mode append: rows of {name} are named by {was}, those of this pipeline by {now}; a row could come in twice"
         raise _located(PipelineError(text), "id" if pipeline.id else "output")
-    if len(base.files) and bool(base.splits) != (pipeline.split is not None):
+    if not len(base.files):
+        return
+    if bool(base.splits) != (pipeline.split is not None):
         has, lacks = (name, "this pipeline") if base.splits else ("this pipeline", name)
         text = f"output.mode append: {has} has splits and {lacks} has none; give the pipeline the same `split` as that of the version"
         raise _located(PipelineError(text), "split" if pipeline.split else "output")

@@ -161,21 +161,25 @@ def _columns(extract: Extract) -> list[str]:
     return [] if isinstance(extract, UidKey) else [extract.column]
 
 
-def fitted(manifest: Manifest, new: pa.Schema) -> pa.Schema:
+def fitted(base: Base, new: pa.Schema) -> pa.Schema:
     """The schema of the published shards, if rows with the new one can be cast to it: missing columns are null, null gives way, integers become floats.
+
+    Where there are no shards it is the new one.
 
     Raises:
         SchemaMismatchError: they can't, for published shards are never written anew; names the column.
     """
-    old = manifest.schema
+    old, version = base.manifest.schema, base.manifest.version
+    if not len(base.files):
+        return new
     for field in new:
         if field.name not in old.names:
-            what = f"is {field.type} in the new rows and isn't in version {manifest.version} (columns: {', '.join(old.names)})"
+            what = f"is {field.type} in the new rows and isn't in version {version} (columns: {', '.join(old.names)})"
         else:
             kind = old.field(field.name).type
             if common_type(kind, field.type) == kind:
                 continue
-            what = f"is {kind} in version {manifest.version} and {field.type} in the new rows"
+            what = f"is {kind} in version {version} and {field.type} in the new rows"
         raise SchemaMismatchError(
             f"output.mode append: column '{field.name}' {what}. Published shards are never written anew: bring the new rows to the version's columns "
             f"with select_columns, rename_columns or cast, or make the whole version anew with output.mode replace.",

@@ -120,7 +120,7 @@ class Runner:
     def map(self, name: str, function: Callable[[Any], dict[str, Any]], tasks: Sequence[Any]) -> list[dict[str, Any]]:
         """The summaries of the tasks, in order; those that are done already aren't run."""
         start = time.monotonic()
-        found = [self.store.done(task.key) for task in tasks]
+        found = self.store.summaries([task.key for task in tasks])
         self.reused_items += len(tasks) - found.count(None)
         self.used.update(task.key for task in tasks)
         with self.progress.stage(name, found.count(None)) as stage:
@@ -301,7 +301,7 @@ class Runner:
             (schema, item.label) for item in items for schema in parts.schemas(self.store.folder(item.rows), "rows")
         ]
         schema = identified(unify_schemas(found) if found else pa.schema([]))
-        schema = schema if self.base is None else fitted(self.base.manifest, schema)
+        schema = schema if self.base is None else fitted(self.base, schema)
         settings = ParquetSettings(row_group_bytes=output.row_group_bytes, row_group_rows=output.row_group_rows)
         names: list[str | None] = [*self._split_names()] or [None]
         rows = [item.rows for item in items]

@@ -352,6 +352,14 @@ def test_bad_input_is_quarantined_and_nothing_is_added(append, tmp_path):
         assert result.fingerprint == first.fingerprint
 
 
+def test_a_version_without_rows_takes_any(append):
+    assert append([]).version == 1
+    assert append([{"id": "a", "text": None}], steps=[{"step": "filter", "where": "text == 'x'"}]).counts["kept"] == 0
+    result = append([{"id": "a", "text": document(1)}], split=SPLIT)
+    assert result.rows == {"before": 0, "added": 1, "after": 1} and result.dataset.verify() == []
+    assert result.dataset.schema.names == ["id", "text", "_uid", "_source"]
+
+
 # -- plan ----------------------------------------------------------------------------------------------------------------------------------
 
 
