@@ -7,9 +7,9 @@ import glob
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow.json import ParseOptions, ReadOptions, read_json
 
-from gristmill.errors import InputError, InputNotFoundError, SchemaMismatchError, UsageError, did_you_mean
+from gristmill.errors import (
+    InputError,
+    InputNotFoundError,
+    SchemaMismatchError,
+    UsageError,
+    did_you_mean,
+    missing_column,
+)
 from gristmill.kernels.buffers import numbers
 from gristmill.storage.folder import Folder, open_folder
 from gristmill.storage.manifest import FILES, FileList
@@ -45,7 +52,8 @@ class Layout:
     """Row groups in order, numbered from 0; what is known of each is at its number in an array.
 
     digest: sha256 over the ordered (path, bytes, rows, row-group rows). row_bytes: about how large a row is in memory, all columns. dataset: its name, None
-    for plain files. checksums: sha256 by file, empty for plain files.
+    for plain files. checksums: sha256 by file, empty for plain files. unlike: of a mix, by name, the error of each column that its datasets don't have alike;
+    `schema` is without these.
     """
 
     folders: tuple[Folder, ...]
@@ -61,6 +69,7 @@ class Layout:
     row_bytes: float
     dataset: str | None = None
     listing: FileList | None = None
+    unlike: Mapping[str, SchemaMismatchError] = field(default_factory=dict)
 
     @property
     def num_rows(self) -> int:
@@ -80,6 +89,19 @@ class Layout:
     def head_digest(self, files: int) -> str:
         """The digest that the layout of the first files alone has."""
         return FileList(self.listing.table.slice(0, files)).layout if self.listing else ""
+
+    def chosen(self, columns: Sequence[str] | None) -> list[str]:
+        """The names of the columns, of all for None.
+
+        Raises:
+            ColumnError: there is no such column. SchemaMismatchError: one that the datasets of a mix don't have alike.
+        """
+        for name in self.unlike if columns is None else columns:
+            if name in self.unlike:
+                raise self.unlike[name]
+            if name not in self.schema.names:
+                raise missing_column(name, self.schema.names, self.name)
+        return list(self.schema.names if columns is None else columns)
 
     @property
     def source(self) -> Layout:
@@ -146,14 +168,13 @@ def open_layout(data: Source, split: str | None = None, options: Mapping[str, An
 
 
 def join_layouts(layouts: Sequence[Layout]) -> Layout:
-    """Several layouts as one, row groups of the first first.
-
-    Raises:
-        SchemaMismatchError: columns of the first that others lack or have with another type.
-    """
+    """Several layouts as one, row groups of the first first, with the columns of the first that the others have with the same type."""
     first = layouts[0]
-    for other in layouts[1:]:
-        _check_schema(first.schema, other.schema, first.name, other.name)
+    unlike = {
+        error.context["column"]: error
+        for other in reversed(layouts[1:])
+        for error in _differences(first.schema, other.schema, first.name, other.name)
+    }
     files = np.cumsum([0, *(len(each.files) for each in layouts)])
     folders = np.cumsum([0, *(len(each.folders) for each in layouts)])
     rows = sum(each.num_rows for each in layouts)
@@ -166,7 +187,8 @@ def join_layouts(layouts: Sequence[Layout]) -> Layout:
         group_file=np.concatenate([each.group_file + start for each, start in zip(layouts, files, strict=False)]),
         group_index=np.concatenate([each.group_index for each in layouts]),
         group_rows=np.concatenate([each.group_rows for each in layouts]),
-        schema=first.schema,
+        schema=pa.schema([each for each in first.schema if each.name not in unlike]),
+        unlike=unlike,
         digest=hashlib.sha256("\n".join(each.digest for each in layouts).encode()).hexdigest(),
         row_bytes=sum(each.row_bytes * each.num_rows for each in layouts) / max(1, rows),
         dataset=" + ".join(each.name for each in layouts),
@@ -337,14 +359,19 @@ def _footer(folder: Folder, path: str, size: int) -> tuple[pa.Schema, list[int],
 
 
 def _check_schema(expected: pa.Schema, found: pa.Schema, first: str, other: str) -> None:
-    for field in expected:
-        if field.name not in found.names:
-            raise SchemaMismatchError(f"'{other}' has no column '{field.name}', which '{first}' has", column=field.name)
-        kind = found.field(field.name).type
-        if kind != field.type:
-            raise SchemaMismatchError(
-                f"column '{field.name}' is {kind} in '{other}' and {field.type} in '{first}': write them with one type, or stream them apart",
-                column=field.name,
-            )
+    for error in _differences(expected, found, first, other):
+        raise error
     if not len(expected):
         raise InputError(f"'{first}' has no columns", path=first)
+
+
+def _differences(expected: pa.Schema, found: pa.Schema, first: str, other: str) -> Iterator[SchemaMismatchError]:
+    for column in expected:
+        name, kind = column.name, found.field(column.name).type if column.name in found.names else None
+        if kind is None:
+            yield SchemaMismatchError(f"'{other}' has no column '{name}', which '{first}' has", column=name)
+        elif kind != column.type:
+            yield SchemaMismatchError(
+                f"column '{name}' is {kind} in '{other}' and {column.type} in '{first}': write them with one type, or stream them apart",
+                column=name,
+            )

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from gristmill.errors import UsageError, missing_column
+from gristmill.errors import UsageError
 from gristmill.storage.range_cache import RangeCache
 from gristmill.storage.stream import trace
 from gristmill.storage.stream.arguments import check_arguments, check_columns
@@ -100,7 +100,7 @@ def stream(  # noqa: PLR0917  the order of these is part of the interface
     layout = sources.layout
     decoders = {name: find_decoder(name, kind) for name, kind in (decode or {}).items()}
     work = RowWork(decoders, transform, seed) if decoders or transform else None
-    names = list(layout.schema.names if columns is None else columns)
+    names = layout.chosen(columns)
     hidden = work is not None and trace.UID in layout.schema.names and trace.UID not in names
     if pack is None:
         reader = Reader(layout, [*names, trace.UID] if hidden else names, check, kept)
@@ -138,9 +138,7 @@ def _packed(
     if columns is not None:
         raise UsageError("pack= and columns= don't go together: a packed sequence has the columns that pack names")
     rows = sources.layout
-    for name in [*pack.columns, *([pack.lengths] if pack.lengths else [])]:
-        if name not in rows.schema.names:
-            raise missing_column(name, rows.schema.names, rows.name)
+    rows.chosen([*pack.columns, *([pack.lengths] if pack.lengths else [])])
     reader = Reader(rows, pack.columns, check, cache)
     layout = pack_layout(rows, pack, reader.read_table)
     return replace(sources, layout=layout), PackedReader(layout, reader)

@@ -170,6 +170,7 @@ def pack_layout(layout: Layout, pack: Pack, read: Callable[[int, list[str]], pa.
     shared |= {
         "group_rows": counts,
         "schema": schema,
+        "unlike": {},
         "digest": _digest(layout.digest, pack),
         "row_bytes": float(pack.length * width),
     }

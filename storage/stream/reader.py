@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from gristmill.errors import CorruptDatasetError, DataChangedError, InputError, UsageError, missing_column
+from gristmill.errors import CorruptDatasetError, DataChangedError, InputError, UsageError
 from gristmill.storage.folder import Folder
 from gristmill.storage.parquet import open_parquet
 from gristmill.storage.range_cache import RangeCache
@@ -48,10 +48,7 @@ class Reader:
         cache: RangeCache | None = None,
     ) -> None:
         where = layout.name
-        names = list(layout.schema.names if columns is None else columns)
-        for name in names:
-            if name not in layout.schema.names:
-                raise missing_column(name, layout.schema.names, where)
+        names = layout.chosen(columns)
         if check not in CHECKS:
             raise UsageError(f"check='{check}': one of {', '.join(CHECKS)}")
         self.layout = layout

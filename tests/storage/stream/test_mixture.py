@@ -3,12 +3,21 @@
 import json
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gristmill.storage.stream as gs
-from gristmill.errors import InputError, InputNotFoundError, StateError, UsageError
+from gristmill.errors import (
+    ColumnError,
+    InputError,
+    InputNotFoundError,
+    SchemaMismatchError,
+    StateError,
+    UsageError,
+)
 from gristmill.storage.stream.mixture import BLOCK, Mixture, quotas
 from gristmill.storage.stream.order import Order, Shuffle
 from gristmill.storage.stream.sources import Mix
@@ -171,3 +180,26 @@ def test_rows_of_plain_files_have_names_of_their_own_in_a_mix(tmp_path):
     for step, ids in enumerate(batches):
         assert loader.rows_at(step) == [f"{i // 100}/a.parquet:{i % 100}" for i in ids]
     assert loader.steps_of("1/a.parquet:7") == [step for step, ids in enumerate(batches) if 107 in ids]
+
+
+def test_only_chosen_columns_need_be_alike(tmp_path):
+    one, two = tmp_path / "one/a.parquet", tmp_path / "two/a.parquet"
+    for path in (one, two):
+        write_rows(path, range(20))
+    table = pq.read_table(two)
+    other = table.drop_columns("_uid").set_column(1, "x", table["x"].cast(pa.float64()))
+    pq.write_table(other, two)
+
+    def opened(**options):
+        return gs.stream({str(one.parent): 1, str(two.parent): 1}, global_batch_size=10, threads=0, **options)
+
+    assert sum(len(batch["text"]) for batch in opened(columns=["id", "text"])) == 40
+    for columns, said in (
+        (["x"], "column 'x' is double in .*two' and float in .*one'"),
+        (["id", "_uid"], "two' has no column '_uid', which .*one' has"),
+        (None, "column 'x'|no column '_uid'"),
+    ):
+        with pytest.raises(SchemaMismatchError, match=said):
+            opened(columns=columns)
+    with pytest.raises(ColumnError, match="no column 'txet'.*'text'"):
+        opened(columns=["txet"])
