@@ -256,6 +256,8 @@ def plan(
     base = base_of(folder, model, parent)
     with naming_lines(pipeline):
         check_columns(model, planned, base)
+    if model.validate_:
+        checked_suite(model.validate_)
     last = _last(store)
     known = set(last.get("files", []))
     items = []

@@ -16,11 +16,12 @@ from gristmill.errors import (
     NotADatasetError,
     TaintedVersionError,
     UsageError,
+    capped,
     did_you_mean,
     missing_column,
 )
 from gristmill.storage import interop, verify
-from gristmill.storage.candidates import NAME_DIGITS, read_candidate
+from gristmill.storage.candidates import NAME_DIGITS, list_candidates, read_candidate
 from gristmill.storage.diff import Difference, compare
 from gristmill.storage.folder import Folder, open_folder
 from gristmill.storage.manifest import FileEntry, FileList, Manifest
@@ -263,6 +264,12 @@ def tainted_path(version: int) -> str:
 
 
 def _absent(folder: Folder) -> Exception:
+    waiting = [each.fingerprint[:NAME_DIGITS] for each in list_candidates(folder)]
+    if waiting:
+        return DatasetNotFoundError(
+            f"'{folder.base}' has no published version yet, but {capped(waiting)} {'waits' if len(waiting) == 1 else 'wait'} as candidate: look "
+            f"with `gristmill show {folder.base}@{waiting[-1]}`, settle with publish or reject"
+        )
     if folder.exists("manifests") or folder.exists("_work"):
         return DatasetNotFoundError(
             f"'{folder.base}' has no published version yet; run its pipeline (again) to finish one"

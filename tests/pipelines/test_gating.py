@@ -169,16 +169,16 @@ def test_a_suite_that_can_t_be_meant_is_refused_before_any_work(gated, tmp_path)
     with pytest.raises(SuiteError, match="has no expectations"):
         gated(people(), [])
     assert not (tmp_path / "out" / "data").exists()
+    missing = {
+        "name": "p",
+        "sources": [{"kind": "jsonl", "path": str(tmp_path / "raw"), "name": "web"}],
+        "validate": {"suite": str(tmp_path / "none.json")},
+        "output": {"path": str(tmp_path / "out")},
+    }
     with pytest.raises(InputNotFoundError, match="no suite at"):
-        gristmill.run(
-            {
-                "name": "p",
-                "sources": [{"kind": "jsonl", "path": str(tmp_path / "raw"), "name": "web"}],
-                "validate": {"suite": str(tmp_path / "none.json")},
-                "output": {"path": str(tmp_path / "out")},
-            },
-            progress="quiet",
-        )
+        gristmill.run(missing, progress="quiet")
+    with pytest.raises(InputNotFoundError, match="no suite at"):
+        gristmill.plan(missing)
 
 
 def test_another_suite_of_the_same_name_does_not_open_the_gate(gated, tmp_path):
