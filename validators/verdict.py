@@ -81,12 +81,12 @@ class Verdict:
         starts = np.cumsum([0, *(rows for _, rows in self.shards)])
         for rows, members in _merged([self.failing[name] for name in names], rows_at_a_time):
             shard = np.searchsorted(starts, rows, side="right") - 1
-            values = pa.array(np.concatenate([np.flatnonzero(row) for row in members]) if len(rows) else [], pa.int32())
+            values = pa.array(np.nonzero(members)[1], pa.int32())
             ids = pa.DictionaryArray.from_arrays(values, pa.array(names, pa.string())).dictionary_decode()
             ends = np.concatenate([[0], np.cumsum(members.sum(axis=1))]).astype(np.int32)
             columns = [
                 pa.array(rows),
-                pa.array([self.shards[i][0] for i in shard], pa.string()),
+                pa.array([name for name, _ in self.shards], pa.string()).take(pa.array(shard)),
                 pa.array(rows - starts[shard]),
                 pa.ListArray.from_arrays(pa.array(ends), ids),
             ]

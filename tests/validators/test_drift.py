@@ -36,6 +36,14 @@ def test_kolmogorov_smirnov_is_scipys(a, b):
     assert found.p_value == pytest.approx(expected.pvalue, abs=1e-9)
 
 
+@pytest.mark.parametrize("share", [0.504, 0.508, 0.512, 0.52])
+def test_of_many_rows_the_limit_gives_the_p_value(share):
+    before, after = ((np.array([0.0, 1.0]), np.array([part, 1 - part])) for part in (0.5, share))
+    distance, p = drift.kolmogorov_smirnov(before, after, (25_000, 25_000))
+    assert distance == pytest.approx(share - 0.5)
+    assert p == pytest.approx(stats.kstwo.sf(distance, 12_500), rel=2e-3, abs=1e-5)
+
+
 @given(st.lists(st.integers(20, 500), min_size=2, max_size=8), st.data())
 def test_chi_squared_and_cramers_v_are_scipys(counts, data):
     after = data.draw(st.lists(st.integers(20, 500), min_size=len(counts), max_size=len(counts)))
