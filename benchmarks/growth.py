@@ -1,33 +1,35 @@
 """Memory and time as the input grows: the PEP history once, three and nine times (distinct text) under one --memory; and 1,000 rows cold.
 
-`python benchmarks/growth.py [VARIANTS ...]`. Needs 12 GB of disk for nine times.
+`python benchmarks/growth.py [VARIANTS ...] [--memory SIZE]`. Needs 12 GB of disk for nine times, 40 for thirty.
 """
 
 from __future__ import annotations
 
+import argparse
 import shutil
-import sys
+
 import common
 
-MEMORY = "1.5GB"
 
-
-def growth(sizes: list[int]) -> None:
+def growth(sizes: list[int], limit: str) -> None:
     rows, stages = [], {}
     for variants in sizes:
         source, output = common.corpus(variants), common.SCRATCH / f"growth-{variants}"
         took, result, memory = common.run(
-            common.pipeline(source, output, common.ALPHA), "--workers", "2", "--memory", MEMORY
+            common.pipeline(source, output, common.ALPHA), "--workers", "2", "--memory", limit
         )
         counts = result["counts"]
-        sizes_of = [memory.peak / 1e6, memory.peak_private / 1e6]
+        sizes_of = [memory.peak / 1e6, memory.peak_private / 1e6, memory.children / 1e6]
         rows.append([f"{variants} x 336 MB", counts["read"], counts["kept"], *took, took.cpu / variants, *sizes_of])
         stages[variants] = result["seconds"]
         shutil.rmtree(output)
     print(
-        f"gristmill run --workers 2 --memory {MEMORY}; peak of the sum of PSS over all processes, sampled every 0.2 s"
+        f"gristmill run --workers 2 --memory {limit}; peak of the sum of PSS over all processes, sampled every 0.2 s, of what is no file's page, and the sum of "
+        "the workers' own peaks (0: threads of the one process)"
     )
-    common.table(rows, ["text", "rows", "kept", "seconds", "CPU s", "CPU s / 336 MB", "peak MB", "anonymous MB"])
+    common.table(
+        rows, ["text", "rows", "kept", "seconds", "CPU s", "CPU s / 336 MB", "peak MB", "anonymous MB", "workers MB"]
+    )
     names = list(stages[sizes[0]])
     common.table(
         [[name, *[stages[v].get(name, 0.0) for v in sizes]] for name in names],
@@ -50,8 +52,12 @@ def cold() -> None:
 
 def main() -> None:
     common.header()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("variants", type=int, nargs="*", default=[1, 3, 9])
+    parser.add_argument("--memory", default="1.5GB")
+    chosen = parser.parse_args()
     cold()
-    growth([int(size) for size in sys.argv[1:]] or [1, 3, 9])
+    growth(chosen.variants, chosen.memory)
 
 
 if __name__ == "__main__":

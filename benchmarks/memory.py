@@ -36,18 +36,26 @@ class Sampler:
     def __init__(self, root: int, interval: float = 0.2) -> None:
         self.peak = self.peak_private = self.samples = 0
         self.at_peak: list[int] = []
+        self.peaks: dict[int, int] = {}  # of each process, in time apart
         self._root, self._interval = root, interval
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def _watch(self) -> None:
         while not self._stop.wait(self._interval):
-            sizes = [held(pid) for pid in tree(self._root)]
+            pids = tree(self._root)
+            sizes = [held(pid) for pid in pids]
+            self.peaks.update({pid: max(self.peaks.get(pid, 0), size[0]) for pid, size in zip(pids, sizes)})
             total = sum(pss for pss, _ in sizes)
             if total > self.peak:
                 self.peak, self.at_peak = total, [pss for pss, _ in sizes]
             self.peak_private = max(self.peak_private, sum(private for _, private in sizes))
             self.samples += 1
+
+    @property
+    def children(self) -> int:
+        """The sum of the peaks of all processes but the first."""
+        return sum(peak for pid, peak in self.peaks.items() if pid != self._root)
 
     def __enter__(self) -> Self:
         self._thread.start()
