@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gristmill.validators.profile import ColumnProfile, Profile
-from gristmill.validators.sketches import F64, quantile, share_below
+from gristmill.validators.sketches import F64, quantiles_at, share_below
 
 FLOOR = 1e-4  # the least share that a bin counts as, so that PSI stays finite where a bin is empty
 BINS = 10
@@ -229,7 +229,7 @@ def binned_shares(before: tuple[F64, F64], after: tuple[F64, F64], bins: int = B
     """The shares of both in bins that hold equal shares of the first (fewer where values tie), and under and over all of its values."""
     if not len(before[0]) or not len(after[0]):
         return np.zeros(0), np.zeros(0)
-    edges = sorted({quantile(before, i / bins) for i in range(1, bins)})
+    edges = sorted(set(quantiles_at(before, np.arange(1, bins) / bins).tolist()))
     first, last = float(before[0][0]), float(before[0][-1])
     below = [
         np.array(

@@ -20,7 +20,7 @@ from gristmill.validators.accumulators import Fields
 from gristmill.validators.bundles import UNREADABLE, digest, keep, recall
 from gristmill.validators.frozen import freeze, thaw
 from gristmill.validators.inputs import Data, open_data
-from gristmill.validators.sketches import F64, quantile, share_below
+from gristmill.validators.sketches import F64, quantile, quantiles_at, share_below
 from gristmill.validators.summaries import ColumnState, Limits, NumberState, TextState, from_float
 
 VERSION = 1
@@ -322,7 +322,7 @@ def _numbers(state: NumberState) -> Numbers | None:
             )
         )
     points = state.quantiles.points()
-    first, third = quantile(points, 0.25), quantile(points, 0.75)
+    first, third = quantiles_at(points, [0.25, 0.75]).tolist()
     fences = (first - 1.5 * (third - first), third + 1.5 * (third - first))
     outliers = (share_below(points, fences[0]), 1 - share_below(points, fences[1], inclusive=True))
     return Numbers(
@@ -334,7 +334,7 @@ def _numbers(state: NumberState) -> Numbers | None:
         state.zeros,
         state.negative,
         state.infinite,
-        {str(share): quantile(points, share) for share in SHARES},
+        dict(zip(map(str, SHARES), quantiles_at(points, SHARES).tolist(), strict=True)),
         state.quantiles.error,
         fences,
         (round(outliers[0] * state.count), round(outliers[1] * state.count)),
@@ -364,9 +364,9 @@ def _condensed(column: ColumnProfile) -> ColumnProfile:
     numbers = column.numbers
     if numbers is None or len(numbers.points[0]) <= POINTS:
         return column
-    values = [quantile(numbers.points, (i + 0.5) / POINTS) for i in range(POINTS)]
-    values[0], values[-1] = float(numbers.points[0][0]), float(numbers.points[0][-1])
-    points = (np.array(values), np.full(POINTS, numbers.count / POINTS))
+    values = quantiles_at(numbers.points, (np.arange(POINTS) + 0.5) / POINTS)
+    values[[0, -1]] = numbers.points[0][[0, -1]]
+    points = (values, np.full(POINTS, numbers.count / POINTS))
     return replace(column, numbers=replace(numbers, points=points))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -196,11 +197,17 @@ class Quantiles:
 
 def quantile(points: tuple[F64, F64], share: float) -> float:
     """The smallest value with at least this share of the weight at or below it; NaN without values."""
+    return float(quantiles_at(points, [share])[0])
+
+
+def quantiles_at(points: tuple[F64, F64], shares: Sequence[float] | F64) -> F64:
+    """(shares,) the quantile at each."""
     values, weights = points
     if not len(values):
-        return math.nan
+        return np.full(len(shares), math.nan)
     ranks = np.cumsum(weights)
-    return float(values[min(int(np.searchsorted(ranks, share * ranks[-1] * (1 - 1e-12))), len(values) - 1)])
+    places = np.searchsorted(ranks, np.asarray(shares) * ranks[-1] * (1 - 1e-12))
+    return np.asarray(values[np.minimum(places, len(values) - 1)], np.float64)
 
 
 def share_below(points: tuple[F64, F64], value: float, *, inclusive: bool = False) -> float:

@@ -95,7 +95,7 @@ def changed(numbers, rng):
 
 
 @given(seed=st.integers(0, 2**32))
-@settings(max_examples=12, phases=[Phase.explicit, Phase.generate])
+@settings(max_examples=6, phases=[Phase.explicit, Phase.generate])
 def test_any_history_of_versions_gives_the_results_of_fresh_validations(pool, seed):
     source, files = pool
     rng = np.random.default_rng(seed)
