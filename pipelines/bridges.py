@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,14 +14,13 @@ import pyarrow.compute as pc
 from gristmill.kernels.resolve import MIXED, NONE, settle
 from gristmill.pipelines import parts
 from gristmill.pipelines.assign import CODES, LEAVES, share_of
-from gristmill.pipelines.components import EDGES
-from gristmill.pipelines.duplicates import routed, rows_of
+from gristmill.pipelines.components import EDGES, components
+from gristmill.pipelines.duplicates import ids_of, routed, rows_of
 from gristmill.pipelines.engines.base import Engine
-from gristmill.pipelines.exchange import Chunks, Part, exchange, read_parts
-from gristmill.pipelines.extracts import OLD, PUBLISHED, ROW_BITS, ExtractOf
+from gristmill.pipelines.exchange import Chunks, Part, exchange, spread, store_list, stored_list
+from gristmill.pipelines.extracts import OLD, PUBLISHED, ROW_BITS, ExtractOf, catalog, store_catalog
 from gristmill.pipelines.model import Split
-from gristmill.pipelines.sketched import load_rows
-from gristmill.pipelines.slices import ROUTED
+from gristmill.pipelines.sketched import by_item, load_rows
 from gristmill.pipelines.splits import group_view, similar_pairs
 from gristmill.pipelines.work import WorkStore
 
@@ -29,48 +29,18 @@ I8 = npt.NDArray[np.int8]
 RULE = "bridges_splits"
 
 
+LINKS = pa.schema([*EDGES, pa.field("group", pa.uint64())])
+"""Two rows that are linked, `left` a new one: by a group that both are in, or where that is null by being alike."""
+
+
 @dataclass(frozen=True)
 class Joined:
-    """New rows that are linked to others: the number of each one's split (CODES); decisions for those that leave (ROUTED)."""
+    """Where new rows go that are linked to others: the number of each one's split (CODES); decisions for those that leave (ROUTED)."""
 
-    coded: Part
-    decided: pa.Table
+    coded: list[Part]
+    decided: list[Part]
     used: list[str]
     counts: dict[str, int]
-
-
-@dataclass(frozen=True)
-class Links:
-    """What the new rows are linked to.
-
-    pairs: left, right, ids of two rows that are alike, left a new one. members: key, id of the rows of groups that hold a new one. sketches,
-    groups: the extracts by item. shards: the number of each published shard's split.
-    """
-
-    store: WorkStore
-    pairs: pa.Table
-    members: pa.Table
-    sketches: Mapping[int, ExtractOf]
-    groups: Mapping[int, ExtractOf]
-    shards: I8
-
-    def published(self, ids: I64) -> I8:
-        """The number of each published row's split."""
-        return self.shards[(ids >> ROW_BITS) - PUBLISHED] if len(ids) else np.zeros(0, np.int8)
-
-    def uids(self, ids: I64) -> pa.ChunkedArray:
-        """The uids of linked rows, whose ids are sorted: from the sketches of those that are alike, else from the groups."""
-        alike = np.isin(ids, np.concatenate([self.pairs["left"].to_numpy(), self.pairs["right"].to_numpy()]))
-        found = [pa.table({"id": pa.array([], pa.int64()), "uid": pa.array([], pa.large_string())})]
-        for chosen, sources in ((ids[alike], self.sketches), (ids[~alike], self.groups)):
-            if len(chosen):
-                items, starts = np.unique(chosen >> ROW_BITS, return_index=True)
-                rows = np.split(chosen & ((1 << ROW_BITS) - 1), starts[1:])
-                members = [(sources[int(item)], some) for item, some in zip(items, rows, strict=True)]
-                table = load_rows(self.store, members, ["row", "uid"])
-                numbers = (table["item"].to_numpy() << ROW_BITS) | table["row"].to_numpy()
-                found.append(pa.table({"id": numbers, "uid": table["uid"]}))
-        return pa.concat_tables(found).sort_by("id")["uid"]
 
 
 def join_published(
@@ -86,32 +56,37 @@ def join_published(
     Rows come in order of uid. One that is linked to rows of one split, published or come before it, goes there, and so do the rows that those
     are linked to; one that is linked to rows of two leaves, and links nothing. A cluster without a published row goes where the hash of its
     smallest uid says. So no link between two rows that stay crosses splits.
+
+    Rows that links connect are brought together by `exchange` and settled there; what it does for some is all held in memory.
     """
+    links: list[Part] = []
     used: list[str] = []
     counts: dict[str, int] = {}
-    pairs, members = EDGES.empty_table(), MEMBERS.empty_table()
     if split.similarity is not None and sketches:
-        linked, used, counts = similar_pairs(engine, store, split, sketches)
-        pairs = read_parts(store, linked, EDGES)
+        links, used, counts = similar_pairs(engine, store, split, sketches)
     if groups:
         size = rows_of(store, groups) * 16
-        found = exchange(engine, store, groups, group_view, group_members, size=size, name="members")
-        used, members = [*used, *found.used], read_parts(store, found.parts, MEMBERS)
-    by_item = [{source.item: source for source in sources} for sources in (sketches, groups)]
-    links = Links(store, pairs, members, by_item[0], by_item[1], shards)
-    ids, codes = _joined(links, split.shares)
-    leaving = ids[codes == MIXED]
-    decided = _bridges(links, ids, codes, leaving) if len(leaving) else ROUTED.empty_table()
-    columns = [ids >> ROW_BITS, ids & ((1 << ROW_BITS) - 1), np.maximum(codes, LEAVES)]
-    coded = Part(len(ids), held=pa.table(columns, schema=CODES))
-    return Joined(coded, decided, used, counts)
+        found = exchange(engine, store, groups, group_view, group_links, size=size, name="members")
+        links, used = [*links, *found.parts], [*used, *found.used]
+    stars, more = components(engine, store, links, "linked to published")
+    rows = sum(part.rows for part in links)
+    sources = [*[_Side(part, star=True) for part in stars], *[_Side(part, star=False) for part in links]]
+    labelled = exchange(engine, store, sources, _by_row, with_labels, size=rows * 80, name="labels of links")
+    listed = {
+        "sketches": store_catalog(store, sketches),
+        "groups": store_catalog(store, groups),
+        "shards": store_list(store, shards.tolist()),
+    }
+    results = []
+    for what in ("splits", "bridges"):
+        reduce = functools.partial(settled, **listed, shares=dict(split.shares), what=what)
+        results.append(exchange(engine, store, labelled.parts, _by_label, reduce, size=rows * 40, name="settled"))
+    used = [*used, *more, *labelled.used, *listed.values(), *results[0].used, *results[1].used]
+    return Joined(results[0].parts, results[1].parts, used, counts)
 
 
-MEMBERS = pa.schema([("key", pa.uint64()), ("id", pa.int64())])
-
-
-def group_members(chunks: Chunks) -> Iterator[pa.Table]:
-    """MEMBERS: the rows of each group that holds a new row and another one; of the published ones the first of each shard."""
+def group_links(chunks: Chunks) -> Iterator[pa.Table]:
+    """LINKS of each group that holds a new row and another one: from its first row to the others; of the published ones to the first of each shard."""
     found = list(chunks)
     if not found:
         return
@@ -120,14 +95,120 @@ def group_members(chunks: Chunks) -> Iterator[pa.Table]:
     order = np.lexsort((ids, keys))
     keys, ids = keys[order], ids[order]
     starts = parts.runs(keys)
-    lengths = np.diff(starts)
-    shared = np.repeat((lengths > 1) & (ids[starts[:-1]] < OLD), lengths) if len(ids) else np.zeros(0, bool)
+    first = np.repeat(ids[starts[:-1]], np.diff(starts))
     repeats = np.zeros(len(ids), bool)
     repeats[1:] = (keys[1:] == keys[:-1]) & (ids[1:] >> ROW_BITS == ids[:-1] >> ROW_BITS) & (ids[1:] >= OLD)
-    yield pa.table([keys[shared & ~repeats], ids[shared & ~repeats]], schema=MEMBERS)
+    linked = (first < OLD) & (first != ids) & ~repeats
+    yield pa.table([first[linked], ids[linked], keys[linked]], schema=LINKS)
 
 
-def _joined(links: Links, shares: dict[str, float]) -> tuple[I64, I8]:
+@dataclass(frozen=True)
+class _Side:
+    """Stars of components, or links: both are inputs of one exchange."""
+
+    part: Part
+    star: bool
+
+    @property
+    def digest(self) -> str:
+        return f"{self.star}:{self.part.digest}"
+
+
+def _by_row(store: WorkStore, side: _Side) -> Iterator[pa.Table]:
+    """key (of the row), left, right, group, star: a star's rows from the row whose component it tells, links from their new row."""
+    for table in side.part.tables(store):
+        group = table["group"] if "group" in table.column_names else pa.nulls(table.num_rows, pa.uint64())
+        key = spread(table["right" if side.star else "left"].to_numpy())
+        star = pa.repeat(pa.scalar(side.star), table.num_rows)
+        yield pa.table({"left": table["left"], "right": table["right"], "group": group, "key": key, "star": star})
+
+
+def with_labels(chunks: Chunks) -> Iterator[pa.Table]:
+    """LINKS with the label of the component: its smallest row."""
+    stars = [table.filter(table["star"]).select(["left", "right"]) for table in chunks]
+    if not stars:
+        return
+    every = pa.concat_tables(stars).sort_by("right")
+    rows, labels = every["right"].to_numpy(), every["left"].to_numpy()
+    for table in chunks:
+        links = table.filter(pc.invert(table["star"])).select(LINKS.names)
+        left = links["left"].to_numpy()
+        place = np.minimum(np.searchsorted(rows, left), max(len(rows) - 1, 0))
+        known = rows[place] == left if len(rows) else np.zeros(len(left), bool)
+        label = left.copy()
+        label[known] = labels[place[known]]
+        yield links.append_column("label", pa.array(label))
+
+
+def _by_label(store: WorkStore, links: Part) -> Iterator[pa.Table]:
+    for table in links.tables(store):
+        yield table.append_column("key", pa.array(spread(table["label"].to_numpy())))
+
+
+def settled(
+    chunks: Chunks, *, sketches: str, groups: str, shards: str, shares: Mapping[str, float], what: str
+) -> Iterator[pa.Table]:
+    """CODES of the new rows of some whole components, or ROUTED decisions for those that leave. sketches, groups: catalogs; shards: a list's key."""
+    found, store = list(chunks), chunks.store
+    if not found:
+        return
+    assert store is not None
+    codes_of = np.array(stored_list(store, shards), np.int8)
+    links = Links.of(store, pa.concat_tables(found), (catalog(store, sketches), catalog(store, groups)), codes_of)
+    ids, codes = _joined(links, shares)
+    if what == "splits":
+        columns = [ids >> ROW_BITS, ids & ((1 << ROW_BITS) - 1), np.maximum(codes, LEAVES)]
+        yield pa.table(columns, schema=CODES)
+    elif (codes == MIXED).any():
+        yield _bridges(links, ids, codes, ids[codes == MIXED])
+
+
+MEMBERS = pa.schema([("key", pa.uint64()), ("id", pa.int64())])
+
+
+@dataclass(frozen=True)
+class Links:
+    """What some new rows are linked to.
+
+    pairs: left, right, ids of two rows that are alike, left a new one. members: key, id of the rows of groups that hold a new one. sketches,
+    groups: the extracts by item. shards: the number of each published shard's split.
+    """
+
+    store: WorkStore
+    pairs: pa.Table
+    members: pa.Table
+    sketches: Mapping[int, ExtractOf]
+    groups: Mapping[int, ExtractOf]
+    shards: I8
+
+    @staticmethod
+    def of(
+        store: WorkStore, links: pa.Table, extracts: tuple[Mapping[int, ExtractOf], Mapping[int, ExtractOf]], shards: I8
+    ) -> Links:
+        """From LINKS; extracts: sketches and groups."""
+        grouped = links.filter(pc.is_valid(links["group"]))
+        keys, left, right = (grouped[name].to_numpy() for name in ("group", "left", "right"))
+        every = pa.table([np.concatenate([keys, keys]), np.concatenate([left, right])], schema=MEMBERS)
+        members = every.group_by(["key", "id"]).aggregate([]).select(MEMBERS.names)
+        return Links(store, links.filter(pc.is_null(links["group"])).select(EDGES.names), members, *extracts, shards)
+
+    def published(self, ids: I64) -> I8:
+        """The number of each published row's split."""
+        return self.shards[(ids >> ROW_BITS) - PUBLISHED] if len(ids) else np.zeros(0, np.int8)
+
+    def uids(self, ids: I64) -> pa.ChunkedArray:
+        """The uids of linked rows, whose ids are sorted: from the sketches of those that are alike, else from the groups."""
+        alike = np.isin(ids, np.concatenate([self.pairs["left"].to_numpy(), self.pairs["right"].to_numpy()]))
+        found = [pa.table({"id": pa.array([], pa.int64()), "uid": pa.array([], pa.large_string())})]
+        for chosen, sources in ((ids[alike], self.sketches), (ids[~alike], self.groups)):
+            members = [rows for rows, _ in by_item(sources, chosen)]
+            if members:
+                table = load_rows(self.store, members, ["row", "uid"])
+                found.append(pa.table({"id": ids_of(table), "uid": table["uid"]}))
+        return pa.concat_tables(found).sort_by("id")["uid"]
+
+
+def _joined(links: Links, shares: Mapping[str, float]) -> tuple[I64, I8]:
     """(the ids of the linked new rows, sorted; the number of each one's split, MIXED for one that leaves)."""
     left, right = links.pairs["left"].to_numpy(), links.pairs["right"].to_numpy()
     keys, group = np.unique(links.members["key"].to_numpy(), return_inverse=True)

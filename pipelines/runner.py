@@ -263,10 +263,10 @@ class Runner:
             known = self._split_names()
             shards = np.array([known.index(name) for name in self.base.files.table["split"].to_pylist()], np.int8)
             joined = join_published(self.engine, self.store, split, sketches, groups, shards)
-            self._take_away(items, "split", [Part(joined.decided.num_rows, held=joined.decided)])
+            self._take_away(items, "split", joined.decided)
             self.used.update(joined.used)
             self.steps["split"].update(joined.counts)
-            clustered, used = to_items(self.engine, self.store, [joined.coded])
+            clustered, used = to_items(self.engine, self.store, joined.coded)
         else:
             linked = clusters(self.engine, self.store, split, sketches, groups)
             self.used.update(linked.used)
