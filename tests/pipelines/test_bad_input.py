@@ -258,7 +258,7 @@ def test_ids_that_are_no_column(run, tmp_path):
 
 def test_integers_that_a_filter_cannot_hold_are_no_rows_that_leave(run, tmp_path):
     (tmp_path / "in.jsonl").write_bytes(lines({"n": 2**63 - 1}, {"n": 1}))
-    with pytest.raises(PipelineError, match=r"where: 'n \+ 1 > 0' can't be evaluated: overflow"):
+    with pytest.raises(PipelineError, match=r"where: 'n \+ 1 > 0' can't be evaluated .*: overflow"):
         run(tmp_path / "in.jsonl", steps=[{"step": "filter", "where": "n + 1 > 0"}])
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import shutil
 from typing import Any
 
 import pytest
@@ -26,8 +28,8 @@ LIMITS = {
 }
 
 
-def both(folder: Any, rows: list[dict[str, Any]], **options: Any) -> tuple[Any, Any]:
-    """(the run in the driver, the run through files) of one pipeline."""
+def both(folder: Any, rows: list[dict[str, Any]], engine: Any = None, **options: Any) -> tuple[Any, Any]:
+    """(the run in the driver, the run through files, on an engine's own workers if one is named) of one pipeline."""
     write_jsonl(folder / "raw", rows, files=5)
     model = {
         "name": "test",
@@ -41,7 +43,8 @@ def both(folder: Any, rows: list[dict[str, Any]], **options: Any) -> tuple[Any, 
     with pytest.MonkeyPatch.context() as patch:
         for name, (module, value) in LIMITS.items():
             patch.setattr(module, name, value)
-        files = gristmill.run({**model, "output": {"path": str(folder / "files"), **shards}}, progress="quiet")
+        where = {} if engine is None else {"engine": engine, "in_process": False, "workers": 2}
+        files = gristmill.run({**model, "output": {"path": str(folder / "files"), **shards}}, progress="quiet", **where)
     return here, files
 
 
@@ -87,3 +90,12 @@ def test_one_text_for_all_rows_and_one_component(tmp_path):
     assert here.counts["kept"] >= 1 and sorted(here.splits.values())[:2] == [0, 0]
     assert here.steps["drop_exact_duplicates"]["largest_group"] == 200
     assert here.steps["drop_near_duplicates"]["largest_component"] > 90
+
+
+@pytest.mark.parametrize("engine", ["dask", pytest.param("spark", marks=pytest.mark.slow)])
+def test_on_workers(tmp_path, engine):
+    if engine == "spark":
+        pytest.importorskip("pyspark")
+        if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
+            pytest.skip("Spark needs Java, and there is none")
+    check(*both(tmp_path, corpus(15), engine=engine, output={"order": "shuffled"}))
