@@ -71,7 +71,8 @@ def _child(sender: Connection, model: dict[str, Any], kill_at: int | None, meet:
     _watch(moment, keys)
     if meet is not None:
         _wait_before_work(meet)
-    exchange.PARTITION_BYTES, duplicates.BATCH_BYTES, splits.PAIRS, items.SMALL_BYTES = 4096, 20_000, 8, 0
+    exchange.DRIVER_BYTES = exchange.PARTITION_BYTES = 4096
+    duplicates.BATCH_BYTES, splits.PAIRS, items.SMALL_BYTES = 20_000, 8, 0
     try:
         result = gristmill.run(model, progress="quiet", in_process=True, **options)
     except GristmillError as error:
