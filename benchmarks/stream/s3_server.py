@@ -94,6 +94,9 @@ class Server(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
     request_queue_size = 128
 
+    def handle_error(self, *_: object) -> None:
+        """A client that has gone is no error here."""
+
 
 if __name__ == "__main__":
     with Server(("127.0.0.1", 0), Handler) as server:

@@ -33,7 +33,7 @@ BLOCK_ROWS = 16_384
 QUEUE_BYTES = 32 << 20  # finished batches that wait
 FREE_BYTES = 64 << 20  # memory of batches that are done with, kept for new ones
 LOOK_AHEAD = 1 / 8  # of shuffle_bytes: for row groups that are not yet needed
-MIN_LOOK_AHEAD = 8 << 20
+MIN_LOOK_AHEAD, MIN_LOOK_AHEAD_REMOTE = 8 << 20, 128 << 20  # the latter is a second of 1 Gbit/s
 BATCHES_AT_WORK = 3  # whose rows are decoded or transformed at the same time
 REMOTE_READS = 16  # row groups that are asked for at the same time: each waits for the store most of the time
 
@@ -63,8 +63,8 @@ class Running:
     def __init__(self, feed: Feed, position: int, step: int, *, first: int, stride: int) -> None:
         self._feed = feed
         self._from = position, step, first, stride
-        remote = any(folder.remote for folder in feed.layout.folders)
-        reads = max(feed.threads, REMOTE_READS) if remote else feed.threads
+        self._remote = any(folder.remote for folder in feed.layout.folders)
+        reads = max(feed.threads, REMOTE_READS) if self._remote else feed.threads
         self._buffers = Buffers(FREE_BYTES)
         self._pool = ThreadPoolExecutor(reads, "gristmill-read") if feed.threads else None
         self._workers = self._make_workers()
@@ -108,7 +108,7 @@ class Running:
         feed = self._feed
         row_bytes = feed.layout.row_bytes * len(feed.reader.names) / max(1, len(feed.layout.schema.names))
         own = feed.shuffle_bytes / feed.ranks.world_size
-        budget = own + max(MIN_LOOK_AHEAD, LOOK_AHEAD * own)
+        budget = own + max(MIN_LOOK_AHEAD_REMOTE if self._remote else MIN_LOOK_AHEAD, LOOK_AHEAD * own)
         fits = feed.layout.num_rows * row_bytes <= budget
         groups = Groups(feed.reader.read, self._pool, int(budget), feed.layout.group_rows, row_bytes, keep=fits)
         at_work: deque[Callable[[], Batch]] = deque()
