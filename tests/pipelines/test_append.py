@@ -394,3 +394,22 @@ def test_plan_says_what_is_read_and_kept(append, tmp_path, monkeypatch):
     assert [item["action"] for item in found["items"]] == ["reuse"]
     gristmill.run(planned, progress="quiet", in_process=True)
     assert gristmill.plan(planned)["appends_to"]["read"] == 0
+
+
+def test_through_files_the_answer_is_the_same(tmp_path, monkeypatch):
+    """As for many rows: every exchange, components and settled splits too, in several partitions."""
+    rows = [{**row, "site": f"s{number % 40}" if number % 3 else None} for number, row in enumerate(corpus(30))]
+    for day in range(2):
+        jsonl(tmp_path / f"{day}.jsonl", rows[day::2])
+    steps = [*STEPS[:3], {**STEPS[3], "threshold": 0.9}]
+    found = []
+    for out in ("here", "files"):
+        if out == "files":
+            monkeypatch.setattr("gristmill.pipelines.exchange.DRIVER_BYTES", 0)
+            monkeypatch.setattr("gristmill.pipelines.exchange.PARTITION_BYTES", 4000)
+        for day in range(2):
+            options = {"split": {**SPLIT, "similarity": 0.6, "group_by": "site"}}
+            result = gristmill.run(model(tmp_path / f"{day}.jsonl", tmp_path / out, steps, **options), progress="quiet")
+        lines = sorted(json.dumps(row) for row in ledger_of(result))
+        found.append((result.fingerprint, result.layout, result.counts, lines))
+    assert result.steps["split"]["rules"]["bridges_splits"] > 2 and found[0] == found[1]
