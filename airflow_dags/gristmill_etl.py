@@ -9,13 +9,9 @@ from datetime import UTC, datetime
 
 from airflow.sdk import DAG, CronDataIntervalTimetable, task, task_group
 
-from gristmill.airflow import (
-    GristmillPlanOperator,
-    GristmillPublishOperator,
-    GristmillRunOperator,
-    GristmillValidateOperator,
-)
+from gristmill.airflow import GristmillPublishOperator
 from gristmill.airflow.forms import etl_params
+from gristmill.airflow.of_project import ProjectPlanOperator, ProjectRunOperator, ProjectValidateOperator
 from gristmill.airflow.settings import settings
 from gristmill.airflow.tasks import list_pipelines
 
@@ -38,13 +34,14 @@ with (
 ):
 
     @task_group
-    def each(name: str, path: str, asset: str, suite: str, settings: list[str]) -> None:
+    def each(name: str, path: str, moment: str) -> None:
         common = {**config.process, "map_index_template": SHOWN, "map_name": name}
-        plan = GristmillPlanOperator(task_id="plan", pipeline=path, settings=settings, **common)
-        run = GristmillRunOperator(
+        file = {"pipeline": path, "moment": moment}
+        destination, suite = "{{ params.destination or '' }}", "{{ params.suite or '' }}"
+        plan = ProjectPlanOperator(task_id="plan", destination=destination, suite=suite, **file, **common)
+        run = ProjectRunOperator(
             task_id="run",
-            pipeline=path,
-            settings=settings,
+            destination=destination,
             candidate=True,
             engine="{{ params.engine }}",
             address="{{ params.address or '' }}",
@@ -53,17 +50,19 @@ with (
             pool=config.pool,
             priority_weight=10,
             max_active_tis_per_dag=config.parallel,
+            **file,
             **common,
         )
-        validate = GristmillValidateOperator(
-            task_id="validate", data=run.output["target"], suite=suite, pool=config.pool, **common
+        target = run.output["target"]
+        validate = ProjectValidateOperator(
+            task_id="validate", data=target, suite=suite, pool=config.pool, **file, **common
         )
         publish = GristmillPublishOperator(
             task_id="publish",
-            target=run.output["target"],
+            target=target,
             verdict=validate.output,
-            asset=asset,
-            extra={"pipeline": name, "suite": suite, "counts": run.output["counts"], "report": run.output["report"]},
+            asset=run.output["asset"],
+            extra={"pipeline": name, "counts": run.output["counts"], "report": run.output["report"]},
             **common,
         )
         plan >> run >> validate >> publish

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from airflow.sdk import DAG, task, task_group
 
-from gristmill.airflow.checks import VALIDATED
+from gristmill.airflow.assets import VALIDATED
 from gristmill.airflow.forms import training_params
 from gristmill.airflow.settings import settings
 from gristmill.airflow.tasks import list_mixes, pin_mix
@@ -31,8 +31,8 @@ with DAG(
 ) as dag:
 
     @task_group
-    def each(mix: dict) -> None:
-        pinned = task(pin_mix, task_id="pin", multiple_outputs=True)(mix)
+    def each(path: str) -> None:
+        pinned = task(pin_mix, task_id="pin", multiple_outputs=True)(path)
         stream = GristmillStreamCheckOperator(
             task_id="stream", mix=pinned["mix"], stream=pinned["stream"], pool=config.pool, **config.process
         )

@@ -9,10 +9,12 @@ from datetime import UTC, datetime
 
 from airflow.sdk import DAG, task, task_group
 
-from gristmill.airflow import DATASETS, GristmillValidateOperator
+from gristmill.airflow import DATASETS
 from gristmill.airflow.approval import GristmillApprovalOperator
-from gristmill.airflow.checks import VALIDATED, GristmillCheckOperator, accept_version
+from gristmill.airflow.assets import VALIDATED
+from gristmill.airflow.checks import GristmillCheckOperator, accept_version
 from gristmill.airflow.forms import validate_params
+from gristmill.airflow.of_project import ProjectValidateOperator
 from gristmill.airflow.settings import settings
 from gristmill.airflow.tasks import list_versions
 
@@ -39,7 +41,7 @@ with DAG(
             "map_name": target,
         }
         checks = [
-            GristmillValidateOperator(task_id="suite", data=target, suite=suite, required=True, **common),
+            ProjectValidateOperator(task_id="suite", data=target, suite=suite, required=True, **common),
             GristmillCheckOperator(
                 task_id="drift", check="drift", data=target, on_found="{{ params.drift }}", **common
             ),

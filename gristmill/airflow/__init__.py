@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gristmill.airflow.alerts import alert, failure_text
+    from gristmill.airflow.assets import DATASETS
+    from gristmill.airflow.base import GristmillOperator
     from gristmill.airflow.operators import (
-        DATASETS,
-        GristmillOperator,
         GristmillPlanOperator,
         GristmillPublishOperator,
         GristmillRunOperator,
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from gristmill.airflow.sensors import GristmillVersionSensor
 
 _PUBLIC = {
-    "DATASETS": "operators",
-    "GristmillOperator": "operators",
+    "DATASETS": "assets",
+    "GristmillOperator": "base",
     "GristmillPlanOperator": "operators",
     "GristmillPublishOperator": "operators",
     "GristmillRunOperator": "operators",

@@ -9,7 +9,7 @@ import urllib.request
 from collections.abc import Mapping
 from typing import Any
 
-from gristmill.airflow.operators import GristmillOperator
+from gristmill.airflow.base import GristmillOperator
 
 CONNECTION = "gristmill_alerts"
 """A Connection of type http: its URL gets {"text": ...} by POST, as the webhooks of Slack, Mattermost and Teams expect it."""
@@ -57,7 +57,7 @@ def alert(context: Mapping[str, Any]) -> None:
 
 def _next(task: Any, ti: Any) -> str:
     known = task.next_step() if isinstance(task, GristmillOperator) else None
-    return known or f"airflow tasks clear {ti.dag_id} --task-regex '^{ti.task_id}$'"
+    return known or f"clear {ti.task_id} in Airflow's UI"
 
 
 def _webhook() -> str | None:

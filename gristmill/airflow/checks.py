@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from airflow.sdk import AssetAlias, Context, get_current_context
+from airflow.sdk import Context, get_current_context
 from airflow.sdk.exceptions import AirflowFailException
 
-from gristmill.airflow import accepted
-from gristmill.airflow.operators import GristmillOperator, emit, look_and_settle
+from gristmill.airflow import accepted, advice, summaries
+from gristmill.airflow.assets import VALIDATED, emit
+from gristmill.airflow.base import GristmillOperator, shown
 from gristmill.airflow.settings import settings
-
-VALIDATED = AssetAlias("gristmill_validated")
-"""Gets an event for every version that gristmill_validate accepts. The assets behind it are the datasets, named with `:validated`."""
 
 
 class GristmillCheckOperator(GristmillOperator):
@@ -38,19 +37,20 @@ class GristmillCheckOperator(GristmillOperator):
             return {"check": self.check, "verdict": "unverified", "found": []}
         command = [self.python or sys.executable, "-m", "gristmill.airflow.data_checks", self.check, self.data]
         command += [os.path.abspath(self.cwd)] if self.cwd else []
-        finished = self.start(command, f"{self.check} of {self.data}", accept=(1,))
+        finished = self.start(command, shlex.join(command), accept=(1,))
         found = finished.result
         if found is None:
-            raise AirflowFailException(f"{self.ran} gave no result: {finished.error or 'no message'}")
+            raise AirflowFailException(finished.said(str(self.ran)))
         context["ti"].xcom_push(key="verdict", value=found)
         for each in found["found"]:
             self.log.warning("%s: %s", self.check, each)
+        self.log.info("%s", checked(found))
         if found["found"] and self.on_found != "warn":
             raise AirflowFailException(f"{self.check} of {self.data}: {'; '.join(found['found'][:5])}")
         return found
 
     def next_step(self) -> str:
-        return look_and_settle(self.data)
+        return advice.look_and_settle(self, self.data, suite=False)
 
 
 class GristmillVerifyOperator(GristmillOperator):
@@ -67,9 +67,10 @@ class GristmillVerifyOperator(GristmillOperator):
         return ["verify", self.dataset, *(["--fast"] if str(self.fast) == "True" else [])]
 
     def next_step(self) -> str:
-        return f"gristmill verify {self.dataset}; run its pipeline again, or: gristmill rollback {self.dataset} VERSION"
+        return f"{shown(self.command())}; run its pipeline again, or: gristmill rollback {self.dataset} VERSION"
 
     def summary(self, result: dict[str, Any]) -> Any:
+        self.log.info("version %s of %s is whole", result.get("version"), result.get("path"))
         return {name: result.get(name) for name in ("path", "version", "whole")}
 
 
@@ -94,7 +95,7 @@ class GristmillGcOperator(GristmillOperator):
             "bytes": result["bytes"],
             "dry_run": result["dry_run"],
         }
-        self.log.info("%s", found)
+        self.log.info("%s", summaries.in_a_line(found))
         return found
 
 
@@ -111,6 +112,15 @@ def accept_version(dataset: str, version: int, asset: str | None, found: Sequenc
     accepted.accept(settings().folder, facts)
     emit(get_current_context(), VALIDATED, asset or dataset, str(settings().folder), facts, suffix=":validated")
     return facts
+
+
+def checked(found: Mapping[str, Any]) -> str:
+    """What a check found, in a line."""
+    if found["verdict"] == "unverified":
+        nothing = "no good version before this one" if found["check"] == "drift" else "fewer than two splits with rows"
+        return f"{found['check']}: nothing to compare, {nothing}"
+    against = f" against version {found['against']}" if found.get("against") else ""
+    return f"{found['check']}{against}: {found['verdict']}, {len(found['found'])} findings"
 
 
 def verdict_of(found: Sequence[Mapping[str, Any]]) -> str:

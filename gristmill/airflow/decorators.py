@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 from airflow.sdk import Context
 from airflow.sdk.bases.decorator import DecoratedOperator, TaskDecorator, determine_kwargs, task_decorator_factory
 from airflow.sdk.definitions.context import context_merge
+from airflow.sdk.exceptions import AirflowFailException
 
-from gristmill.airflow.operators import GristmillOperator
+from gristmill.airflow.base import GristmillOperator
 
 
 class _GristmillDecoratedOperator(DecoratedOperator, GristmillOperator):
@@ -32,7 +33,7 @@ class _GristmillDecoratedOperator(DecoratedOperator, GristmillOperator):
         context_merge(context, self.op_kwargs)
         found = self.python_callable(*self.op_args, **determine_kwargs(self.python_callable, self.op_args, context))
         if isinstance(found, str) or not isinstance(found, Sequence) or not found:
-            raise TypeError(
+            raise AirflowFailException(
                 f"the function returned {found!r}; it must return the command and its arguments, such as ['run', 'docs.yaml']"
             )
         self.arguments = [str(each) for each in found]

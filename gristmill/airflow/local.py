@@ -9,7 +9,7 @@ import argparse
 import contextlib
 import json
 import os
-import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,10 +24,12 @@ from typing import Any
 
 import psutil
 
+from gristmill.airflow.local_config import USER, kept_port, write_config
+from gristmill.airflow.settings import settings
+
 START_SECONDS = 180.0
 STOP_SECONDS = 30.0
 ANSWER_SECONDS = 120.0  # a busy laptop answers late
-USER = "admin"
 STANDALONE = "gristmill.airflow.standalone"
 
 
@@ -47,31 +49,12 @@ class LocalAirflow:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables of all its processes. Those that the caller has set for Airflow and gristmill count more."""
-        ours = {
-            "AIRFLOW_HOME": str(self.home),
-            "AIRFLOW__CORE__DAGS_FOLDER": str(self.dags),
-            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
-            "AIRFLOW__CORE__PARALLELISM": "4",
-            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
-            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home}/airflow.db?timeout=60",  # seconds to wait for another writer
-            "AIRFLOW__API__HOST": "127.0.0.1",
-            "AIRFLOW__API__PORT": str(self.port),
-            "AIRFLOW__API__BASE_URL": self.url,
-            "AIRFLOW__API__WORKERS": "1",
-            "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",  # a busy laptop answers late
-            "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "20",
-            "AIRFLOW__API_AUTH__JWT_SECRET": self._secret("jwt"),
-            "AIRFLOW__API__SECRET_KEY": self._secret("session"),
-            "GRISTMILL_FOLDER": str(self.project),
-            "PATH": os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)]),
-        }
+        """The variables of all its processes; all else is in `airflow.cfg`. What the caller has set for gristmill counts more."""
         return {
+            "GRISTMILL_FOLDER": str(self.project),
             **os.environ,
-            **ours,
-            **{name: value for name, value in os.environ.items() if name.startswith(("AIRFLOW__", "GRISTMILL_"))},
+            "AIRFLOW_HOME": str(self.home),
+            "PATH": os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)]),
         }
 
     @property
@@ -93,6 +76,7 @@ class LocalAirflow:
             RuntimeError: it ended, or isn't there in time; what it logged last is in the text.
         """
         self.home.mkdir(parents=True, exist_ok=True)
+        write_config(self.home, self.dags, self.port)
         with open(self.home / "standalone.log", "ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", STANDALONE],
@@ -151,15 +135,6 @@ class LocalAirflow:
         return str(
             call("POST", f"{self.url}/auth/token", {"username": USER, "password": self.password})["access_token"]
         )
-
-    def _secret(self, name: str) -> str:
-        """A secret that all processes share; made once."""
-        path = self.home / f"{name}.secret"
-        if not path.exists():
-            self.home.mkdir(parents=True, exist_ok=True)
-            with open(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w") as file:
-                file.write(secrets.token_hex(32))
-        return path.read_text()
 
 
 def call(method: str, url: str, body: Any = None, token: str | None = None) -> Any:
@@ -235,22 +210,41 @@ def main() -> None:
     if given.do == "stop":
         print("stopped" if LocalAirflow(home, Path(), Path(), 0).stop() else "it was not running")
         return
-    running = home / "standalone.pid"
+    project, running = home / "gristmill", home / "standalone.pid"  # as the settings have it by default
     if running.exists() and is_ours(int(running.read_text())):
-        raise SystemExit(f"it is running already (process {running.read_text()}); `make airflow-stop` stops it")
+        print(f"Airflow is running already\n{shown(LocalAirflow(home, Path(), project, kept_port(home)))}")
+        return
+    check_settings()
     from gristmill.airflow.example import make_project
 
-    made = LocalAirflow(home, Path(given.dags).resolve(), make_project(home / "project"), free_port(given.port))
+    first = not (home / "airflow.db").exists()
+    made = LocalAirflow(home, Path(given.dags).resolve(), make_project(project), free_port(given.port))
     print("starting Airflow; the first time this takes a minute", flush=True)
     made.start()
-    print(f"""
+    begun = "gristmill_etl has begun its run for yesterday; gristmill_validate and gristmill_training_ready follow it."
+    print(
+        f"{shown(made)}\n\n{begun if first else 'gristmill_etl runs by its schedule, or when it is triggered there.'}"
+    )
+    print("stop it with    make airflow-stop")
+
+
+def check_settings() -> None:
+    """Ends the process where a variable of the DAGs can't be meant."""
+    try:
+        python = settings().python
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
+    if python and shutil.which(python) is None:
+        raise SystemExit(f"GRISTMILL_PYTHON='{python}': no such program")
+
+
+def shown(made: LocalAirflow) -> str:
+    """Where it is and how to get in."""
+    return f"""
 Airflow is at   {made.url}
 login           {USER} / {made.password}
 project         {made.project}      pipelines, suites, mixes and raw data: edit them
-log             {home / "standalone.log"}
-
-gristmill_etl has begun its run for yesterday; gristmill_validate and gristmill_training_ready follow it.
-stop it with    make airflow-stop""")
+log             {made.home / "standalone.log"}"""
 
 
 if __name__ == "__main__":

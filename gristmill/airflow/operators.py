@@ -1,150 +1,18 @@
-"""Operators that run gristmill's command line as a process, in Airflow's environment or in another one."""
+"""Operators for the steps of a dataset: plan, run, validate, publish."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import AssetAlias, BaseOperator, Context
+from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
-from gristmill.airflow import summaries
-from gristmill.airflow.credentials import connection_env
-from gristmill.airflow.links import ReportLink
-from gristmill.airflow.process import Finished, Process, command_line
-
-DATASETS = AssetAlias("gristmill_datasets")
-"""Gets an event for every version that is published. The assets behind it are the datasets."""
-
-
-RETRIES: dict[str, Any] = {
-    "retries": 3,
-    "retry_delay": timedelta(minutes=1),
-    "retry_exponential_backoff": 2.0,
-    "max_retry_delay": timedelta(hours=1),
-}
-
-
-class GristmillOperator(BaseOperator):
-    """The result of any gristmill command that knows `--json`, as a dict.
-
-    arguments: the command and its arguments, such as ["verify", "shards/docs"]; templated. python: of another environment that has gristmill; None
-    is Airflow's own. cwd: what relative paths are relative to. env: further variables. conn_id: a Connection whose credentials the command gets.
-    data_failed: what exit status 1 does, "fail" (at once, without retries) or "return" the result all the same. map_name: what a mapped task is called
-    in the UI, by map_index_template="{{ task.map_name }}".
-
-    The command's log is the task's log. It ends with the task: its whole process group is stopped, also where the worker is killed. A retry resumes,
-    as every gristmill command does. Bad input and usage fail at once; a run that failed for other reasons is tried again, by default 3 times after 1, 2, 4 minutes.
-    Airflow asks for the number before it makes an operator of `partial(...).expand(...)`: give `retries` there, or to the DAG's default_args.
-    """
-
-    template_fields: Sequence[str] = ("arguments", "python", "cwd", "env", "conn_id", "map_name")
-    ui_color = "#e9dfc8"
-    operator_extra_links = (ReportLink(),)
-
-    def __init__(
-        self,
-        *,
-        arguments: Sequence[str] | None = None,
-        python: str | None = None,
-        cwd: str | None = None,
-        env: Mapping[str, str] | None = None,
-        conn_id: str | None = None,
-        data_failed: str = "fail",
-        map_name: str | None = None,
-        **kwargs: Any,
-    ) -> None:
-        given = {
-            **(kwargs.get("default_args") or {}),
-            **kwargs,
-        }  # Airflow lays a DAG's default_args under an operator's only later
-        super().__init__(**kwargs, **{name: value for name, value in RETRIES.items() if name not in given})
-        if data_failed not in ("fail", "return"):
-            raise ValueError(f"data_failed='{data_failed}': 'fail' or 'return'")
-        self.arguments = arguments
-        self.python = python
-        self.cwd = cwd
-        self.env = env
-        self.conn_id = conn_id
-        self.data_failed = data_failed
-        self.map_name = map_name
-        self.report: str | None = None
-        self.ran: str | None = None
-        self._process: Process | None = None
-
-    def execute(self, context: Context) -> Any:
-        """See the class."""
-        finished = self.run(self.command())
-        result = finished.result or {}
-        self.report = summaries.absolute(result["report_path"], self.cwd) if result.get("report_path") else None
-        return self.summary(result)
-
-    def command(self) -> list[str]:
-        """The arguments of `gristmill`."""
-        if not self.arguments:
-            raise AirflowFailException(
-                "arguments is empty: give a gristmill command, such as ['verify', 'shards/docs']"
-            )
-        return [str(argument) for argument in self.arguments]
-
-    def summary(self, result: dict[str, Any]) -> Any:
-        """What goes into the XCom."""
-        return summaries.of_command(self.command(), result, self.cwd)
-
-    def run(self, arguments: Sequence[str], accept: Sequence[int] = ()) -> Finished:
-        """The finished gristmill command, if its exit status is 0 or accepted; raises as `start` does."""
-        return self.start(command_line(arguments, self.python), shown(arguments), accept)
-
-    def start(self, command: Sequence[str], text: str, accept: Sequence[int] = ()) -> Finished:
-        """The finished command, if its exit status is 0 or accepted. text: what is said of it in the log and in errors.
-
-        Raises:
-            AirflowFailException: the data failed a check, or the use or the input is wrong. No retry.
-            AirflowException: it could not finish. Retried.
-        """
-        finished = self.launch(command, text)
-        if finished.status == 0 or finished.status in accept:
-            return finished
-        if finished.status == 1 and self.data_failed == "return" and finished.result is not None:
-            return finished
-        error_text = f"{text} ended with {finished.status}: {finished.error or summaries.problems(finished.result) or 'no message'}"
-        if finished.status in (1, 2):
-            raise AirflowFailException(error_text)
-        if finished.status == 127:
-            raise AirflowFailException(f"{error_text}. `python` must be the path of a Python that has gristmill")
-        raise AirflowException(error_text)
-
-    def launch(
-        self, command: Sequence[str], text: str, env: Mapping[str, str] | None = None, *, only_log: bool = False
-    ) -> Finished:
-        """The finished command, whatever its exit status. env: further variables. only_log: its stdout goes to the log too.
-
-        Raises:
-            AirflowFailException: `cwd` is no folder. No retry.
-            AirflowException: the task was stopped before.
-        """
-        if self._process is not None and self._process.was_stopped:
-            raise AirflowException("the task was stopped")
-        self.ran = text
-        variables = {**connection_env(self.conn_id), **(self.env or {}), **(env or {})}
-        self._process = Process(command, env=variables, cwd=self.cwd, only_log=only_log)
-        self.log.info("%s", text)
-        try:
-            return self._process.run(lambda line: self.log.info("%s", line))
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise AirflowFailException(
-                f"can't start in '{self.cwd}': {error.strerror}; set cwd to a folder that the worker has"
-            ) from error
-
-    def next_step(self) -> str | None:
-        """What to do once it has failed, for alerts; None where there is nothing better than to clear it."""
-        return None
-
-    def on_kill(self) -> None:
-        """Stops the command and all that it started."""
-        if self._process is not None:
-            self._process.stop()
+from gristmill.airflow import advice, summaries
+from gristmill.airflow.assets import DATASETS, emit
+from gristmill.airflow.base import GristmillOperator, shown
+from gristmill.airflow.process import Finished
 
 
 class GristmillPlanOperator(GristmillOperator):
@@ -161,7 +29,7 @@ class GristmillPlanOperator(GristmillOperator):
         return ["plan", self.pipeline, *_sets(self.settings)]
 
     def next_step(self) -> str:
-        return _plan_again(self.pipeline)
+        return f"{shown(self.command())}; mend what it says and clear {self.task_id}"
 
     def summary(self, result: dict[str, Any]) -> Any:
         found = summaries.of_plan(result)
@@ -181,6 +49,7 @@ class GristmillRunOperator(GristmillOperator):
     there is no candidate and `target` is that version. engine, address, workers, memory, scratch, settings: as for `gristmill run`.
     """
 
+    makes_data = True
     template_fields: Sequence[str] = (
         *GristmillOperator.template_fields,
         *("pipeline", "settings", "engine", "address", "workers", "memory", "scratch", "candidate"),
@@ -226,7 +95,8 @@ class GristmillRunOperator(GristmillOperator):
         ]
 
     def next_step(self) -> str:
-        return _plan_again(self.pipeline)
+        plan = shown(["plan", self.pipeline, *_sets(self.settings)])
+        return f"{plan}; clear {self.task_id}: what is finished is not done again"
 
     def summary(self, result: dict[str, Any]) -> Any:
         found = summaries.of_run(result, self.cwd)
@@ -244,7 +114,7 @@ class GristmillRunOperator(GristmillOperator):
 
 
 class GristmillValidateOperator(GristmillOperator):
-    """data, suite, verdict ("passed", "warned", "failed" or, without a suite, "unverified"), rows, and what was not met.
+    """data, suite, its file, verdict ("passed", "warned", "failed" or, without a suite, "unverified"), rows, and what was not met.
 
     data: a dataset, DATASET@VERSION, DATASET@CANDIDATE, or Parquet, CSV or JSONL files. Fails closed: a critical expectation that isn't met, one that
     can't be evaluated and a suite that is missing all fail the task at once, without retries; the XCom `verdict` says why, also then.
@@ -275,16 +145,17 @@ class GristmillValidateOperator(GristmillOperator):
         if self.suite in (None, "", "None"):
             if self.required:
                 raise AirflowFailException(
-                    f"no suite for {self.data}: name one, or write one with: gristmill profile {self.data} --suite suites/NAME.json"
+                    f"no suite for {self.data}: name one, or write one with: gristmill profile {self.data} --suite {self.proposed_suite()}"
                 )
             self.log.warning("no suite: %s is not validated", self.data)
-            return {"data": self.data, "suite": None, "verdict": "unverified", "unmet": 0, "expectations": []}
+            return {**summaries.NO_VERDICT, "data": self.data}
         finished = self.run(self.command(), accept=(1,))
         if finished.result is None or "success" not in finished.result:
             raise AirflowFailException(f"{shown(self.command())} gave no verdict: {finished.error or 'no message'}")
         found = summaries.of_verdict(finished.result, self.data)
         if finished.status == 1:
             found["verdict"] = "failed"
+        found["suite_path"] = summaries.absolute(str(self.suite), self.cwd)
         report = self.report_file or finished.result.get("report")
         self.report = summaries.absolute(report, self.cwd) if report else None
         context["ti"].xcom_push(key="verdict", value=found)
@@ -295,7 +166,12 @@ class GristmillValidateOperator(GristmillOperator):
             raise AirflowFailException(
                 f"{self.data} failed suite {found['suite'] or self.suite}: {'; '.join(lines[:5]) or finished.error}"
             )
+        self.log.info("%s: %s", self.data, summaries.verdict_text(found))
         return found
+
+    def proposed_suite(self) -> str:
+        """Where a suite for the data could be."""
+        return f"{os.path.basename(self.data.partition('@')[0].rstrip('/'))}.json"
 
     def command(self) -> list[str]:
         options = [
@@ -307,7 +183,7 @@ class GristmillValidateOperator(GristmillOperator):
         return ["validate", self.data, "--suite", str(self.suite), *options]
 
     def next_step(self) -> str:
-        return look_and_settle(self.data)
+        return advice.look_and_settle(self, self.data)
 
 
 class GristmillPublishOperator(GristmillOperator):
@@ -338,7 +214,7 @@ class GristmillPublishOperator(GristmillOperator):
     def execute(self, context: Context) -> Any:
         """See the class."""
         dataset, _, name = self.target.rpartition("@")
-        if is_version(name):
+        if advice.is_version(name):
             raise AirflowSkipException(f"nothing new: version {name} of {dataset} holds this already")
         finished = self.run(["publish", self.target], accept=(2, 3))
         made = (finished.result or {}).get("version")
@@ -353,6 +229,7 @@ class GristmillPublishOperator(GristmillOperator):
             **(self.extra or {}),
             **{key: shown_version[key] for key in ("dataset", "version", "rows", "fingerprint")},
             "verdict": outcome.get("verdict", "unverified"),
+            "suite": outcome.get("suite_path"),
             "suite_name": outcome.get("suite"),
         }
         self.log.info(
@@ -366,7 +243,7 @@ class GristmillPublishOperator(GristmillOperator):
         return found
 
     def next_step(self) -> str:
-        return f"gristmill show {self.target}; gristmill publish {self.target}"
+        return f"gristmill show {self.target}; clear {self.task_id}, or: gristmill publish {self.target}"
 
     def _version(self, dataset: str) -> dict[str, Any] | None:
         found = self.run(["show", dataset], accept=(2,)).result
@@ -374,53 +251,15 @@ class GristmillPublishOperator(GristmillOperator):
 
     def _refused(self, finished: Finished, name: str, newest: Mapping[str, Any] | None) -> AirflowException:
         """The error: without a retry where trying again can't help, as when another run published since the candidate was made."""
-        text = f"{shown(['publish', self.target])} ended with {finished.status}: {finished.error}"
+        text = finished.said(shown(["publish", self.target]))
         if finished.status == 2:
             return AirflowFailException(text)
         parent = (self.run(["show", self.target], accept=(2,)).result or {}).get("parent")
         if newest is not None and parent != newest["version"]:
             return AirflowFailException(
-                f"{text} The candidate {name} was made before version {newest['version']}: clear the task that made it."
+                f"{text} The candidate {name} was made before version {newest['version']}: clear {advice.makers(self)}."
             )
         return AirflowException(text)
-
-
-def emit(
-    context: Context, alias: AssetAlias, name: str, cwd: str | None, extra: Mapping[str, Any], suffix: str = ""
-) -> None:
-    """Adds an event of an asset called `name`, a path or URL that is also its URI; the running task must have the alias as an outlet."""
-    from airflow.sdk import Asset
-
-    place = summaries.absolute(name, cwd)
-    uri = place if "://" in place else f"file://{place}"
-    context["outlet_events"][alias].add(
-        Asset(name=f"{name}{suffix}", uri=f"{uri}{suffix}", group="gristmill"), extra=dict(extra)
-    )
-
-
-def is_version(name: str) -> bool:
-    """Whether what follows the @ of a dataset is a version's number, not a candidate's name."""
-    return name.isdecimal() and len(name) < 16
-
-
-def look_and_settle(data: str) -> str:
-    """What to do about data that failed a check: a candidate can be rejected, a version rolled back."""
-    dataset, at, name = str(data).rpartition("@")
-    if not at:
-        return "read the task's log, mend the data or the suite and clear the task"
-    settle = f"rollback {dataset} VERSION" if is_version(name) else f"reject {data}"
-    return f"gristmill show {data}; mend the source or the suite and clear the task, or: gristmill {settle}"
-
-
-def _plan_again(pipeline: str) -> str:
-    return f"gristmill plan {pipeline}; then clear the task: what is finished is not done again"
-
-
-def shown(arguments: Sequence[str]) -> str:
-    """The command as one would type it."""
-    import shlex
-
-    return shlex.join(["gristmill", *map(str, arguments)])
 
 
 def _sets(settings: Sequence[str] | None) -> list[str]:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 GRACE = 20.0  # seconds from SIGTERM to SIGKILL
+NOT_FOUND = 127
+PYTHON_HINT = "`python`, for the DAGs of the project GRISTMILL_PYTHON, must be the path of a Python that has gristmill"
 TAIL = 30  # lines of the log that are kept for the error
 GUARD = os.path.join(os.path.dirname(__file__), "guard.py")
 
@@ -33,7 +35,18 @@ class Finished:
         """What the command said last: from its line `gristmill: ...` on, where there is one."""
         lines = list(self.tail)
         starts = [number for number, line in enumerate(lines) if line.startswith("gristmill: ")]
+        if not starts and self.status == 128 + signal.SIGKILL:
+            return ""  # it had no time to say why
         return "\n".join(lines[starts[-1] :] if starts else lines[-5:]).removeprefix("gristmill: ")
+
+    def said(self, text: str, problems: str = "") -> str:
+        """The error of a command that is called `text`: how it ended and why. problems: what it found, where its log says nothing."""
+        return f"{text} {self._end()}: {self.error or problems or 'no message'}"
+
+    def _end(self) -> str:
+        if self.status == 128 + signal.SIGKILL:
+            return "was killed by SIGKILL (9), as happens where memory runs out"
+        return f"ended with {self.status}"
 
 
 class Process:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import glob
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +23,42 @@ EVERY = "*.yaml"
 class PipelineFile:
     """A pipeline file, as the tasks of a run need it.
 
-    settings: KEY=VALUE for `--set`: `{date}` and `{hour}` in the file's texts replaced by those of the run. asset: the name of the dataset's asset,
-    its path in the project up to the first `{`, so that all partitions are one asset.
+    settings: KEY=VALUE for `--set`: `{date}` and `{hour}` in the file's texts replaced by those of the run. pattern: the output as it is in the file.
+    asset: the name of the dataset's asset, its path in the project up to the first `{`, so that all partitions are one asset.
     """
 
     name: str
     path: str
+    pattern: str | None
     output: str | None
     asset: str | None
     suite: str | None
     settings: list[str]
 
-    def as_arguments(self) -> dict[str, Any]:
-        """The arguments of the group of tasks that the file is mapped to."""
-        return {name: getattr(self, name) for name in ("name", "path", "asset", "suite", "settings")}
+    def writes(self, dataset: str, folder: Path) -> bool:
+        """Whether the dataset, or partition of one, is what the pipeline makes."""
+        if self.pattern is None:
+            return False
+        text = re.escape(absolute(self.pattern, str(folder)))
+        for name, digits in (("{date}", r"\d{4}-\d\d-\d\d"), ("{hour}", r"\d\d")):
+            text = text.replace(re.escape(name), digits)
+        return re.fullmatch(text, absolute(dataset, str(folder))) is not None
+
+
+@dataclass(frozen=True)
+class MixFile:
+    """What training gets. data: the whole file. datasets: those that it names. stream: arguments of `gristmill.stream`; command: of the training."""
+
+    path: str
+    data: dict[str, Any]
+    datasets: list[str]
+    stream: dict[str, Any]
+    command: str | None
+
+    @property
+    def name(self) -> str:
+        """Of the file."""
+        return Path(self.path).stem
 
 
 def find_pipelines(folder: Path, pattern: str | None = None) -> list[str]:
@@ -77,12 +100,14 @@ def read_pipeline(
         settings.append(f"output.path={json.dumps(fill(where, moment))}")
     name = str(data.get("name") or Path(path).stem)
     checks = _mapping(data.get("validate"))
+    suite = given.get("suite") or checks.get("suite") or find_suite(folder, name)
     return PipelineFile(
         name=name,
         path=path,
+        pattern=where if isinstance(where, str) else None,
         output=fill(where, moment) if isinstance(where, str) else None,
         asset=where.partition("{")[0].rstrip("/") if isinstance(where, str) else None,
-        suite=given.get("suite") or checks.get("suite") or find_suite(folder, name),
+        suite=fill(suite, moment) if isinstance(suite, str) else None,
         settings=settings,
     )
 
@@ -93,28 +118,40 @@ def find_suite(folder: Path, name: str) -> str | None:
     return str(path) if path.is_file() else None
 
 
-def read_mixes(folder: Path, pattern: str | None = None) -> list[dict[str, Any]]:
-    """The mixes of the project: name, path, and whatever the file says. A file that isn't a mix has `error` instead.
+def find_writer(folder: Path, dataset: str) -> PipelineFile | None:
+    """The pipeline file of the project that makes the dataset."""
+    every = (read_pipeline(path, folder, datetime.now(UTC)) for path in find_pipelines(folder))
+    return next((each for each in every if each.writes(dataset, folder)), None)
+
+
+def find_mixes(folder: Path, pattern: str | None = None) -> list[str]:
+    """The mix files that a pattern names, sorted.
 
     Raises:
         UsageError: a pattern other than `*.yaml` that fits no file.
     """
-    import yaml
-
-    found: list[dict[str, Any]] = []
     paths = sorted(glob.glob(absolute(pattern or EVERY, str(folder / MIXES))))
     if not paths and (pattern or EVERY) != EVERY:
         raise _nothing(pattern, folder / MIXES)
-    for path in paths:
-        entry: dict[str, Any] = {"name": Path(path).stem, "path": path}
-        try:
-            data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-            entry["datasets"] = [str(each["data"]) for each in data["datasets"]]
-            entry["stream"], entry["command"] = dict(data.get("stream") or {}), data.get("command")
-        except (OSError, yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError, AttributeError) as error:
-            entry["error"] = f"'{path}' is not a mix file: it needs datasets, each with data and weight ({error})"
-        found.append(entry)
-    return found
+    return paths
+
+
+def read_mix(path: str) -> MixFile:
+    """The mix as its file is now.
+
+    Raises:
+        UsageError: it isn't one.
+    """
+    import yaml
+
+    try:
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        names = [str(each["data"]) for each in data["datasets"]]
+        return MixFile(path, data, names, dict(data.get("stream") or {}), data.get("command"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError, AttributeError, ValueError) as error:
+        raise UsageError(
+            f"'{path}' is not a mix file: it needs datasets, each with data and weight ({error})"
+        ) from error
 
 
 def fill(text: str, moment: datetime) -> str:

@@ -18,7 +18,12 @@ def get_provider_info() -> dict[str, Any]:
                 "tags": ["software"],
             }
         ],
-        "operators": [{"integration-name": "gristmill", "python-modules": ["gristmill.airflow.operators"]}],
+        "operators": [
+            {
+                "integration-name": "gristmill",
+                "python-modules": ["gristmill.airflow.base", "gristmill.airflow.operators"],
+            }
+        ],
         "sensors": [{"integration-name": "gristmill", "python-modules": ["gristmill.airflow.sensors"]}],
         "triggers": [{"integration-name": "gristmill", "python-modules": ["gristmill.airflow.triggers"]}],
         "extra-links": ["gristmill.airflow.links.ReportLink"],

@@ -8,6 +8,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+PRESETS = ("@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly")
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -51,7 +53,11 @@ class Settings:
 
 
 def settings() -> Settings:
-    """The settings as the environment has them now."""
+    """The settings as the environment has them now.
+
+    Raises:
+        ValueError: one that can't be meant.
+    """
     get = os.environ.get
     home = Path(get("AIRFLOW_HOME") or Path.home() / "airflow")
     return Settings(
@@ -59,13 +65,24 @@ def settings() -> Settings:
         python=get("GRISTMILL_PYTHON") or None,
         pool=get("GRISTMILL_POOL") or "default_pool",
         conn_id=get("GRISTMILL_CONN_ID") or None,
-        etl_schedule=get("GRISTMILL_ETL_SCHEDULE") or "@daily",
-        maintenance_schedule=get("GRISTMILL_MAINTENANCE_SCHEDULE") or "@weekly",
+        etl_schedule=_schedule("GRISTMILL_ETL_SCHEDULE", "@daily"),
+        maintenance_schedule=_schedule("GRISTMILL_MAINTENANCE_SCHEDULE", "@weekly"),
         retries=_number("GRISTMILL_RETRIES", 3, least=0),
         retry_delay=_number("GRISTMILL_RETRY_SECONDS", 60, least=0),
         keep=_number("GRISTMILL_KEEP", 10, least=1),
         parallel=_number("GRISTMILL_PARALLEL", 1, least=1),
     )
+
+
+def _schedule(name: str, default: str) -> str:
+    from croniter import croniter
+
+    text = os.environ.get(name) or default
+    if text not in PRESETS and not croniter.is_valid(text):
+        raise ValueError(
+            f"{name}='{text}': a cron expression of five fields is expected, such as '0 6 * * *', or one of {', '.join(PRESETS)}"
+        )
+    return text
 
 
 def _number(name: str, default: int, least: int) -> int:

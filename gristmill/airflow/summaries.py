@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 SHOWN = 20  # failed expectations, problems
+NO_VERDICT: dict[str, Any] = {
+    "suite": None,
+    "suite_path": None,
+    "verdict": "unverified",
+    "unmet": 0,
+    "expectations": [],
+}
+LINE = 500
 LISTED = 100  # of a list in the JSON of any other command
 
 
@@ -92,6 +101,19 @@ def of_version(found: Mapping[str, Any], cwd: str | None) -> dict[str, Any]:
             for each in found.get("verdicts") or []
         },
     }
+
+
+def in_a_line(found: Mapping[str, Any]) -> str:
+    """The facts as NAME VALUE, NAME VALUE, cut where it is long."""
+    text = ", ".join(f"{name} {json.dumps(value, default=str)}" for name, value in found.items())
+    return text if len(text) <= LINE else text[: LINE - 3] + "..."
+
+
+def verdict_text(found: Mapping[str, Any]) -> str:
+    """A verdict in a line."""
+    unmet = f", {found['unmet']} of them not met" if found["unmet"] else ""
+    rows = "" if found["rows"] is None else f" on {found['rows']:,} rows"
+    return f"{found['verdict']}, {found['evaluated']} expectations{unmet}{rows}"
 
 
 def problems(found: Mapping[str, Any] | None) -> str:

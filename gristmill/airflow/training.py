@@ -13,8 +13,9 @@ from typing import Any
 from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
+from gristmill.airflow import summaries
 from gristmill.airflow.accepted import write_text
-from gristmill.airflow.operators import GristmillOperator
+from gristmill.airflow.base import GristmillOperator
 
 NOT_STARTED = (126, 127)  # what /usr/bin/env ends with where the program can't be run, or isn't there
 
@@ -44,9 +45,13 @@ class GristmillStreamCheckOperator(GristmillOperator):
             str(self.batches),
             options,
         ]
-        found = self.start(command, f"read {self.batches} batches of {self.mix}").result or {}
-        self.log.info("%s", found)
+        found = self.start(command, shlex.join(command)).result or {}
+        self.log.info("%s", summaries.in_a_line(found))
         return found
+
+    def next_step(self) -> str:
+        before = " and ".join(sorted(self.upstream_task_ids)) or self.task_id
+        return f"mend the mix, or the datasets, and clear {before}"
 
 
 class GristmillTrainOperator(GristmillOperator):
@@ -81,7 +86,7 @@ class GristmillTrainOperator(GristmillOperator):
         line = [word.replace("{mix}", self.mix) for word in shlex.split(str(self.command_text))]
         finished = self.launch(["/usr/bin/env", *line], shlex.join(line), env, only_log=True)
         if finished.status:
-            text = f"{shlex.join(line)} ended with {finished.status}: {finished.error or 'no message'}"
+            text = finished.said(shlex.join(line))
             raise (AirflowFailException if finished.status in NOT_STARTED else AirflowException)(text)
         write_text(Path(self.mix).with_suffix(".trained"), "")
         return {"mix": self.mix, "command": self.command_text}

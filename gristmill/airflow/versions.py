@@ -35,7 +35,7 @@ def newest_version(
         LookError: a dataset that is there but can't be read.
     """
     local = "://" not in dataset
-    if local and _newest_manifest(summaries.absolute(dataset, cwd)) <= max(after, 0):
+    if local and newest_manifest(summaries.absolute(dataset, cwd)) <= max(after, 0):
         return None
     finished = Process(command_line(["show", dataset], python), env=connection_env(conn_id), cwd=cwd).run(log)
     if finished.status == 0 and finished.result:
@@ -45,7 +45,7 @@ def newest_version(
     raise LookError(f"gristmill show {dataset} ended with {finished.status}: {finished.error}")
 
 
-def _newest_manifest(folder: str) -> int:
+def newest_manifest(folder: str) -> int:
     """The highest number of a manifest in a dataset's folder, 0 for none. One that gc has removed is older than the newest."""
     try:
         names = os.listdir(os.path.join(folder, "manifests"))

@@ -10,11 +10,20 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowFailException
 
-from gristmill.airflow import GristmillPlanOperator, GristmillValidateOperator, alert, failure_text
+from gristmill.airflow import (
+    GristmillPlanOperator,
+    GristmillRunOperator,
+    GristmillValidateOperator,
+    alert,
+    failure_text,
+)
 from gristmill.airflow.alerts import CONNECTION
 from gristmill.airflow.checks import GristmillCheckOperator, GristmillVerifyOperator
+from gristmill.airflow.training import GristmillStreamCheckOperator
 
 
 def context(task: Any, error: BaseException | None, map_index: int = -1) -> dict[str, Any]:
@@ -39,7 +48,7 @@ def test_the_text_says_what_where_and_what_next() -> None:
         "gristmill_etl.each.validate[4] failed in run manual__1, try 2",
         "  AirflowFailException: 3 rows are null",
         "  it ran: gristmill validate /data/docs@1b2c3d4e5f607182 --suite s.json (in /project)",
-        "  next: gristmill show /data/docs@1b2c3d4e5f607182; mend the source or the suite and clear the task, or: gristmill reject /data/docs@1b2c3d4e5f607182",
+        "  next: gristmill show /data/docs@1b2c3d4e5f607182; mend the source and clear the task that made it, or mend the suite and clear each.validate, or: gristmill reject /data/docs@1b2c3d4e5f607182",
         "  log: http://airflow/log",
     ]
 
@@ -49,27 +58,42 @@ def test_the_text_of_other_tasks() -> None:
     assert "next: gristmill plan docs.yaml" in failure_text(context(plan, None))
     other = SimpleNamespace(task_id="pipelines")
     text = failure_text(context(other, KeyError("x")))
-    assert "airflow tasks clear gristmill_etl --task-regex '^pipelines$'" in text and "it ran" not in text
+    assert "next: clear pipelines in Airflow's UI" in text and "it ran" not in text
     verify = GristmillVerifyOperator(task_id="v", dataset="d")
     assert "next: gristmill verify d; " in failure_text(context(verify, None))
 
 
 def test_operators_of_others_may_have_names_like_ours() -> None:
     other = type("TriggerDagRunValidateOperator", (), {"task_id": "t"})()
-    assert "next: airflow tasks clear" in failure_text(context(other, None))
+    assert "next: clear t in" in failure_text(context(other, None))
 
 
 def test_a_version_is_rolled_back_not_rejected() -> None:
-    for task in (
-        GristmillValidateOperator(task_id="t", data="/d@12", suite="s"),
-        GristmillCheckOperator(task_id="t", check="drift", data="/d@12"),
-    ):
-        assert (
-            "next: gristmill show /d@12; mend the source or the suite and clear the task, or: gristmill rollback /d VERSION"
-            in failure_text(context(task, None))
-        )
+    suite = GristmillValidateOperator(task_id="t", data="/d@12", suite="s")
+    drift = GristmillCheckOperator(task_id="t", check="drift", data="/d@12")
+    for task, mend in ((suite, ", or mend the suite and clear t"), (drift, "")):
+        said = f"next: gristmill show /d@12; mend the source and run its pipeline again{mend}, or: gristmill rollback /d VERSION"
+        assert said in failure_text(context(task, None))
     files = GristmillValidateOperator(task_id="t", data="a.csv", suite="s")
     assert "show" not in failure_text(context(files, None))
+
+
+def test_the_tasks_to_clear_are_named() -> None:
+    with DAG("d"):
+        run = GristmillRunOperator(task_id="run", pipeline="docs.yaml", candidate=True)
+        validate = GristmillValidateOperator(task_id="validate", data="/d@1b2c3d4e5f607182", suite="s")
+        pin = EmptyOperator(task_id="pin")
+        stream = GristmillStreamCheckOperator(task_id="stream", mix="m.json")
+        [run, pin] >> validate
+        pin >> stream
+    assert "mend the source and clear run, or mend the suite and clear validate" in failure_text(
+        context(validate, None)
+    )
+    assert "next: mend the mix, or the datasets, and clear pin" in failure_text(context(stream, None))
+    plan = GristmillPlanOperator(task_id="plan", pipeline="docs.yaml", settings=["output.path=x y"])
+    assert "next: gristmill plan docs.yaml --set 'output.path=x y'; mend what it says and clear plan" in failure_text(
+        context(plan, None)
+    )
 
 
 @pytest.fixture

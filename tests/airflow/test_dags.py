@@ -104,7 +104,7 @@ def test_loading_them_takes_few_modules_and_none_of_the_heavy_ones(loaded: dict[
     assert not roots & set(HEAVY)
     mine = [name for name in loaded["new"] if name.startswith("gristmill")]
     light = ("gristmill", "gristmill.errors")
-    assert len(mine) <= 22 and all(name in light or name.startswith("gristmill.airflow") for name in mine)
+    assert len(mine) <= 26 and all(name in light or name.startswith("gristmill.airflow") for name in mine)
     assert len(loaded["new"]) < 120, loaded["new"]
 
 
@@ -157,6 +157,15 @@ def test_a_setting_that_is_no_number(name: str, text: str, monkeypatch: pytest.M
     monkeypatch.setenv(name, text)
     with pytest.raises(ValueError, match=f"{name}='{text}': a whole number from [01] on is expected"):
         settings()
+
+
+def test_a_schedule_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRISTMILL_ETL_SCHEDULE", "every day")
+    with pytest.raises(ValueError, match="GRISTMILL_ETL_SCHEDULE='every day': a cron expression of five fields"):
+        settings()
+    for good in ("@hourly", "@quarterly", "*/15 6-20 * * 1-5"):
+        monkeypatch.setenv("GRISTMILL_ETL_SCHEDULE", good)
+        assert settings().etl_schedule == good
 
 
 def test_what_tasks_import_is_light_too() -> None:

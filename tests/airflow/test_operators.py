@@ -17,11 +17,13 @@ from gristmill.airflow import (
     GristmillPublishOperator,
     GristmillRunOperator,
     GristmillValidateOperator,
+    base,
     operators,
     summaries,
 )
-from gristmill.airflow.checks import GristmillGcOperator, GristmillVerifyOperator, verdict_of
+from gristmill.airflow.checks import GristmillCheckOperator, GristmillGcOperator, GristmillVerifyOperator, verdict_of
 from gristmill.airflow.credentials import connection_env
+from gristmill.airflow.decorators import _GristmillDecoratedOperator
 from gristmill.airflow.training import GristmillTrainOperator
 
 
@@ -64,7 +66,7 @@ def saying(tmp_path: Path) -> Any:
         (2, "gristmill: no pipeline file 'x.yaml'", AirflowFailException, False),
         (3, "gristmill: item 7 failed 3 times", AirflowException, True),
         (130, "gristmill: stopped; the same command resumes", AirflowException, True),
-        (137, "", AirflowException, True),
+        (137, "ingest: 1/1", AirflowException, True),
     ],
 )
 def test_exit_status(saying: Any, status: int, error: str, raised: type[Exception], retried: bool) -> None:
@@ -72,9 +74,9 @@ def test_exit_status(saying: Any, status: int, error: str, raised: type[Exceptio
     with pytest.raises(raised) as caught:
         execute(operator)
     assert isinstance(caught.value, AirflowFailException) is not retried
-    assert f"gristmill show x ended with {status}" in str(caught.value) and error.removeprefix("gristmill: ") in str(
-        caught.value
-    )
+    how = "was killed by SIGKILL (9), as happens where memory runs out: no message"
+    expected = how if status == 137 else f"ended with {status}: {error.removeprefix('gristmill: ')}"
+    assert str(caught.value) == f"gristmill show x {expected}"
 
 
 def test_a_real_error_is_in_the_text(tmp_path: Path) -> None:
@@ -89,7 +91,7 @@ def test_a_real_error_is_in_the_text(tmp_path: Path) -> None:
 
 
 def test_a_python_without_gristmill_and_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(AirflowFailException, match="path of a Python that has gristmill"):
+    with pytest.raises(AirflowFailException, match="GRISTMILL_PYTHON, must be the path of a Python that has gristmill"):
         execute(GristmillOperator(task_id="t", arguments=["show", "x"], python="/no/such/python"))
     with pytest.raises(AirflowFailException, match="set cwd to a folder that the worker has"):
         execute(GristmillOperator(task_id="t", arguments=["show", "x"], cwd=str(tmp_path / "absent")))
@@ -125,7 +127,7 @@ def test_command_lines() -> None:
         "--set",
         "output.path=x y",
     ]
-    assert operators.shown(run.command()).endswith("--set 'output.path=x y'")
+    assert base.shown(run.command()).endswith("--set 'output.path=x y'")
     validate = GristmillValidateOperator(task_id="t", data="d@3", suite="s.json", quarantine="q", report_file="r.html")
     assert validate.command() == ["validate", "d@3", "--suite", "s.json", "--quarantine", "q", "--report", "r.html"]
     assert GristmillVerifyOperator(task_id="t", dataset="d", fast="True").command() == ["verify", "d", "--fast"]
@@ -191,6 +193,35 @@ def test_a_validation_fails_closed(saying: Any) -> None:
     with pytest.raises(AirflowFailException):  # the exit status counts more than what was printed
         execute(GristmillValidateOperator(task_id="t", data="d@1", suite="s", python=saying(1, said_good)))
     assert execute(GristmillValidateOperator(task_id="t", data="d@1"))["verdict"] == "unverified"
+
+
+def test_what_was_found_is_a_line_of_the_log(saying: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    good = {"success": True, "results": [], "statistics": {"evaluated_expectations": 3}, "num_rows": 80}
+    execute(GristmillValidateOperator(task_id="t", data="d@1", suite="s", python=saying(0, good)))
+    whole = {"path": "d", "version": 2, "whole": True, "problems": []}
+    execute(GristmillVerifyOperator(task_id="t", dataset="d", python=saying(0, whole)))
+    drift = {"check": "drift", "verdict": "passed", "against": 4, "found": []}
+    execute(GristmillCheckOperator(task_id="t", check="drift", data="d@5", python=saying(0, drift)))
+    alone = {"check": "leakage", "verdict": "unverified", "found": []}
+    execute(GristmillCheckOperator(task_id="t", check="leakage", data="d@5", python=saying(0, alone)))
+    diff = {"added": 3, "removed": 0, "columns": list(range(1000))}
+    execute(GristmillOperator(task_id="t", arguments=["diff", "d", "1", "2"], python=saying(0, diff)))
+    said = capsys.readouterr().out
+    for line in (
+        "d@1: passed, 3 expectations on 80 rows",
+        "version 2 of d is whole",
+        "drift against version 4: passed, 0 findings",
+        "leakage: nothing to compare, fewer than two splits with rows",
+        "added 3, removed 0, columns [0, 1, 2",
+    ):
+        assert line in said
+
+
+def test_a_function_that_returns_no_arguments_fails_at_once() -> None:
+    for returned in (None, "run docs.yaml", []):
+        task = _GristmillDecoratedOperator(task_id="t", python_callable=lambda found=returned: found)
+        with pytest.raises(AirflowFailException, match="it must return the command and its arguments"):
+            execute(task)
 
 
 def test_a_suite_file_that_is_missing_fails_at_once(tmp_path: Path) -> None:
@@ -293,7 +324,7 @@ def test_secrets_of_connections_are_masked(monkeypatch: pytest.MonkeyPatch) -> N
     ("command", "raised", "retried"),
     [
         ("python -c 'raise SystemExit(1)'", "ended with 1", True),
-        ("python -c 'import os; os.kill(os.getpid(), 9)'", "ended with 137", True),
+        ("python -c 'import os; os.kill(os.getpid(), 9)'", "killed by SIGKILL", True),
         ("no-such-program --lr 1", "no-such-program", False),
     ],
 )

@@ -11,7 +11,7 @@ import yaml
 
 from gristmill.airflow import accepted
 from gristmill.airflow.example import make_project
-from gristmill.airflow.project import fill, find_pipelines, find_suite, read_mixes, read_pipeline
+from gristmill.airflow.project import fill, find_mixes, find_pipelines, find_suite, find_writer, read_mix, read_pipeline
 from gristmill.errors import UsageError
 from gristmill.pipelines.loading import load_pipeline
 
@@ -79,13 +79,24 @@ def test_suites_and_mixes(tmp_path: Path) -> None:
     make_project(tmp_path, days=1, train="torchrun train.py")
     assert find_suite(tmp_path, "absent") is None
     with pytest.raises(UsageError, match=r"no file 'bsae.yaml' in .*/mixes: it has base.yaml"):
-        read_mixes(tmp_path, "bsae.yaml")
-    assert read_mixes(tmp_path / "no folder") == []
+        find_mixes(tmp_path, "bsae.yaml")
+    assert find_mixes(tmp_path / "no folder") == []
     (tmp_path / "mixes/bad.yaml").write_text("datasets: 3\n")
-    bad, base = read_mixes(tmp_path)
-    assert (base["name"], base["datasets"], base["command"]) == ("base", ["shards/packages"], "torchrun train.py")
-    assert "bad.yaml' is not a mix file" in bad["error"]
+    bad, path = find_mixes(tmp_path)
+    base = read_mix(path)
+    assert (base.name, base.datasets, base.command) == ("base", ["shards/packages"], "torchrun train.py")
+    with pytest.raises(UsageError, match=r"bad.yaml' is not a mix file"):
+        read_mix(bad)
     assert json.loads((tmp_path / "suites/packages.json").read_text())["name"] == "packages"
+
+
+def test_who_makes_a_dataset(tmp_path: Path) -> None:
+    make_project(tmp_path, days=1)
+    for dataset in ("shards/daily/2026-01-31", str(tmp_path / "shards/daily/2026-01-31")):
+        found = find_writer(tmp_path, dataset)
+        assert found is not None and (found.name, found.asset) == ("daily", "shards/daily")
+    for dataset in ("shards/daily", "shards/daily/late", "shards/packages2", "s3://lake/shards/packages"):
+        assert find_writer(tmp_path, dataset) is None
 
 
 def test_the_example_project_is_not_written_over(tmp_path: Path) -> None:

@@ -76,6 +76,7 @@ def test_real_texts_go_through_all_four(driver: Driver, project: Path, shared_da
         f"import os; open({str(mark)!r}, 'w').write(os.environ['GRISTMILL_MIX'] + ' ' + os.environ['GRISTMILL_STREAM'])"
     )
     make_project(project)  # leaves what is there
+    (project / "pipelines/packages.yaml").unlink()  # for the other writes there
     (project / "mixes/base.yaml").write_text(
         "datasets: [{data: shards/packages, split: train, weight: 1}]\nstream: {global_batch_size: 8, columns: [text]}\n"
         f"command: {json.dumps(f'python -c {json.dumps(code)}')}\n"
@@ -179,6 +180,7 @@ def test_a_bad_batch_is_stopped_at_the_gate(driver: Driver, project: Path) -> No
     assert daily(project).fingerprint == good and daily(project).version == 1
     waiting = list_candidates(daily(project).folder)
     assert [each.num_rows for each in waiting] == [11]  # to be looked at, published or rejected
+    assert "mend the source and clear each.run, or mend the suite and clear each.validate" in found["log"]
     assert f"gristmill reject {project}/shards/daily/{DAY}@{waiting[0].fingerprint[:16]}" in found["log"]
 
 
@@ -220,7 +222,7 @@ def test_a_suite_that_is_missing(driver: Driver, project: Path) -> None:
     found = driver.run("gristmill_etl", conf={"pipeline": "daily.yaml", "suite": "suites/absent.json"}, date=DAY)
     assert (
         found["state"] == "failed"
-        and found["tasks"]["each.validate[0]"] == "failed"
+        and found["tasks"]["each.plan[0]"] == "failed"
         and versions(project / "shards/daily" / DAY) == []
     )
     assert "absent.json" in found["log"]
@@ -249,10 +251,16 @@ def test_no_project_at_all(driver: Driver, project: Path) -> None:
         ("gristmill_etl", "each.run"),
         ("gristmill_training_ready", "each.pin"),
         ("gristmill_maintenance", "each.gc"),
-        ("gristmill_validate", "each.suite"),
     ):
         found = driver.run(dag)
         assert found["state"] == "success" and found["tasks"][tasks] == "skipped", (dag, found["tasks"])
+    found = driver.run("gristmill_validate")
+    assert found["state"] == "failed" and "name a `dataset` in the form" in found["log"]
+
+
+def test_a_field_that_the_form_does_not_have(driver: Driver, project: Path) -> None:
+    found = driver.run("gristmill_etl", conf={"pipline": "daily.yaml"})
+    assert found["tasks"]["pipelines"] == "failed" and "no field 'pipline'. Did you mean 'pipeline'?" in found["log"]
 
 
 @pytest.mark.slow
@@ -266,6 +274,7 @@ def test_training_waits_until_all_are_accepted(driver: Driver, project: Path) ->
     (project / "mixes/base.yaml").write_text(
         f"datasets: [{{data: {data}, weight: 1}}, {{data: shards/absent, weight: 1}}]\n"
     )
+    (project / "pipelines/absent.yaml").write_text("name: absent\noutput: {path: shards/absent}\n")
     driver.run("gristmill_etl", conf={"pipeline": "daily.yaml"}, date=DAY)
     said = waits_for()  # its suite's verdict is there, but drift and leakage have not been looked at
     assert f"{data}: version 1 was not accepted by gristmill_validate; shards/absent: no version yet" in said
