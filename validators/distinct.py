@@ -246,7 +246,7 @@ class Distinct(Accumulator):
         work = [(chunk, start) for chunk in old for start in range(0, len(chunk.rows), LOOKED_UP)]
         with ThreadPoolExecutor(threads) as pool:
             for of, old_rows, counts in pool.map(lambda each: each[0].find(index, each[1]), work):
-                totals += _totals(of, counts, len(totals))
+                np.add.at(totals, of, counts)
                 np.minimum.at(firsts, of, old_rows)
                 there[of] = True
                 if self._every_row:

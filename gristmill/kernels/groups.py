@@ -74,21 +74,35 @@ def _group(hashes, table, group, firsts, counts):  # type: ignore[no-untyped-def
 
 
 @njit(cache=True, nogil=True)
-def _enter(hashes, table, shift):  # type: ignore[no-untyped-def]
+def _enter(hashes, table, shift, seen):  # type: ignore[no-untyped-def]
     last = len(table) - 1
     for i in range(len(hashes)):
-        at = np.int64(_mix(hashes[i, 0]) >> shift)
+        mixed = _mix(hashes[i, 0])
+        bit = mixed >> (shift - np.uint64(3))
+        seen[np.int64(bit >> np.uint64(3))] |= np.uint8(1) << np.uint8(bit & np.uint64(7))
+        at = np.int64(mixed >> shift)
         while table[at] >= 0:
             at = at + 1 if at < last else np.int64(0)
         table[at] = i
 
 
 @njit(cache=True, nogil=True)
-def _find(known, table, shift, hashes, at_row, of):  # type: ignore[no-untyped-def]
-    n, width = hashes.shape
+def _maybe(shift, seen, hashes, at_row):  # type: ignore[no-untyped-def]
+    hits = np.int64(0)
+    for i in range(len(hashes)):
+        bit = _mix(hashes[i, 0]) >> (shift - np.uint64(3))
+        at_row[hits] = i
+        hits += np.int64((seen[np.int64(bit >> np.uint64(3))] >> np.uint8(bit & np.uint64(7))) & np.uint8(1))
+    return hits
+
+
+@njit(cache=True, nogil=True)
+def _find(known, table, shift, hashes, at_row, few, of):  # type: ignore[no-untyped-def]
+    width = hashes.shape[1]
     last = len(table) - 1
     hits = 0
-    for i in range(n):
+    for n in range(few):
+        i = at_row[n]
         at = np.int64(_mix(hashes[i, 0]) >> shift)
         while table[at] >= 0:
             one = table[at]
@@ -111,12 +125,15 @@ class Index:
         bits = max(4, int(4 * len(hashes)).bit_length())
         self._known, self._shift = read_only(hashes), np.uint64(64 - bits)
         self._table = np.full(1 << bits, -1, np.int32)
-        _enter(self._known, self._table, self._shift)
+        self._seen = np.zeros(1 << bits, np.uint8)  # a bit for 8 times as many places: most hashes are told apart by it
+        _enter(self._known, self._table, self._shift, self._seen)
 
     def find(self, hashes: U64) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
         """(rows of these hashes that are known, in order, the number of the known hash of each)."""
-        rows, of = np.empty(len(hashes), np.int32), np.empty(len(hashes), np.int32)
-        hits = int(_find(self._known, self._table, self._shift, read_only(hashes), rows, of))
+        hashes, rows = read_only(hashes), np.empty(len(hashes) + 1, np.int32)
+        few = int(_maybe(self._shift, self._seen, hashes, rows))
+        of = np.empty(few, np.int32)
+        hits = int(_find(self._known, self._table, self._shift, hashes, rows, few, of))
         return rows[:hits], of[:hits]
 
 
