@@ -72,16 +72,14 @@ def join_published(
     rows = sum(part.rows for part in links)
     sources = [*[_Side(part, star=True) for part in stars], *[_Side(part, star=False) for part in links]]
     labelled = exchange(engine, store, sources, _by_row, with_labels, size=rows * 80, name="labels of links")
-    listed = {
-        "sketches": store_catalog(store, sketches),
-        "groups": store_catalog(store, groups),
-        "shards": store_list(store, shards.tolist()),
-    }
+    listed = [store_catalog(store, sketches), store_catalog(store, groups), store_list(store, shards.tolist())]
     results = []
     for what in ("splits", "bridges"):
-        reduce = functools.partial(settled, **listed, shares=dict(split.shares), what=what)
+        reduce = functools.partial(
+            settled, sketches=listed[0], groups=listed[1], shards=listed[2], shares=dict(split.shares), what=what
+        )
         results.append(exchange(engine, store, labelled.parts, _by_label, reduce, size=rows * 40, name="settled"))
-    used = [*used, *more, *labelled.used, *listed.values(), *results[0].used, *results[1].used]
+    used = [*used, *more, *labelled.used, *listed, *results[0].used, *results[1].used]
     return Joined(results[0].parts, results[1].parts, used, counts)
 
 
