@@ -34,7 +34,7 @@ class ExactHash:
 
     def identity(self) -> list[object]:
         """What the content of the file depends on, for its key."""
-        return ["exact", self.step]
+        return ["exact", self.step.column, _order(self.step)]
 
     def of(self, table: pa.Table, start: int) -> pa.Table:
         """The slim table of these rows, null text left out; `start` is the number of the first one."""
@@ -58,7 +58,7 @@ class Sketch:
 
     def identity(self) -> list[object]:
         """See `ExactHash.identity`."""
-        return ["sketch", self.column, self.shingle, self.permutations, self.step]
+        return ["sketch", self.column, self.shingle, self.permutations, _order(self.step)]
 
     def serves(self, other: Sketch) -> bool:
         """Whether this sketch holds what the other one would."""
@@ -179,6 +179,11 @@ def leaving_rows(store: WorkStore, keys: tuple[str, ...]) -> npt.NDArray[np.int6
     found = [parts.read(store.folder(key) / "slice.arrow") for key in keys]
     gone = [table.filter(pc.is_null(table["new_uid"]))["row"].to_numpy() for table in found]
     return np.concatenate(gone) if gone else np.zeros(0, np.int64)
+
+
+def _order(step: WideStep | None) -> list[object] | None:
+    """What of a step `survivor_columns` depend on: what it compares with is none of it."""
+    return None if step is None else [type(step).VERSION, step.priority, step.quality]
 
 
 def survivor_columns(table: pa.Table, step: WideStep | None, start: int) -> pa.Table:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from gristmill.pipelines.report import write_report
 from gristmill.pipelines.runner import Outcome, Runner
 from gristmill.pipelines.sizes import parse_size
 from gristmill.pipelines.steps.functions import Python
-from gristmill.pipelines.work import Lock, WorkStore, open_store, scratch_of
+from gristmill.pipelines.work import Lock, WorkStore, key_of, open_store, scratch_of
 from gristmill.storage.candidates import candidate_name, propose_version
 from gristmill.storage.folder import Folder, open_folder
 from gristmill.storage.gc import sweep
@@ -277,20 +278,12 @@ def plan(
             )
     now, before = _segment_texts(model), last.get("segments", [])
     gone = sorted(known - {file for p in planned for item in p.items for file in item.files}) if base is None else []
-    same = 0
-    while same < min(len(now), len(before)) and now[same] == before[same]:
-        same += 1
     outlook = None if base is None else base.outlook(store, [e for part in plan_segments(model) for e in part.extracts])
     fresh = any(item["action"] == "read" for item in items) or bool(gone) or bool(outlook and outlook["read"])
-    steps = []
-    for number, text in enumerate(now):
-        if number >= same:
-            action, reason = "redo", "new" if not before else "a step in it or before it changed"
-        else:
-            action, reason = (
-                ("new items, and rows whose decisions change", "the input changed") if fresh else ("reuse", "done")
-            )
-        steps.append({"segment": number + 1, "steps": text["names"], "action": action, "reason": reason})
+    steps = [
+        {"segment": number + 1, "steps": text["names"], "action": action, "reason": reason}
+        for number, (text, (action, reason)) in enumerate(zip(now, _actions(now, before, fresh=fresh), strict=True))
+    ]
     return {
         "pipeline": model.name,
         "output": model.output.path,
@@ -358,12 +351,32 @@ def _publish(
     )
 
 
+def _actions(
+    now: Sequence[dict[str, Any]], before: Sequence[dict[str, Any]], *, fresh: bool
+) -> Iterator[tuple[str, str]]:
+    """For each segment what is done with it, and why. fresh: whether there is new input."""
+    some = "new items, and rows whose decisions change"
+    rows_change = decisions_change = False
+    for text, old in itertools.zip_longest(now, before[: len(now)]):
+        if rows_change or old is None or text["rows"] != old.get("rows"):
+            rows_change = True
+            yield "redo", "new" if not before else "a step in it or before it changed"
+        elif text["wide"] != old["wide"]:
+            decisions_change = True
+            yield "compare again", "a step that compares rows changed; what it compares is there"
+        elif decisions_change:
+            yield some, "a step before it that compares rows changed"
+        else:
+            yield (some, "the input changed") if fresh else ("reuse", "done")
+
+
 def _segment_texts(model: Pipeline) -> list[dict[str, Any]]:
+    """names: of the steps of each segment. rows, wide: what its rows, and what the decisions behind them depend on."""
     texts = []
     for part in plan_segments(model):
         names = [name for name, _ in part.steps] + [name for name, _ in part.wide]
-        models = [[name, type(step).VERSION, step.model_dump(mode="json")] for name, step in (*part.steps, *part.wide)]
-        texts.append({"names": names, "models": models})
+        models = [[name, type(step).VERSION, step.model_dump(mode="json")] for name, step in part.wide]
+        texts.append({"names": names, "rows": key_of(part.identity()), "wide": models})
     return texts
 
 

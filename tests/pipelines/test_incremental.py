@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -115,11 +116,13 @@ def test_a_threshold_changed_reads_nothing(model, done, tmp_path):
     steps = [model["steps"][0], {**model["steps"][1], "threshold": 0.9}, model["steps"][2]]
     changed = {**model, "steps": steps}
     plan = gristmill.plan(changed)
-    assert [part["action"] for part in plan["segments"]] == ["redo", "redo"] and not [
-        i for i in plan["items"] if i["action"] == "read"
+    assert [part["action"] for part in plan["segments"]] == [
+        "compare again",
+        "new items, and rows whose decisions change",
     ]
+    assert not [i for i in plan["items"] if i["action"] == "read"]
     second = run(changed)
-    assert done["ingest"] == 0
+    assert (done["ingest"], done["steps 1/2"]) == (0, 0)
     assert second.fingerprint == fresh(changed, tmp_path).fingerprint
 
 
@@ -151,3 +154,17 @@ def test_a_removed_original_brings_its_duplicate_back(model, tmp_path):
     names = [row["_uid"] for row in rows_of(second)]
     assert kept not in names
     assert duplicate in names or any(row["uid"] == duplicate and row["other_uid"] != kept for row in ledger_of(second))
+
+
+def test_a_removed_row_takes_the_rows_made_from_it(model, tmp_path):
+    made = {**model, "steps": [{"step": "python", "function": "tests.pipelines.test_append:doubled"}], "split": None}
+    first = run(made)
+    path = tmp_path / "in" / "part-00.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(lines[1:]) + "\n")
+    gone = json.loads(lines[0])["id"]
+    second = run(made)
+    assert {row["_uid"] for row in rows_of(first)} - {row["_uid"] for row in rows_of(second)} == {
+        f"{gone}/1",
+        f"{gone}/2",
+    }
