@@ -90,9 +90,11 @@ class ProjectValidateOperator(GristmillValidateOperator):
 
     def pre_execute(self, context: Any) -> None:
         """See the class."""
+        folder, file = Path(str(self.cwd)), self._file()
         if self.suite in (None, "", "None"):
-            folder, file = Path(str(self.cwd)), self._file()
             self.suite = file.suite if file else find_suite(folder, super().proposed_suite().removesuffix(".json"))
+        if file and file.suite and self.suite and same_place(self.suite, file.suite, folder):
+            self.parameters = file.parameters
 
     def proposed_suite(self) -> str:
         file = self._file()
@@ -106,7 +108,7 @@ class ProjectValidateOperator(GristmillValidateOperator):
 
 
 def same_place(one: str, other: str, folder: Path) -> bool:
-    """Whether two outputs are one dataset."""
+    """Whether two paths or URLs of a project are one."""
     return absolute(one, str(folder)).rstrip("/") == absolute(other, str(folder)).rstrip("/")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -118,16 +119,24 @@ class GristmillValidateOperator(GristmillOperator):
 
     data: a dataset, DATASET@VERSION, DATASET@CANDIDATE, or Parquet, CSV or JSONL files. Fails closed: a critical expectation that isn't met, one that
     can't be evaluated and a suite that is missing all fail the task at once, without retries; the XCom `verdict` says why, also then.
-    required: no suite at all is a failure too.
+    parameters: values for the suite's {"$PARAMETER": name}. required: no suite at all is a failure too.
     """
 
-    template_fields: Sequence[str] = (*GristmillOperator.template_fields, "data", "suite", "quarantine", "report_file")
+    template_fields: Sequence[str] = (
+        *GristmillOperator.template_fields,
+        "data",
+        "suite",
+        "parameters",
+        "quarantine",
+        "report_file",
+    )
 
     def __init__(
         self,
         *,
         data: str,
         suite: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
         quarantine: str | None = None,
         report_file: str | None = None,
         required: bool = False,
@@ -137,6 +146,7 @@ class GristmillValidateOperator(GristmillOperator):
         self.required = required
         self.data = data
         self.suite = suite
+        self.parameters = parameters
         self.quarantine = quarantine
         self.report_file = report_file
 
@@ -180,6 +190,8 @@ class GristmillValidateOperator(GristmillOperator):
             if value
             for word in (name, value)
         ]
+        for name, value in (self.parameters or {}).items():
+            options += ["--parameter", f"{name}={json.dumps(value)}"]
         return ["validate", self.data, "--suite", str(self.suite), *options]
 
     def next_step(self) -> str:

@@ -24,7 +24,7 @@ class PipelineFile:
     """A pipeline file, as the tasks of a run need it.
 
     settings: KEY=VALUE for `--set`: `{date}` and `{hour}` in the file's texts replaced by those of the run. pattern: the output as it is in the file.
-    asset: the name of the dataset's asset, its path in the project up to the first `{`, so that all partitions are one asset.
+    asset: the name of the dataset's asset, its path in the project up to the first `{`, so that all partitions are one asset. parameters: values for the suite.
     """
 
     name: str
@@ -33,6 +33,7 @@ class PipelineFile:
     output: str | None
     asset: str | None
     suite: str | None
+    parameters: dict[str, Any]
     settings: list[str]
 
     def writes(self, dataset: str, folder: Path) -> bool:
@@ -108,6 +109,7 @@ def read_pipeline(
         output=fill(where, moment) if isinstance(where, str) else None,
         asset=where.partition("{")[0].rstrip("/") if isinstance(where, str) else None,
         suite=fill(suite, moment) if isinstance(suite, str) else None,
+        parameters=_mapping(checks.get("parameters")),
         settings=settings,
     )
 

@@ -83,6 +83,20 @@ def test_a_suite_counts_as_soon_as_it_is_there(folder: Path) -> None:
     assert ready(given).suite == "mine.json"
 
 
+def test_a_suite_gets_the_parameters_of_its_pipeline(folder: Path) -> None:
+    file = folder / "pipelines/daily.yaml"
+    file.write_text(f"{file.read_text()}validate: {{suite: suites/daily.json, parameters: {{least: 5, word: a b}}}}\n")
+    data = f"{folder}/shards/daily/2026-03-04@1b2c3d4e5f607182"
+    for suite, given in (
+        ("", True),
+        (f"{folder}/suites/daily.json", True),  # as an event names it
+        ("suites/other.json", False),
+    ):
+        task = ProjectValidateOperator(task_id="t", data=data, suite=suite, cwd=str(folder))
+        words = ready(task).command()[4:]
+        assert words == (["--parameter", "least=5", "--parameter", 'word="a b"'] if given else [])
+
+
 def test_a_suite_that_can_not_be_used_fails_before_any_work(folder: Path) -> None:
     (folder / "suites/odd.json").write_text(suite_text("odd", [("expect_column_value_to_not_be_nul", {"column": "a"})]))
     (folder / "raw/notes.jsonl").write_text(json.dumps({"a": 1}) + "\n")
