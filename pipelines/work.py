@@ -27,13 +27,14 @@ if TYPE_CHECKING:
     from gristmill.pipelines.engines.base import Engine
 
 DAY = 86_400.0
+MANY = 1_000  # keys from which on listing all that is there costs less than asking for each that isn't
 VISIBLE = 60.0  # seconds in which what another machine wrote becomes visible on any network file system
 FORMAT = 3  # part of every key: raise it when the files that stages write change
 
 
 def key_of(*parts: Any) -> str:
     """32 hex digits that differ when any part differs. Parts are JSON values, models or nested lists of them; bytes by their hex."""
-    return xxhash.xxh3_128_hexdigest(json.dumps([FORMAT, *parts], sort_keys=True, default=_plain).encode())
+    return xxhash.xxh3_128_hexdigest(_ENCODER.encode([FORMAT, *parts]).encode())
 
 
 def scratch_of(output: str, scratch: str | Path | None, *, shared: bool = False) -> str:
@@ -92,8 +93,11 @@ class WorkStore:
             return None
 
     def summaries(self, keys: Sequence[str]) -> list[dict[str, Any] | None]:
-        """`done` of each."""
-        return [self.done(key) for key in keys]
+        """`done` of each; of many the folders are listed first, for most are there or most aren't."""
+        if len(keys) < MANY:
+            return [self.done(key) for key in keys]
+        there = {name for folder in Path(self.root).glob("items/??") for name in os.listdir(folder)}
+        return [self.done(key) if key in there else None for key in keys]
 
     def sees(self, key: str) -> bool:
         """Whether finished work is visible here; waits a minute for a network file system that remembers what was not there."""
@@ -282,3 +286,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.hex()
     raise TypeError(f"no key can be made of {type(value).__name__}")
+
+
+_ENCODER = json.JSONEncoder(sort_keys=True, default=_plain)

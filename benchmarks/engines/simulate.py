@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import common_path  # noqa: F401
 from common import header
 
 import pyarrow as pa
@@ -32,70 +32,74 @@ from gristmill.storage.tombstones import Tombstones
 from gristmill.storage.versions import publish
 
 
-def peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+class Step:
+    """Prints what a step took by the clock and of processor time, and the most memory so far."""
+
+    def __init__(self, name: str, what: str) -> None:
+        self.name, self.what, self.more = name, what, ""
+
+    def __enter__(self) -> "Step":
+        self._start = time.perf_counter(), time.process_time()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        took = time.perf_counter() - self._start[0], time.process_time() - self._start[1]
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        SECONDS.append(took)
+        print(
+            f"{self.name:10} {self.what:18} {took[0]:7.1f} s {took[1]:7.1f} CPU s   peak {peak:.2f} GiB{self.more}",
+            flush=True,
+        )
+
+
+SECONDS: list[tuple[float, float]] = []
 
 
 def plan(items: int) -> None:
-    start = time.perf_counter()
     source = JsonlSource(path="s3://raw/web/*.jsonl.gz", name="web")
     listing = [
         Found(f"s3://raw/web/part-{number:07d}.jsonl.gz", 50_000_000, f"50000000:{number}") for number in range(items)
     ]
     planner.list_files = lambda paths, endings: listing
     planner._packed = lambda path: True
-    found = planner.plan_items(source)
-    print(
-        f"plan       {len(found):>9,} items   {time.perf_counter() - start:6.1f} s   peak {peak():.2f} GiB", flush=True
-    )
-    start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
+    with Step("plan", f"{items:,} items"):
+        found = planner.plan_items(source)
+        assert len(found) == items
+    del listing[:]
+    with tempfile.TemporaryDirectory() as folder, Step("tasks", f"{items:,} keys"):
         store, erased = WorkStore(folder), Tombstones(open_folder(folder), "")
         tasks = [
             Ingest(store, ingest_key(source, item, None, erased), source, item, None, 1 << 24, erased) for item in found
         ]
         assert len({task.key for task in tasks}) == items
-        missing = sum(store.done(task.key) is None for task in tasks)
-        assert missing == items
-    print(
-        f"tasks      {len(tasks):>9,} keys    {time.perf_counter() - start:6.1f} s   peak {peak():.2f} GiB", flush=True
-    )
+        assert store.summaries([task.key for task in tasks]).count(None) == items
 
 
 def manifest(shards: int) -> None:
     with tempfile.TemporaryDirectory() as base:
         folder = open_folder(base)
         type(folder).sizes = lambda self, paths: [128_000_000] * len(paths)
-        start = time.perf_counter()
-        entries = [
-            FileEntry(
-                f"data/train/{number:020x}.parquet",
-                "train",
-                60_000,
-                128_000_000,
-                f"{number:064x}",
-                (2_000,) * 30,
-                f"{number:032x}",
-            )
-            for number in range(shards)
-        ]
-        print(
-            f"entries    {shards:>9,} shards  {time.perf_counter() - start:6.1f} s   peak {peak():.2f} GiB", flush=True
-        )
-        start = time.perf_counter()
-        publish(folder, entries, pa.schema([("text", pa.string())]), expected_parent=None)
-        del entries
-        size = sum(path.stat().st_size for path in Path(base).rglob("*") if path.is_file())
-        print(
-            f"publish    {shards:>9,} shards  {time.perf_counter() - start:6.1f} s   peak {peak():.2f} GiB   manifest and parts {size / 1e6:.0f} MB",
-            flush=True,
-        )
-        start = time.perf_counter()
-        opened = open_dataset(base)
-        assert opened.num_rows == 60_000 * shards and len(opened.file_list) == shards
-        print(
-            f"open       {shards:>9,} shards  {time.perf_counter() - start:6.1f} s   peak {peak():.2f} GiB", flush=True
-        )
+        with Step("entries", f"{shards:,} shards"):
+            entries = [
+                FileEntry(
+                    f"data/train/{number:020x}.parquet",
+                    "train",
+                    60_000,
+                    128_000_000,
+                    f"{number:064x}",
+                    (2_000,) * 30,
+                    f"{number:032x}",
+                )
+                for number in range(shards)
+            ]
+        with Step("publish", f"{shards:,} shards") as step:
+            publish(folder, entries, pa.schema([("text", pa.string())]), expected_parent=None)
+            del entries
+            files = [path.stat().st_size for path in Path(base).rglob("*") if path.is_file()]
+            step.more = f"   manifest and parts {sum(files) / 1e6:.1f} MB in {len(files)} files"
+        with Step("open", f"{shards:,} shards"):
+            opened = open_dataset(base)
+            assert opened.num_rows == 60_000 * shards and len(opened.file_list) == shards
 
 
 if __name__ == "__main__":
@@ -106,3 +110,4 @@ if __name__ == "__main__":
     header()
     plan(chosen.items)
     manifest(chosen.shards)
+    print(f"\nall together {sum(took for took, _ in SECONDS):.1f} s, {sum(cpu for _, cpu in SECONDS):.1f} CPU s")

@@ -82,6 +82,10 @@ def plan_items(source: Source, *, item_bytes: int = ITEM_BYTES, cache: dict[str,
 
 
 def _item(source: Source, pieces: Sequence[Piece], hashes: dict[Piece, str]) -> WorkItem:
+    if len(pieces) == 1:
+        piece = pieces[0]
+        content = xxhash.xxh3_128_hexdigest(hashes[piece].encode())
+        return WorkItem(source.name, (piece,), content, piece.stop - piece.start)
     content = xxhash.xxh3_128_hexdigest("".join(hashes[piece] for piece in pieces).encode())
     return WorkItem(source.name, tuple(pieces), content, sum(piece.stop - piece.start for piece in pieces))
 

@@ -19,7 +19,8 @@ def main() -> None:
     asked = json.loads(sys.argv[1])
     at = tuple(asked.get("at", {}).items())
     work.once = Faults(asked["folder"], asked.get("kind", ""), at, os.getpid(), asked.get("others", 0))
-    exchange.PARTITION_BYTES, duplicates.BATCH_BYTES, splits.PAIRS, items.SMALL_BYTES = 4096, 20_000, 8, 0
+    exchange.DRIVER_BYTES = exchange.PARTITION_BYTES = 4096
+    duplicates.BATCH_BYTES, splits.PAIRS, items.SMALL_BYTES = 20_000, 8, 0
     watch.SLOW_SECONDS = asked.get("slow", watch.SLOW_SECONDS)
     try:
         result = gristmill.pipelines.run.run(asked["model"], progress="lines", **asked.get("options", {}))

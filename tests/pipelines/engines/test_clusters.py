@@ -37,7 +37,7 @@ class Started:
             )
         return log
 
-    def said(self, log: Path, pattern: str, seconds: float = 90) -> str:
+    def said(self, log: Path, pattern: str, seconds: float = 300) -> str:
         """The first group of the pattern in the log, as soon as it is there."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -66,11 +66,13 @@ def started(tmp_path: Path) -> Iterator[Started]:
     processes.stop()
 
 
-def dask_cluster(started: Started, workers: int = 2) -> str:
+def dask_cluster(started: Started, workers: int = 2, within: list[str] | None = None) -> str:
+    """The address of a scheduler with workers, each started as a command of `within`."""
     log = started.start(str(BIN / "dask"), "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
     address = started.said(log, r"Scheduler at:\s+(tcp://127\.0\.0\.1:\d+)")
     for _ in range(workers):
         worker = started.start(
+            *(within or []),
             str(BIN / "dask"),
             "worker",
             address,
@@ -84,23 +86,75 @@ def dask_cluster(started: Started, workers: int = 2) -> str:
     return address
 
 
-def test_a_dask_cluster_by_its_address(started, tmp_path, run):
+@pytest.fixture
+def hidden(tmp_path: Path) -> list[str]:
+    """What a command is started with so that it sees an empty folder where this test has its files, as on another machine."""
+    within = [
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        f'mount -t tmpfs tmpfs {tmp_path} && mkdir -p {tmp_path}/logs && exec "$@"',
+        "sh",
+    ]
+    said = subprocess.run([*within, "true"], capture_output=True, text=True)
+    if said.returncode:
+        pytest.skip(
+            f"WORKERS WITHOUT A COMMON FOLDER ARE NOT TESTED: no mount namespace can be had here ({said.stderr.strip()})"
+        )
+    return within
+
+
+@pytest.fixture
+def bucket(s3_folder, s3_endpoint, tmp_path, monkeypatch) -> str:
+    """The URL of an empty folder in S3, reached by environment variables that workers inherit."""
+    from gristmill.pipelines import fetched
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    monkeypatch.setenv("GRISTMILL_CACHE", str(tmp_path / "copies"))
+    fetched.cache_of.cache_clear()
+    yield s3_folder.base
+    fetched.cache_of.cache_clear()
+
+
+def test_dask_workers_that_share_only_the_store(started, hidden, bucket, s3_folder, tmp_path, run):
+    """Sources, output and work files are in S3; workers see nothing of the driver's files. One of them is killed on the way."""
     write_jsonl(tmp_path / "in", corpus(20), files=5)
+    for file in (tmp_path / "in").iterdir():
+        s3_folder.write_atomic(f"in/{file.name}", file.read_bytes())
     one = run(tmp_path / "in", split=SPLIT, out="one", in_process=True)
-    address = dask_cluster(started)
-    cluster = run(tmp_path / "in", split=SPLIT, out="cluster", address=address)
+    address = dask_cluster(started, within=hidden)
+    cluster = run(f"{bucket}/in", split=SPLIT, output={"path": f"{bucket}/out"}, address=address)
     assert (cluster.fingerprint, cluster.layout, cluster.counts) == (one.fingerprint, one.layout, one.counts)
-    model = {
-        "name": "t",
-        "sources": [{"kind": "jsonl", "path": str(tmp_path / "in"), "name": "web"}],
-        "steps": STEPS,
-        "split": SPLIT,
-        "output": {"path": str(tmp_path / "cli")},
-    }
-    (tmp_path / "p.yaml").write_text(json.dumps(model))
-    command = [str(BIN / "gristmill"), "run", str(tmp_path / "p.yaml"), "--address", address, "--json"]
-    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-    assert json.loads(said.stdout)["fingerprint"] == one.fingerprint
+    assert cluster.dataset.verify() == [] and s3_folder.list("out/_work/items")
+    again = run(f"{bucket}/in", split=SPLIT, output={"path": f"{bucket}/out"}, address=address)
+    assert again.reused_items > 0 and not again.published
+    with pytest.raises(RunError, match=r"folder for work files '.*' is not there on .*--scratch"):
+        run(f"{bucket}/in", split=SPLIT, out="local", address=address)
+
+
+def test_a_scheduler_that_is_lost_ends_the_run_and_the_next_one_goes_on(started, tmp_path, run):
+    import threading
+
+    import dask
+
+    write_jsonl(tmp_path / "in", corpus(60), files=30)
+    address = dask_cluster(started, 1)
+
+    def kill() -> None:
+        while len(list((tmp_path / "cluster").glob("_work/items/??/[!.]*/summary.json"))) < 3:
+            time.sleep(0.01)
+        os.killpg(started._running[0].pid, signal.SIGKILL)
+
+    threading.Thread(target=kill, daemon=True).start()
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "3s"}),
+        pytest.raises(RunError, match="lost the Dask scheduler at tcp"),
+    ):
+        run(tmp_path / "in", split=SPLIT, out="cluster", address=address)
+    one = run(tmp_path / "in", split=SPLIT, out="one", in_process=True)
+    found = run(tmp_path / "in", split=SPLIT, out="cluster", in_process=True)
+    assert found.reused_items > 0 and (found.fingerprint, found.layout) == (one.fingerprint, one.layout)
 
 
 def test_a_running_client_is_used_and_stays_open(tmp_path, run):
@@ -131,6 +185,30 @@ def test_an_address_that_cannot_be_one_is_refused_before_any_work(tmp_path, run,
     write_jsonl(tmp_path / "in", corpus(3), files=1)
     with pytest.raises(UsageError, match=rf"--address {address}: {text}.*such as tcp://host:8786"):
         run(tmp_path / "in", address=address)
+
+
+@pytest.mark.slow
+def test_spark_executors_with_their_work_in_the_store(java, bucket, s3_folder, tmp_path, run):
+    """Executors keep copies in a folder of their own, which this process doesn't look into."""
+    write_jsonl(tmp_path / "in", corpus(20), files=5)
+    for file in (tmp_path / "in").iterdir():
+        s3_folder.write_atomic(f"in/{file.name}", file.read_bytes())
+    one = run(tmp_path / "in", split=SPLIT, out="one", in_process=True)
+    conf = {
+        "spark.executorEnv.GRISTMILL_CACHE": str(tmp_path / "executors"), "spark.executorEnv.PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+        "spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1",
+    }  # fmt: skip
+    cluster = run(
+        f"{bucket}/in",
+        split=SPLIT,
+        output={"path": f"{bucket}/out"},
+        engine="spark",
+        address="local-cluster[2,1,1024]",
+        conf=conf,
+        in_process=False,
+    )
+    assert (cluster.fingerprint, cluster.layout, cluster.counts) == (one.fingerprint, one.layout, one.counts)
+    assert list((tmp_path / "executors").rglob("rows-*")) and s3_folder.list("out/_work/items")
 
 
 @pytest.mark.slow
