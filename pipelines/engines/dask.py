@@ -34,6 +34,7 @@ class DaskEngine:
         self.workers = workers or os.cpu_count() or 1
         self.note: Callable[[str], None] = quiet
         self._own = client is None
+        self._address = address
         self._client: Future[Any] = Future()
         _sweep()
         self._folder = tempfile.TemporaryDirectory(prefix=f"{_FOLDER}{os.getpid()}-")
@@ -50,26 +51,27 @@ class DaskEngine:
     ) -> list[dict[str, Any]]:
         """See `Engine.map`. A worker that dies is replaced and its items run again."""
         from distributed import CancelledError
+        from distributed.comm import CommClosedError
 
         if not tasks:
             return []
         client = self._client.result()
-        slots = sum(_threads(client)) or self.workers
-        with Watch(tasks, slots, self.note, self._idle) as watch:
-            try:
+        try:
+            slots = sum(_threads(client)) or self.workers
+            with Watch(tasks, slots, self.note, self._idle) as watch:
                 return gather(tasks, _outcomes(client, function, tasks), done, watch)
-            except CancelledError as error:
-                raise RunError(
-                    f"lost the Dask scheduler at {client.scheduler.address if client.scheduler else 'an address that is gone'}. "
-                    "What is finished is kept: run the same command again when there is one."
-                ) from error
+        except (CancelledError, CommClosedError) as error:
+            raise RunError(
+                f"lost the Dask scheduler{f' at {self._address}' if self._address else ''}. "
+                "What is finished is kept: run the same command again when there is one."
+            ) from error
 
     def _idle(self) -> str | None:
         """Whether the cluster has no workers. Those of our own that were lost for good are started anew: Dask gives up one that isn't back in 15 s."""
         client = self._client.result()
         try:
             there = len(_threads(client))
-        except (OSError, TimeoutError, ValueError, KeyError):
+        except (OSError, TimeoutError, ValueError):
             return "the Dask scheduler gives no answer"
         if self._own and client.cluster is not None and there < self.workers:
             client.cluster.scale(self.workers)
@@ -112,8 +114,17 @@ def _outcomes(
 
 
 def _threads(client: Any) -> list[int]:
-    """How many threads each worker has."""
-    return [worker["nthreads"] for worker in client.scheduler_info(n_workers=-1)["workers"].values()]
+    """How many threads each worker has.
+
+    Raises:
+        CommClosedError: the scheduler is gone.
+    """
+    from distributed.comm import CommClosedError
+
+    found = client.scheduler_info(n_workers=-1)
+    if "workers" not in found:
+        raise CommClosedError
+    return [worker["nthreads"] for worker in found["workers"].values()]
 
 
 _FOLDER = "gristmill-dask-"  # of workers' own files, in the system's folder of temporary files

@@ -137,6 +137,7 @@ def test_a_scheduler_that_is_lost_ends_the_run_and_the_next_one_goes_on(started,
     import threading
 
     import dask
+    import distributed  # noqa: F401  its settings must be there before one is changed for a while
 
     write_jsonl(tmp_path / "in", corpus(60), files=30)
     address = dask_cluster(started, 1)
