@@ -46,9 +46,7 @@ class Linked(NamedTuple):
     capped: int
 
 
-def resolve(
-    keys: U64, values: U32, offsets: I64, threshold: float, max_bucket: int = 256, pinned: int = 0
-) -> Resolved:
+def resolve(keys: U64, values: U32, offsets: I64, threshold: float, max_bucket: int = 256, pinned: int = 0) -> Resolved:
     """What becomes of each row. Rows come in survivor order: keys (rows, bands) their `band_keys`, values and offsets their `shingle_sets`.
 
     Each row is compared with the kept rows that share a band with it, the first in survivor order first; at the first one whose Jaccard
