@@ -168,7 +168,11 @@ def killed_at(uninterrupted: Any, moment: int) -> None:
     assert open_dataset(out, version=1).verify() == [] and open_dataset(out).verify() == []
     before = finished(out)
     found = run_in_child(pipeline(folder, "two"))
-    assert (found["fingerprint"], found["layout"], found["version"]) == (reference["fingerprint"], reference["layout"], 2)
+    assert (found["fingerprint"], found["layout"], found["version"]) == (
+        reference["fingerprint"],
+        reference["layout"],
+        2,
+    )
     assert open_dataset(out).verify() == [] and leftovers(out) == [] and ledger(out) == entries
     if found["published"]:  # else that was done before it was killed
         assert found["counts"] == reference["counts"] and found["rows"] == reference["rows"]
