@@ -115,7 +115,8 @@ def table_to_bytes(table: pa.Table) -> bytes:
 
 def table_from_bytes(content: bytes) -> pa.Table:
     """The inverse of `table_to_bytes`."""
-    return pq.ParquetFile(pa.BufferReader(content)).read()
+    # a process that ends while Arrow's pool is still starting its threads is aborted (134); small as this is, it needs none
+    return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
 
 
 class ShardWriter:
