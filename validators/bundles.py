@@ -8,35 +8,44 @@ import io
 import json
 import logging
 import math
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import xxhash
 
-from gristmill.errors import InputError
+from gristmill.errors import InputError, RunError
 from gristmill.storage.folder import Folder
 from gristmill.storage.gc import STATES
 from gristmill.validators.accumulators import Fields
 from gristmill.validators.inputs import Shard
 from gristmill.validators.rows import RowSet
+from gristmill.validators.spill import Mapped
 
 FOLDER = STATES.rstrip("/")
 UNREADABLE = (
     ValueError,
-    KeyError,
+    LookupError,
     TypeError,
     OSError,
     pa.ArrowException,
-)  # what a file of another version or a torn one raises
+)  # what a file of another version, a torn or a damaged one raises
+UNAVAILABLE = (
+    InputError,
+    RunError,
+    OSError,
+)  # what a folder answers that may not be written, is full or is out of reach
 ALIGNED = 64
+START = 16  # bytes before the header
 log = logging.getLogger("gristmill")
-SMALL = 1 << 14  # arrays that needn't be known as mapped: views of mapped ones take ten times as long
+SMALL = 1 << 16  # files that are read rather than mapped: there may be more of them than a process may map
 
 
 def encode(states: Mapping[str, Fields], facts: Mapping[str, Any]) -> bytes:
-    """The length of the header, the header, and each array at a multiple of 64. facts: plain values about all of them."""
+    """The length of the header and its hash, the header, and each array at a multiple of 64. facts: plain values about all of them."""
     arrays: list[npt.NDArray[Any]] = []
     places: dict[str, Any] = {}
     end = 0
@@ -48,14 +57,14 @@ def encode(states: Mapping[str, Fields], facts: Mapping[str, Any]) -> bytes:
             if array is None:
                 plain[field] = value
                 continue
-            placed[field] = [kind, array.dtype.str, array.shape, end]
+            placed[field] = [kind, array.dtype.str, array.shape, end, _check(array)]
             arrays.append(array)
             end += -(-array.nbytes // ALIGNED) * ALIGNED
         places[name] = [plain, placed]
     header = json.dumps({"facts": facts, "states": places, "bytes": end}).encode()
-    header = header.ljust(-(-(len(header) + 8) // ALIGNED) * ALIGNED - 8)
+    header = header.ljust(-(-(len(header) + START) // ALIGNED) * ALIGNED - START)
     out = io.BytesIO()
-    out.write(len(header).to_bytes(8, "little") + header)
+    out.write(len(header).to_bytes(8, "little") + xxhash.xxh3_64_digest(header) + header)
     for array in arrays:
         out.write(array.reshape(-1).view(np.uint8).data)
         out.write(bytes(-array.nbytes % ALIGNED))
@@ -75,20 +84,23 @@ def _as_array(value: Any) -> tuple[str, npt.NDArray[Any] | None]:
 
 
 class Bundle:
-    """A file of `encode`. Arrays of a local one are mapped: what isn't looked at isn't read.
+    """A file of `encode`. Arrays of a larger local one are mapped, without an open file; what isn't looked at isn't read.
 
     Raises:
-        UNREADABLE: not such a file, or a part of one.
+        UNREADABLE: not such a file, a part of one, or (here, or when a state is asked for) a damaged one.
     """
 
     def __init__(self, folder: Folder, path: str) -> None:
-        if folder.remote:
-            self._content: npt.NDArray[np.uint8] = np.frombuffer(folder.read_bytes(path), np.uint8)
+        if folder.remote or os.path.getsize(folder.url(path)) <= SMALL:
+            self._content = np.frombuffer(folder.read_bytes(path), np.uint8)
         else:
-            self._content = np.memmap(folder.url(path), np.uint8, "r")
-        self._plain = np.asarray(self._content)
-        self._start = 8 + int.from_bytes(self._plain[:8].tobytes(), "little")
-        header = json.loads(self._plain[8 : self._start].tobytes())
+            with pa.memory_map(folder.url(path)) as file:
+                self._content = np.frombuffer(file.read_buffer(), np.uint8).view(Mapped)
+        self._start = START + int.from_bytes(self._content[:8].tobytes(), "little")
+        text = self._content[START : self._start].tobytes()
+        if xxhash.xxh3_64_digest(text) != self._content[8:START].tobytes():
+            raise ValueError("not a state")
+        header = json.loads(text)
         if len(self._content) != self._start + header["bytes"]:
             raise ValueError("a part of a state")
         self.facts: dict[str, Any] = header["facts"]
@@ -103,11 +115,12 @@ class Bundle:
         """One of its states; arrays are views of the file."""
         plain, placed = self._states[name]
         fields: Fields = dict(plain)
-        for field, (kind, dtype, shape, place) in placed.items():
+        for field, (kind, dtype, shape, place, check) in placed.items():
             size = np.dtype(dtype).itemsize * math.prod(shape)
             at = self._start + place
-            content = self._content if size > SMALL else self._plain
-            array = content[at : at + size].view(dtype).reshape(shape)
+            array = self._content[at : at + size].view(dtype).reshape(shape)
+            if _check(array) != check:
+                raise ValueError("a damaged state")
             if kind == "rows":
                 fields[field] = RowSet.unpacked(array)
             elif kind in ("arrow", "table"):
@@ -117,6 +130,10 @@ class Bundle:
             else:
                 fields[field] = array
         return fields
+
+
+def _check(array: npt.NDArray[Any]) -> str:
+    return xxhash.xxh3_64_hexdigest(array.reshape(-1).view(np.uint8).data)
 
 
 def place_of(shard: Shard) -> str:
@@ -132,9 +149,19 @@ def digest(what: Any) -> str:
 
 def bundles(folder: Folder, place: str) -> Iterator[Bundle]:
     """The files of a folder that can be read; the others are worked out anew."""
-    for path, *_ in folder.list(place):
+    for path in listed(folder, place):
         with contextlib.suppress(*UNREADABLE):
             yield Bundle(folder, path)
+
+
+def listed(folder: Folder, place: str) -> list[str]:
+    """The files of a folder, newest first; none, and a word about it, where it may not be looked at."""
+    try:
+        found = [(changed, path) for path, _, changed in folder.list(place) if path.endswith(".state")]
+    except UNAVAILABLE as error:
+        log.warning("what is kept of earlier validations can't be used: %s", error)
+        return []
+    return [path for _, path in sorted(found, reverse=True)]
 
 
 def recall(folder: Folder, shard: Shard, name: str) -> Fields | None:
@@ -153,8 +180,18 @@ def keep(folder: Folder, shard: Shard, name: str, fields: Fields) -> None:
 
 
 def write(folder: Folder, path: str, content: bytes) -> None:
-    """Keeps a file; where the dataset may only be read, it says so and goes on: the next validation works it out anew."""
+    """Keeps a file; where that can't be done (a dataset that may only be read, a full disk) it says so and goes on: the next validation works
+    it out anew.
+    """
     try:
         folder.write_atomic(path, content)
-    except InputError as error:
+    except UNAVAILABLE as error:
         log.warning("nothing is kept for the next validation: %s", error)
+
+
+def remove(folder: Folder, path: str) -> None:
+    """Removes a file, if that may be done."""
+    try:
+        folder.delete(path)
+    except UNAVAILABLE as error:
+        log.warning("'%s' is of no use any more, but can't be removed: %s", folder.url(path), error)

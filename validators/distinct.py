@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -14,6 +14,7 @@ from gristmill.kernels.groups import PARTITIONS, Index, group, partition
 from gristmill.kernels.hashing import hash_slices
 from gristmill.validators.accumulators import Accumulator, Fields
 from gristmill.validators.columns import Mask, View
+from gristmill.validators.parallel import in_order
 from gristmill.validators.rows import Places, RowSet
 from gristmill.validators.spill import Array, Spill, held
 
@@ -23,6 +24,7 @@ MANY, FEW_ROWS = 64, 1 << 14  # so many chunks of fewer rows are joined: groupin
 AT_ONCE = 32  # partitions that a thread groups before it gives its findings
 LOOKED_UP = 1 << 20  # hashes looked up by a thread at a time
 SMALL = 4  # new rows are looked up among those that are known where they are fewer than 1 in so many
+WORKING = 128  # bytes at most for each new row while it is looked up
 EMPTY = np.zeros(0, np.int64)
 FEW_MODES = 1 << 16  # of more values that share the largest count, rows are found only when asked for
 
@@ -36,15 +38,14 @@ class Chunk(NamedTuple):
     ends: I64
     first: int
 
-    def part(self, number: int) -> tuple[U64, I64, I64]:
-        """The hashes, row numbers and counts of a partition."""
-        at = slice(int(self.ends[number]), int(self.ends[number + 1]))
+    def part(self, start: int, stop: int) -> tuple[U64, I64, I64]:
+        """The hashes, row numbers and counts of the partitions from `start` to before `stop`."""
+        at = slice(int(self.ends[start]), int(self.ends[stop]))
         counts = np.ones(at.stop - at.start, np.int64) if self.counts is None else self.counts[at].astype(np.int64)
         return self.hashes[at], self.rows[at].astype(np.int64) + self.first, counts
 
-    def find(self, index: Index, start: int) -> tuple[npt.NDArray[np.int32], I64, I64]:
-        """(number of the known hash, row, count) of each of LOOKED_UP hashes from `start` on that the index knows."""
-        at = slice(start, start + LOOKED_UP)
+    def find(self, index: Index, at: slice) -> tuple[npt.NDArray[np.int32], I64, I64]:
+        """(number of the known hash, row, count) of each hash of a part that the index knows."""
         places, of = index.find(self.hashes[at])
         counts = np.ones(len(of), np.int64) if self.counts is None else self.counts[at][places].astype(np.int64)
         return of, self.rows[at][places].astype(np.int64) + self.first, counts
@@ -237,45 +238,53 @@ class Distinct(Accumulator):
         known = self._known[0]
         if not fresh:
             return known
-        whole = _joined(fresh)
-        hashes, rows = whole.hashes[:], whole.rows[:].astype(np.int64) + whole.first
-        groups = group(hashes)
-        totals, firsts = _totals(groups.of, whole.counts, len(groups.first)), rows[groups.first]
-        index, there = Index(hashes[groups.first]), np.zeros(len(totals), bool)
         facts = Facts(known.distinct, known.most, known.repeated.copy(), known.modes)
-        work = [(chunk, start) for chunk in old for start in range(0, len(chunk.rows), LOOKED_UP)]
-        with ThreadPoolExecutor(threads) as pool:
-            for of, old_rows, counts in pool.map(lambda each: each[0].find(index, each[1]), work):
-                np.add.at(totals, of, counts)
-                np.minimum.at(firsts, of, old_rows)
-                there[of] = True
-                if self._every_row:
-                    facts.repeated.add(old_rows)
+        size = WORKING * sum(len(each.rows) for each in fresh)
+        step = max(1, PARTITIONS * self._spill.limit // max(size, self._spill.limit))
+        for start in range(0, PARTITIONS, step):
+            self._extend(facts, fresh, old, range(start, min(start + step, PARTITIONS)), threads)
+        return facts
+
+    def _extend(self, facts: Facts, fresh: list[Chunk], old: list[Chunk], partitions: range, threads: int) -> None:
+        """Takes the fresh rows of some partitions into the facts about the old ones."""
+        hashes, rows, counts = _gathered(fresh, partitions)
+        if not len(rows):
+            return
+        groups = group(hashes)
+        totals, firsts = _totals(groups.of, counts, len(groups.first)), rows[groups.first]
+        index, there = Index(hashes[groups.first]), np.zeros(len(totals), bool)
+        work: list[tuple[Chunk, slice]] = []
+        for chunk in old:
+            begin, end = int(chunk.ends[partitions.start]), int(chunk.ends[partitions.stop])
+            work += [(chunk, slice(at, min(at + LOOKED_UP, end))) for at in range(begin, end, LOOKED_UP)]
+        for of, old_rows, old_counts in in_order((partial(chunk.find, index, at) for chunk, at in work), threads):
+            np.add.at(totals, of, old_counts)
+            np.minimum.at(firsts, of, old_rows)
+            there[of] = True
+            if self._every_row:
+                facts.repeated.add(old_rows)
+        new = int(np.count_nonzero(~there))
         if self._every_row:
-            facts.add(int(np.count_nonzero(~there)), rows[totals[groups.of] > 1], 0, rows[:0])
+            facts.add(new, rows[totals[groups.of] > 1], 0, rows[:0])
         else:
             most = int(totals.max())
-            facts.add(int(np.count_nonzero(~there)), rows[:0], most, firsts[totals == most])
-        return facts
+            facts.add(new, rows[:0], most, firsts[totals == most])
 
     def _whole(self, threads: int, few: int = FEW_MODES) -> Facts:
         facts = Facts()
         if self._chunks:
-            starts = range(0, PARTITIONS, AT_ONCE)
-            with ThreadPoolExecutor(threads) as pool:
-                for several in pool.map(lambda start: [self._part(start + i) for i in range(AT_ONCE)], starts):
-                    for found in several:
-                        facts.add(*found, few)
+            work = (partial(self._several, start) for start in range(0, PARTITIONS, AT_ONCE))
+            for several in in_order(work, threads):
+                for distinct, repeated, most, firsts in several:
+                    facts.add(distinct, repeated, most, firsts, few)
         return facts
 
-    def _gather(self, number: int) -> tuple[U64, I64, I64]:
-        parts = [chunk.part(number) for chunk in self._chunks]
-        hashes, rows, counts = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        return hashes, rows, counts
+    def _several(self, start: int) -> list[tuple[int, I64, int, I64]]:
+        return [self._part(number) for number in range(start, start + AT_ONCE)]
 
     def _part(self, number: int) -> tuple[int, I64, int, I64]:
         """(values, rows of values that occur more than once, the largest count, the first rows of values with it) of a partition."""
-        hashes, rows, counts = self._gather(number)
+        hashes, rows, counts = _gathered(self._chunks, range(number, number + 1))
         if not len(rows):
             return 0, rows, 0, rows
         groups = group(hashes)
@@ -289,9 +298,16 @@ class Distinct(Accumulator):
     def first_rows(self) -> Iterator[I64]:
         """The first row of each distinct value, a partition at a time."""
         for number in range(PARTITIONS if self._chunks else 0):
-            hashes, rows, _ = self._gather(number)
+            hashes, rows, _ = _gathered(self._chunks, range(number, number + 1))
             if len(rows):
                 yield rows[group(hashes).first]
+
+
+def _gathered(chunks: Sequence[Chunk], partitions: range) -> tuple[U64, I64, I64]:
+    """The hashes, row numbers and counts of some partitions of chunks in order; each value's first row comes first."""
+    parts = [chunk.part(partitions.start, partitions.stop) for chunk in chunks]
+    hashes, rows, counts = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return hashes, rows, counts
 
 
 def _totals(of: npt.NDArray[Any], counts: Array | None, groups: int) -> I64:

@@ -48,10 +48,10 @@ def evaluate(
     started = time.perf_counter()
     threads = threads or len(os.sched_getaffinity(0))
     setting = Setting(data, form, Spill(memory), threads, _again(data), approximate)
-    store = store_of(data) if states else None
     concluded: set[Key] = set()
     planned = plan_suite(suite, data)
     first = tasks_of(planned, setting, lambda one: one.model.needs(setting) if one.model else {})
+    store = store_of(data, first) if states else None
     if data.partitions is not None:
         known: States = scan_remotely(data, suite, setting, first)
         sources = {task.key: {ONE} for task in first}

@@ -14,7 +14,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gristmill.errors import InputError, InputNotFoundError, SchemaMismatchError, UsageError, capped, missing_column
+from gristmill.errors import (
+    CorruptDatasetError,
+    InputError,
+    InputNotFoundError,
+    SchemaMismatchError,
+    UsageError,
+    capped,
+    missing_column,
+)
 from gristmill.storage.dataset import Dataset, open_dataset
 from gristmill.storage.parquet import open_parquet_source
 from gristmill.validators import text_files
@@ -309,13 +317,18 @@ def _is_dataset(text: str) -> bool:
 
 
 def _of_dataset(dataset: Dataset, split: str | None) -> Data:
-    shards = []
-    for entry in dataset.files(split):
+    entries, shards = list(dataset.files(split)), []
+    for entry, size in zip(entries, dataset.folder.sizes([entry.path for entry in entries]), strict=True):
         with dataset.open_file(entry) as file:
             footer = file.metadata
+        if (size, footer.num_rows) != (entry.bytes, entry.rows):
+            text = f"'{dataset.folder.url(entry.path)}' has {footer.num_rows:,} rows in {size:,} bytes, expected {entry.rows:,} in {entry.bytes:,}"
+            raise CorruptDatasetError(
+                f"{text}; `gristmill verify` lists all that is wrong with {dataset.name}", file=entry.path
+            )
 
         def opener(footer: pq.FileMetaData | None, entry: Any = entry) -> pq.ParquetFile:
-            return dataset.open_file(entry, metadata=footer)
+            return dataset.open_file(entry, metadata=footer, checksums=True)
 
         reader = _ParquetReader(opener, footer, dataset.schema)
         shards.append(Shard(entry.path, footer.num_rows, reader, entry.sha256, footer))

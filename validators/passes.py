@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from gristmill.validators.accumulators import Accumulator
 from gristmill.validators.columns import View
 from gristmill.validators.inputs import Data, Piece
+from gristmill.validators.parallel import in_order
 from gristmill.validators.plan import Key, Task
 
 State = Accumulator | BaseException
@@ -22,26 +20,6 @@ def scan(data: Data, tasks: Sequence[Task], pieces: Sequence[Piece], threads: in
     columns = list(dict.fromkeys(name for task in tasks for name in task.columns))
     work = (lambda piece=piece: (piece, _scan_piece(data, tasks, piece, columns)) for piece in pieces)
     yield from in_order(work, threads if len(pieces) > 1 else 1)
-
-
-def in_order(work: Iterable[Callable[[], Any]], threads: int) -> Iterator[Any]:
-    """The results of calls made in threads, in their order, a few ahead."""
-    if threads <= 1:
-        for call in work:
-            yield call()
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[Future[Any]] = deque()
-        try:
-            for call in work:
-                waiting.append(pool.submit(call))
-                if len(waiting) >= 2 * threads:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 def _scan_piece(data: Data, tasks: Sequence[Task], piece: Piece, columns: Sequence[str]) -> States:

@@ -254,20 +254,23 @@ def _by_shards(data: Data, schema: pa.Schema) -> Profile:
     folder, name = data.dataset.folder, digest(["profile", VERSION, str(schema)])
     whole = Profiler(schema)
     for number, shard in enumerate(data.shards):
-        part = Profiler(schema)
-        fields = recall(folder, shard, name)
-        with contextlib.suppress(*UNREADABLE):
-            if fields is not None:
-                part.load(fields)
-                whole.merge(part)
-                continue
-        part = Profiler(schema)
-        for batch in data.batches(schema.names, [number]):
-            part.update(batch.table)
-        fields = part.save()
-        keep(folder, shard, name, fields)
+        part = _recalled(schema, recall(folder, shard, name))
+        if part is None:
+            part = Profiler(schema)
+            for batch in data.batches(schema.names, [number]):
+                part.update(batch.table)
+            keep(folder, shard, name, part.save())
         whole.merge(part)
     return whole.finish()
+
+
+def _recalled(schema: pa.Schema, fields: Fields | None) -> Profiler | None:
+    part = Profiler(schema)
+    with contextlib.suppress(*UNREADABLE):
+        if fields is not None:
+            part.load(fields)
+            return part
+    return None
 
 
 def profile_batches(schema: pa.Schema, batches: Iterable[pa.RecordBatch | pa.Table]) -> Profile:

@@ -46,12 +46,16 @@ class OnDisk:
         return found
 
 
+class Mapped(np.ndarray):
+    """An array in a mapped file, and what is cut out of one."""
+
+
 Array = npt.NDArray[Any] | OnDisk
 
 
 def held(array: Array | None) -> int:
     """Bytes in memory: 0 on disk and in a mapped file."""
-    return array.nbytes if isinstance(array, np.ndarray) and not isinstance(array, np.memmap) else 0
+    return array.nbytes if isinstance(array, np.ndarray) and not isinstance(array, Mapped) else 0
 
 
 class Spill:

@@ -1,30 +1,41 @@
-"""States of shards, kept beside their dataset by (sha256 of the shard, accumulator): a shard that has one isn't read again."""
+"""States of shards, kept beside their dataset by (sha256 of the shard, accumulator, types of its columns): a shard that has one isn't read again."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+import pyarrow as pa
 
 from gristmill.storage.folder import Folder
 from gristmill.validators.accumulators import Accumulator
-from gristmill.validators.bundles import FOLDER, UNREADABLE, Bundle, bundles, digest, encode, place_of, write
+from gristmill.validators.bundles import (
+    FOLDER,
+    UNREADABLE,
+    Bundle,
+    bundles,
+    digest,
+    encode,
+    listed,
+    place_of,
+    remove,
+    write,
+)
 from gristmill.validators.inputs import Data, Shard
 from gristmill.validators.passes import States
 from gristmill.validators.plan import Key, Task
 from gristmill.validators.rows import Places
 
-VERSION = 3
+VERSION = 4
 """To be raised whenever what an accumulator works out changes."""
 TOGETHER = f"{FOLDER}/together"
 KEPT = 4  # conclusions that stay: those of the newest validations
 
 
-def store_of(data: Data) -> StateStore | None:
-    """The store beside a dataset, None for other data."""
-    return None if data.dataset is None else StateStore(data.dataset.folder)
+def store_of(data: Data, tasks: Iterable[Task]) -> StateStore | None:
+    """The store beside a dataset for the states of these tasks, None for other data."""
+    return None if data.dataset is None else StateStore(data.dataset.folder, data.schema, tasks)
 
 
 class StateStore:
@@ -32,15 +43,16 @@ class StateStore:
     was concluded from all shards of a validation together, by row. Nothing in them is code; they may be deleted at any time.
     """
 
-    def __init__(self, folder: Folder) -> None:
+    def __init__(self, folder: Folder, schema: pa.Schema, tasks: Iterable[Task]) -> None:
         self._folder = folder
+        self._names = {task.key: _name(task, schema) for task in tasks}
 
     def load(self, shard: Shard, tasks: Sequence[Task], first: int) -> States:
         """The states that are there; `first` is added to their row numbers."""
         found: States = {}
         if shard.key is None:
             return found
-        missing = {_name(task.key): task for task in tasks}
+        missing = {self._names[task.key]: task for task in tasks}
         for bundle in bundles(self._folder, place_of(shard)):
             for name in bundle.names & missing.keys():
                 with contextlib.suppress(*UNREADABLE):
@@ -55,44 +67,46 @@ class StateStore:
         """Keeps the states of all rows of a shard, whose first row has the number `first`."""
         if shard.key is None:
             return
-        each = {_name(key): state.save(first) for key, state in states.items() if isinstance(state, Accumulator)}
+        each = {self._names[key]: state.save(first) for key, state in states.items() if isinstance(state, Accumulator)}
         kept = {name: fields for name, fields in each.items() if fields is not None}
         if kept:
             write(self._folder, f"{place_of(shard)}/{digest(sorted(kept))}.state", encode(kept, {}))
 
     def assume(self, shards: Sequence[Shard], states: States) -> set[Key]:
         """Tells the states what was concluded before from the most of these shards; the keys of those for which that were all."""
-        names = {_name(key): key for key in states}
+        keys = {self._names[key]: key for key in states}
         best: dict[Key, tuple[int, Bundle, list[int]]] = {}
         for bundle in bundles(self._folder, TOGETHER):
             with contextlib.suppress(*UNREADABLE):
                 at = _places([shard.key for shard in shards], bundle.facts["shards"])
                 rows = sum(shards[i].rows for i in at)
-                for key in (names[name] for name in bundle.names & names.keys()):
+                for key in (keys[name] for name in bundle.names & keys.keys()):
                     if at and (key not in best or best[key][0] < rows):
                         best[key] = rows, bundle, at
         starts = np.cumsum([0, *(shard.rows for shard in shards)])
+        whole = set()
         for key, (_, bundle, at) in best.items():
             state = states[key]
             rows_of = np.array([shards[i].rows for i in at])
             places = Places(np.cumsum(rows_of) - rows_of, starts[at], starts[at] + rows_of)
             with contextlib.suppress(*UNREADABLE):
                 if isinstance(state, Accumulator):
-                    state.assume(bundle.fields(_name(key)), places)
-        return {key for key, (_, _, at) in best.items() if len(at) == len(shards)}
+                    state.assume(bundle.fields(self._names[key]), places)
+                    whole |= {key} if len(at) == len(shards) else set()
+        return whole
 
     def conclude(self, shards: Sequence[Shard], states: States, known: set[Key]) -> None:
         """Keeps what the states conclude from all of these shards, but for those of `known`, of which it is kept."""
         keys = [shard.key for shard in shards]
-        each = {key: state.conclude() for key, state in states.items() if isinstance(state, Accumulator)}
-        kept = {_name(key): fields for key, fields in each.items() if fields is not None}
+        found = {key: states[key] for key in self._names}
+        each = {key: state.conclude() for key, state in found.items() if isinstance(state, Accumulator)}
+        kept = {self._names[key]: fields for key, fields in each.items() if fields is not None}
         if None in keys or not kept or known.issuperset(key for key, fields in each.items() if fields is not None):
             return
         name = digest([keys, sorted(kept)])
         write(self._folder, f"{TOGETHER}/{name}.state", encode(kept, {"shards": [key[:20] for key in keys if key]}))
-        every = sorted(self._folder.list(TOGETHER), key=lambda each: each[2], reverse=True)
-        for path, *_ in every[KEPT:]:
-            self._folder.delete(path)
+        for path in listed(self._folder, TOGETHER)[KEPT:]:
+            remove(self._folder, path)
 
 
 def _places(now: Sequence[str | None], then: Sequence[str]) -> list[int]:
@@ -104,6 +118,5 @@ def _places(now: Sequence[str | None], then: Sequence[str]) -> list[int]:
     return at if len(at) == len(then) else []
 
 
-@functools.lru_cache(4096)
-def _name(key: Key) -> str:
-    return digest([VERSION, *key])
+def _name(task: Task, schema: pa.Schema) -> str:
+    return digest([VERSION, *task.key, [[name, str(schema.field(name).type)] for name in task.columns]])

@@ -151,7 +151,7 @@ def test_only_the_rows_of_a_new_shard_are_grouped(grown, monkeypatch):
 
 def test_a_version_validated_again_groups_nothing(grown, monkeypatch):
     folder, _ = grown
-    grouped, looked_up = spy(monkeypatch, "_whole"), spy(monkeypatch, "_gather")
+    grouped, looked_up = spy(monkeypatch, "_whole"), spy(monkeypatch, "first_rows")
     before = folder.list(TOGETHER)
     form = {"result_format": "BOOLEAN_ONLY"}
     assert {

@@ -16,7 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from gristmill.validators.accumulators import Accumulator, Failing
 from gristmill.validators.columns import Column, Mask, View
 from gristmill.validators.conditions import Condition, parse_condition
-from gristmill.validators.formats import MapFacts, ResultFormat, jsonable, map_result
+from gristmill.validators.formats import MapFacts, ResultFormat, map_result
 from gristmill.validators.inputs import Batch, Data
 from gristmill.validators.rows import RowSet
 from gristmill.validators.spill import Spill
@@ -33,8 +33,22 @@ class Need(NamedTuple):
 
 
 def need(make: Callable[[], Accumulator], *key: Any) -> Need:
-    """A need whose key is the JSON of these parts."""
-    return Need(json.dumps(jsonable(key), sort_keys=True), make)
+    """A need whose key is the JSON of these parts; what JSON has no type for is told from its text, and NaN from null."""
+    return Need(json.dumps(_told(key), sort_keys=True), make)
+
+
+def _told(value: Any) -> Any:
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    if isinstance(value, (np.ndarray, np.generic)):
+        return _told(value.tolist())
+    if isinstance(value, Mapping):
+        return {str(name): _told(item) for name, item in value.items()}
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(_told, value), key=repr)
+    if isinstance(value, (list, tuple, range)):
+        return [_told(item) for item in value]
+    return {type(value).__name__: str(value)}
 
 
 @dataclass(frozen=True)
