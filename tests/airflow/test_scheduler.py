@@ -73,6 +73,10 @@ class Seen(LocalAirflow):
             run for run in self.request("GET", f"dags/{dag}/dagRuns?limit=100")["dag_runs"] if run["run_type"] == kind
         ]
 
+    def at_work(self, dag: str) -> bool:
+        found = self.request("GET", f"dags/{dag}/dagRuns?limit=100")["dag_runs"]
+        return any(run["state"] in ("queued", "running") for run in found)
+
     def finished(self, dag: str, run: str, seconds: float = 300) -> str:
         try:
             wait_for(lambda: self.state(dag, run) in ("success", "failed"), seconds, every=2)
@@ -282,7 +286,9 @@ def test_a_cancelled_run_leaves_nothing(local: Seen) -> None:
 
 
 def create_backfill(local: Seen, days: list[str]) -> None:
-    """As the docs say for SQLite: asked again while the server says that its database is locked."""
+    """As the docs say for SQLite: while no run is on, and asked again while the server says that its database is locked."""
+    dags = ("gristmill_etl", "gristmill_validate", "gristmill_training_ready", "gristmill_maintenance")
+    wait_for(lambda: not any(local.at_work(dag) for dag in dags), 600, every=2)
     body = {
         **{"dag_id": "gristmill_etl", "from_date": days[0], "to_date": days[-1], "run_backwards": True},
         **{"max_active_runs": 2, "dag_run_conf": {"pipeline": "daily.yaml"}, "reprocess_behavior": "completed"},
