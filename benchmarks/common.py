@@ -159,8 +159,18 @@ def pipeline(source: Path, output: Path, alpha: float | None = None) -> dict[str
     }
 
 
-def run(model: dict[str, Any], *options: str) -> tuple[Took, dict[str, Any], Sampler]:
-    """(what it took from start to end of the process, its result, its memory) of `gristmill run` into an empty folder."""
+PROCESSES = """
+import json, sys, gristmill
+result = gristmill.run(sys.argv[1], workers=int(sys.argv[4]), memory=sys.argv[6], in_process=False, progress="quiet")
+print(json.dumps(result.to_json_dict()))
+"""
+
+
+def run(model: dict[str, Any], *options: str, processes: bool = False) -> tuple[Took, dict[str, Any], Sampler]:
+    """(what it took from start to end of the process, its result, its memory) of `gristmill run` into an empty folder.
+
+    processes: on worker processes also where the input is small, with the options --workers and --memory in this order.
+    """
     output = Path(model["output"]["path"])
     shutil.rmtree(output, ignore_errors=True)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -168,11 +178,8 @@ def run(model: dict[str, Any], *options: str) -> tuple[Took, dict[str, Any], Sam
     file.write_text(json.dumps(model))  # JSON is YAML
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
         with Clock() as clock:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "gristmill.cli.main", "run", str(file), "--json", *options],
-                stdout=out,
-                stderr=errors,
-            )
+            command = ["-c", PROCESSES, str(file)] if processes else ["-m", "gristmill.cli.main", "run", str(file)]
+            process = subprocess.Popen([sys.executable, *command, "--json", *options], stdout=out, stderr=errors)
             with Sampler(process.pid) as memory:
                 status = process.wait()
         out.seek(0), errors.seek(0)

@@ -1,6 +1,6 @@
 """Memory and time as the input grows: the PEP history once, three and nine times (distinct text) under one --memory; and 1,000 rows cold.
 
-`python benchmarks/growth.py [VARIANTS ...] [--memory SIZE]`. Needs 12 GB of disk for nine times, 40 for thirty.
+`python benchmarks/growth.py [VARIANTS ...] [--memory SIZE] [--processes]`. Needs 12 GB of disk for nine times, 40 for thirty.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import shutil
 import common
 
 
-def growth(sizes: list[int], limit: str) -> None:
+def growth(sizes: list[int], limit: str, *, processes: bool = False) -> None:
     rows, stages = [], {}
     for variants in sizes:
         source, output = common.corpus(variants), common.SCRATCH / f"growth-{variants}"
         took, result, memory = common.run(
-            common.pipeline(source, output, common.ALPHA), "--workers", "2", "--memory", limit
+            common.pipeline(source, output, common.ALPHA), "--workers", "2", "--memory", limit, processes=processes
         )
         counts = result["counts"]
         sizes_of = [memory.peak / 1e6, memory.peak_private / 1e6, memory.children / 1e6]
@@ -55,9 +55,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("variants", type=int, nargs="*", default=[1, 3, 9])
     parser.add_argument("--memory", default="1.5GB")
+    parser.add_argument("--processes", action="store_true", help="worker processes also for small inputs")
     chosen = parser.parse_args()
     cold()
-    growth(chosen.variants, chosen.memory)
+    growth(chosen.variants, chosen.memory, processes=chosen.processes)
 
 
 if __name__ == "__main__":
