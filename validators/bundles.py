@@ -1,16 +1,17 @@
-"""Several states in one file: a JSON header with plain values and the places of arrays, and the arrays as they are, read where they are used."""
+"""Several states in one file: the arrays as they are, read where they are used, and JSON with plain values and the places of arrays."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import io
+import itertools
 import json
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,17 +40,40 @@ UNAVAILABLE = (
     OSError,
 )  # what a folder answers that may not be written, is full or is out of reach
 ALIGNED = 64
-START = 16  # bytes before the header
+TAIL = 16  # bytes behind the header
 log = logging.getLogger("gristmill")
 SMALL = 1 << 16  # files that are read rather than mapped: there may be more of them than a process may map
 
 
-def encode(states: Mapping[str, Fields], facts: Mapping[str, Any]) -> bytes:
-    """The length of the header and its hash, the header, and each array at a multiple of 64. facts: plain values about all of them."""
-    arrays: list[npt.NDArray[Any]] = []
+def write(
+    folder: Folder,
+    place: str,
+    states: Iterable[tuple[str, Fields]],
+    facts: Mapping[str, Any] | None = None,
+    name: str | None = None,
+) -> None:
+    """Keeps states in a new file of a folder, one after another, so that one is in memory at a time; no file for no states.
+
+    facts: plain values about all of them. name: of the file; told from the names of the states for None. Where nothing can be kept (a dataset
+    that may only be read, a full disk) it says so and goes on: the next validation works it out anew.
+    """
+    states = iter(states)
+    first = next(states, None)
+    if first is None:
+        return
+    try:
+        with folder.writer(f"{place}/{name or 'new'}.state") as target:
+            names = _encode(target.sink, itertools.chain([first], states), facts or {})
+            target.rename(f"{place}/{name or digest(sorted(names))}.state")
+    except UNAVAILABLE as error:
+        log.warning("nothing is kept for the next validation: %s", error)
+
+
+def _encode(sink: IO[bytes], states: Iterable[tuple[str, Fields]], facts: Mapping[str, Any]) -> list[str]:
+    """Writes each array at a multiple of 64, then where they are and the plain values as JSON, its length and its hash; gives the names."""
     places: dict[str, Any] = {}
     end = 0
-    for name, fields in states.items():
+    for name, fields in states:
         plain: dict[str, Any] = {}
         placed: dict[str, Any] = {}
         for field, value in fields.items():
@@ -58,17 +82,12 @@ def encode(states: Mapping[str, Fields], facts: Mapping[str, Any]) -> bytes:
                 plain[field] = value
                 continue
             placed[field] = [kind, array.dtype.str, array.shape, end, _check(array)]
-            arrays.append(array)
-            end += -(-array.nbytes // ALIGNED) * ALIGNED
+            end += sink.write(array.reshape(-1).view(np.uint8).data)
+            end += sink.write(bytes(-array.nbytes % ALIGNED))
         places[name] = [plain, placed]
-    header = json.dumps({"facts": facts, "states": places, "bytes": end}).encode()
-    header = header.ljust(-(-(len(header) + START) // ALIGNED) * ALIGNED - START)
-    out = io.BytesIO()
-    out.write(len(header).to_bytes(8, "little") + xxhash.xxh3_64_digest(header) + header)
-    for array in arrays:
-        out.write(array.reshape(-1).view(np.uint8).data)
-        out.write(bytes(-array.nbytes % ALIGNED))
-    return out.getvalue()
+    header = json.dumps({"facts": facts, "states": places}).encode()
+    sink.write(header + len(header).to_bytes(8, "little") + xxhash.xxh3_64_digest(header))
+    return list(places)
 
 
 def _as_array(value: Any) -> tuple[str, npt.NDArray[Any] | None]:
@@ -84,7 +103,7 @@ def _as_array(value: Any) -> tuple[str, npt.NDArray[Any] | None]:
 
 
 class Bundle:
-    """A file of `encode`. Arrays of a larger local one are mapped, without an open file; what isn't looked at isn't read.
+    """A file of `write`. Arrays of a larger local one are mapped, without an open file; what isn't looked at isn't read.
 
     Raises:
         UNREADABLE: not such a file, a part of one, or (here, or when a state is asked for) a damaged one.
@@ -96,13 +115,11 @@ class Bundle:
         else:
             with pa.memory_map(folder.url(path)) as file:
                 self._content = np.frombuffer(file.read_buffer(), np.uint8).view(Mapped)
-        self._start = START + int.from_bytes(self._content[:8].tobytes(), "little")
-        text = self._content[START : self._start].tobytes()
-        if xxhash.xxh3_64_digest(text) != self._content[8:START].tobytes():
-            raise ValueError("not a state")
+        tail = self._content[-TAIL:].tobytes()
+        text = self._content[:-TAIL][-int.from_bytes(tail[:8], "little") :].tobytes()
+        if xxhash.xxh3_64_digest(text) != tail[8:]:
+            raise ValueError("not a state, or a part of one")
         header = json.loads(text)
-        if len(self._content) != self._start + header["bytes"]:
-            raise ValueError("a part of a state")
         self.facts: dict[str, Any] = header["facts"]
         self._states: dict[str, Any] = header["states"]
 
@@ -112,15 +129,16 @@ class Bundle:
         return set(self._states)
 
     def fields(self, name: str) -> Fields:
-        """One of its states; arrays are views of the file."""
+        """One of its states; arrays are views of a mapped file, copies of what was read."""
         plain, placed = self._states[name]
         fields: Fields = dict(plain)
         for field, (kind, dtype, shape, place, check) in placed.items():
             size = np.dtype(dtype).itemsize * math.prod(shape)
-            at = self._start + place
-            array = self._content[at : at + size].view(dtype).reshape(shape)
+            array = self._content[place : place + size].view(dtype).reshape(shape)
             if _check(array) != check:
                 raise ValueError("a damaged state")
+            if not isinstance(array, Mapped):
+                array = array.copy()  # what isn't used of the file goes
             if kind == "rows":
                 fields[field] = RowSet.unpacked(array)
             elif kind in ("arrow", "table"):
@@ -176,17 +194,7 @@ def recall(folder: Folder, shard: Shard, name: str) -> Fields | None:
 def keep(folder: Folder, shard: Shard, name: str, fields: Fields) -> None:
     """Keeps one state of a shard under a name."""
     if shard.key is not None:
-        write(folder, f"{place_of(shard)}/{name}.state", encode({name: fields}, {}))
-
-
-def write(folder: Folder, path: str, content: bytes) -> None:
-    """Keeps a file; where that can't be done (a dataset that may only be read, a full disk) it says so and goes on: the next validation works
-    it out anew.
-    """
-    try:
-        folder.write_atomic(path, content)
-    except UNAVAILABLE as error:
-        log.warning("nothing is kept for the next validation: %s", error)
+        write(folder, place_of(shard), [(name, fields)], name=name)
 
 
 def remove(folder: Folder, path: str) -> None:

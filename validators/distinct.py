@@ -200,6 +200,7 @@ class Distinct(Accumulator):
             counts = None if self._every_row else fields["counts"]
             chunk = Chunk(fields["hashes"], fields["rows"], counts, fields["ends"], fields["first"] + first)
             self._chunks, self._held = [chunk], chunk.held()
+            self._spill.hold(self, self._held)
 
     def conclude(self) -> Fields | None:
         facts = self._facts

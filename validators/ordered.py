@@ -80,6 +80,7 @@ class Ordered(Accumulator):
         if self.nonnull:
             self._chunks = [Chunk(fields["values"], np.array(fields["samples"]))]
             self._held = held(fields["values"])
+            self._spill.hold(self, self._held)
 
     def at(self, ranks: Sequence[int]) -> dict[int, Any]:
         """{rank: the value of that rank, from 0}, as Python numbers."""

@@ -16,7 +16,6 @@ from gristmill.validators.bundles import (
     Bundle,
     bundles,
     digest,
-    encode,
     listed,
     place_of,
     remove,
@@ -67,10 +66,10 @@ class StateStore:
         """Keeps the states of all rows of a shard, whose first row has the number `first`."""
         if shard.key is None:
             return
-        each = {self._names[key]: state.save(first) for key, state in states.items() if isinstance(state, Accumulator)}
-        kept = {name: fields for name, fields in each.items() if fields is not None}
-        if kept:
-            write(self._folder, f"{place_of(shard)}/{digest(sorted(kept))}.state", encode(kept, {}))
+        each = (
+            (self._names[key], state.save(first)) for key, state in states.items() if isinstance(state, Accumulator)
+        )
+        write(self._folder, place_of(shard), ((name, fields) for name, fields in each if fields is not None))
 
     def assume(self, shards: Sequence[Shard], states: States) -> set[Key]:
         """Tells the states what was concluded before from the most of these shards; the keys of those for which that were all."""
@@ -104,7 +103,7 @@ class StateStore:
         if None in keys or not kept or known.issuperset(key for key, fields in each.items() if fields is not None):
             return
         name = digest([keys, sorted(kept)])
-        write(self._folder, f"{TOGETHER}/{name}.state", encode(kept, {"shards": [key[:20] for key in keys if key]}))
+        write(self._folder, TOGETHER, kept.items(), {"shards": [key[:20] for key in keys if key]}, name)
         for path in listed(self._folder, TOGETHER)[KEPT:]:
             remove(self._folder, path)
 

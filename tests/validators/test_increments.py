@@ -265,10 +265,10 @@ def test_a_dataset_that_may_only_be_read_is_validated(grown, monkeypatch, caplog
     folder, _ = grown
     shutil.rmtree(Path(folder.base) / FOLDER)
 
-    def refuse(self, path, content):
+    def refuse(self, path):
         raise InputError(f"no permission to write '{path}'")
 
-    monkeypatch.setattr(Folder, "write_atomic", refuse)
+    monkeypatch.setattr(Folder, "writer", refuse)
     version = gristmill.open_dataset(folder)
     assert stripped(validate(version, SUITE)) == stripped(validate(version, SUITE, states=False))
     assert "nothing is kept for the next validation" in caplog.text

@@ -15,7 +15,7 @@ import gristmill
 from gristmill.errors import CorruptDatasetError, InputError, RunError
 from gristmill.storage.folder import Folder, open_folder
 from gristmill.storage.versions import publish
-from gristmill.validators import bundles, distinct, states
+from gristmill.validators import bundles, distinct, evaluate, states
 from gristmill.validators.api import validate
 from gristmill.validators.bundles import FOLDER
 from gristmill.validators.profile import profile
@@ -144,7 +144,7 @@ def test_what_cant_be_kept_or_removed_fails_no_validation(tmp_path: Path, monkey
     caplog.clear()
     with monkeypatch.context() as patch:
         patch.setattr(Folder, "list", refuse)
-        patch.setattr(Folder, "write_atomic", refuse)
+        patch.setattr(Folder, "writer", refuse)
         assert stripped(validate(version, SUITE)) == expected
     assert "can't be used" in caplog.text and "nothing is kept" in caplog.text
 
@@ -178,3 +178,51 @@ def test_new_rows_are_looked_up_so_many_at_a_time_as_the_memory_allows(tmp_path:
     assert len(found.bad_row_numbers(failed_only=False)) == 44_000 - 6 + 5000
     monkeypatch.undo()
     assert stripped(validate(version, SUITE)) == stripped(validate(version, SUITE, states=False))
+
+
+def test_states_are_kept_one_at_a_time(tmp_path: Path, monkeypatch):
+    order, save, place = [], distinct.Distinct.save, bundles._as_array
+
+    def saved(self, first):
+        order.append("saved")
+        return save(self, first)
+
+    monkeypatch.setattr(distinct.Distinct, "save", saved)
+    monkeypatch.setattr(bundles, "_as_array", lambda value: order.append("written") or place(value))
+    folder = dataset(tmp_path, *numbers(range(100)))
+    validate(gristmill.open_dataset(folder), SUITE[:3])
+    assert (
+        order.count("saved") == 2 and "written" in order[order.index("saved") : len(order) - order[::-1].index("saved")]
+    )
+
+
+def test_states_that_were_read_count_as_memory(tmp_path: Path, monkeypatch):
+    tables = numbers(range(3000), range(2000, 5000), range(9000, 9500))
+    folder = dataset(tmp_path, *tables)
+    version = gristmill.open_dataset(folder)
+    expected = stripped(validate(version, SUITE))
+    held, merge = [], evaluate._merge_shards
+
+    def merged(data, shards, ready, *given):
+        held.append(sum(state._held for some in ready.values() for state in some.values() if hasattr(state, "_held")))
+        return merge(data, shards, ready, *given)
+
+    monkeypatch.setattr(evaluate, "_merge_shards", merged)
+    monkeypatch.setattr(bundles, "SMALL", 1 << 30)  # as from an object store
+    again = validate(version, SUITE, memory=20_000)
+    assert stripped(again) == expected and held and max(held) <= 20_000
+
+
+def test_states_in_an_object_store(s3_folder: Folder):
+    tables = numbers(range(9000), range(8990, 9300))
+    files = shards(s3_folder, *tables)
+    publish(s3_folder, files[:1], tables[0].schema, expected_parent=None)
+    validate(gristmill.open_dataset(s3_folder), SUITE)
+    publish(s3_folder, files, tables[0].schema, expected_parent=1)
+    version = gristmill.open_dataset(s3_folder)
+    expected, learnt = stripped(validate(version, SUITE, states=False)), profile(version).to_json_dict()
+    for memory in (1, 1 << 28):
+        found = validate(version, SUITE, memory=memory)
+        assert stripped(found) == expected
+    assert {each["evaluated"] for each in found.results} == {"state"}
+    assert profile(version).to_json_dict() == learnt
