@@ -51,22 +51,24 @@ def write(
     states: Iterable[tuple[str, Fields]],
     facts: Mapping[str, Any] | None = None,
     name: str | None = None,
-) -> None:
+) -> bool:
     """Keeps states in a new file of a folder, one after another, so that one is in memory at a time; no file for no states.
 
     facts: plain values about all of them. name: of the file; told from the names of the states for None. Where nothing can be kept (a dataset
-    that may only be read, a full disk) it says so and goes on: the next validation works it out anew.
+    that may only be read, a full disk) it says so and is False: the next validation works it out anew.
     """
     states = iter(states)
     first = next(states, None)
     if first is None:
-        return
+        return True
     try:
         with folder.writer(f"{place}/{name or 'new'}.state") as target:
             names = _encode(target.sink, itertools.chain([first], states), facts or {})
             target.rename(f"{place}/{name or digest(sorted(names))}.state")
     except UNAVAILABLE as error:
         log.warning("nothing is kept for the next validation: %s", error)
+        return False
+    return True
 
 
 def _encode(sink: IO[bytes], states: Iterable[tuple[str, Fields]], facts: Mapping[str, Any]) -> list[str]:
@@ -191,10 +193,9 @@ def recall(folder: Folder, shard: Shard, name: str) -> Fields | None:
     return None
 
 
-def keep(folder: Folder, shard: Shard, name: str, fields: Fields) -> None:
-    """Keeps one state of a shard under a name."""
-    if shard.key is not None:
-        write(folder, place_of(shard), [(name, fields)], name=name)
+def keep(folder: Folder, shard: Shard, name: str, fields: Fields) -> bool:
+    """Keeps one state of a shard under a name, as `write` does."""
+    return shard.key is None or write(folder, place_of(shard), [(name, fields)], name=name)
 
 
 def remove(folder: Folder, path: str) -> None:

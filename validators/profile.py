@@ -252,14 +252,15 @@ def _by_shards(data: Data, schema: pa.Schema) -> Profile:
     """The profile of a dataset: what was learnt of each shard is kept beside it, so that of the next version only new shards are read."""
     assert data.dataset is not None
     folder, name = data.dataset.folder, digest(["profile", VERSION, str(schema)])
-    whole = Profiler(schema)
+    whole, keeps = Profiler(schema), True
     for number, shard in enumerate(data.shards):
         part = _recalled(schema, recall(folder, shard, name))
         if part is None:
             part = Profiler(schema)
             for batch in data.batches(schema.names, [number]):
                 part.update(batch.table)
-            keep(folder, shard, name, part.save())
+            fields = part.save()
+            keeps = keeps and keep(folder, shard, name, fields)
         whole.merge(part)
     return whole.finish()
 

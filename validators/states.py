@@ -44,6 +44,7 @@ class StateStore:
 
     def __init__(self, folder: Folder, schema: pa.Schema, tasks: Iterable[Task]) -> None:
         self._folder = folder
+        self._keeps = True  # until it can't: it is said once
         self._names = {task.key: _name(task, schema) for task in tasks}
 
     def load(self, shard: Shard, tasks: Sequence[Task], first: int) -> States:
@@ -64,12 +65,14 @@ class StateStore:
 
     def save(self, shard: Shard, states: States, first: int) -> None:
         """Keeps the states of all rows of a shard, whose first row has the number `first`."""
-        if shard.key is None:
+        if shard.key is None or not self._keeps:
             return
         each = (
             (self._names[key], state.save(first)) for key, state in states.items() if isinstance(state, Accumulator)
         )
-        write(self._folder, place_of(shard), ((name, fields) for name, fields in each if fields is not None))
+        self._keeps = write(
+            self._folder, place_of(shard), ((name, fields) for name, fields in each if fields is not None)
+        )
 
     def assume(self, shards: Sequence[Shard], states: States) -> set[Key]:
         """Tells the states what was concluded before from the most of these shards; the keys of those for which that were all."""
@@ -96,6 +99,8 @@ class StateStore:
 
     def conclude(self, shards: Sequence[Shard], states: States, known: set[Key]) -> None:
         """Keeps what the states conclude from all of these shards, but for those of `known`, of which it is kept."""
+        if not self._keeps:
+            return
         keys = [shard.key for shard in shards]
         found = {key: states[key] for key in self._names}
         each = {key: state.conclude() for key, state in found.items() if isinstance(state, Accumulator)}

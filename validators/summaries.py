@@ -208,14 +208,15 @@ class ColumnState:
         array = array.drop_null() if array.null_count else array
         if self.numbers is None or not len(array):
             return
+        if pa.types.is_float16(array.type):
+            array = array.cast(pa.float32())
         if pa.types.is_floating(array.type):
             nan = pc.is_nan(array)
             found = int(pc.sum(nan).as_py() or 0)
             if found:
                 self.nans += found
                 array = array.filter(pc.invert(nan))
-            if not pa.types.is_float16(array.type):
-                array = pc.add(array, pa.scalar(0.0, array.type))  # -0.0 is 0.0
+            array = pc.add(array, pa.scalar(0.0, array.type))  # -0.0 is 0.0
         self._values(array)
 
     def merge(self, other: ColumnState) -> None:
@@ -287,7 +288,9 @@ def _counted(kind: pa.DataType) -> pa.DataType:
 
 
 def _unit(kind: pa.DataType) -> pa.DataType:
-    """Times in microseconds at the finest: Python's own have no nanoseconds."""
+    """Times in microseconds at the finest: Python's own have no nanoseconds. Halves as floats: Arrow counts and compares no halves."""
+    if pa.types.is_float16(kind):
+        return pa.float32()
     return pa.timestamp("us", kind.tz) if pa.types.is_timestamp(kind) and kind.unit == "ns" else kind
 
 

@@ -129,7 +129,7 @@ def test_another_file_in_the_place_of_a_shard_is_not_judged(tmp_path: Path):
 
 @pytest.mark.parametrize("error", [InputError("no permission"), RunError("no space left"), OSError(5, "I/O error")])
 def test_what_cant_be_kept_or_removed_fails_no_validation(tmp_path: Path, monkeypatch, caplog, error):
-    folder = dataset(tmp_path, *numbers(range(100)))
+    folder = dataset(tmp_path, *numbers(range(100), range(200)))
     version = gristmill.open_dataset(folder)
     expected = stripped(validate(version, SUITE, states=False))
 
@@ -146,7 +146,10 @@ def test_what_cant_be_kept_or_removed_fails_no_validation(tmp_path: Path, monkey
         patch.setattr(Folder, "list", refuse)
         patch.setattr(Folder, "writer", refuse)
         assert stripped(validate(version, SUITE)) == expected
-    assert "can't be used" in caplog.text and "nothing is kept" in caplog.text
+        assert "can't be used" in caplog.text and caplog.text.count("nothing is kept") == 1
+        caplog.clear()
+        assert profile(version).rows == 300
+        assert caplog.text.count("nothing is kept") == 1
 
 
 def test_a_file_that_another_process_is_writing_is_left_alone(tmp_path: Path, monkeypatch):

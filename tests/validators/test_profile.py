@@ -220,6 +220,15 @@ def test_columns_and_splits_can_be_chosen_and_an_empty_table_is_fine(tmp_path):
     ).success
 
 
+def test_halves_are_profiled_as_floats():
+    halves = np.array([0.5, -0.0, 0.0, math.nan, 2.0, 2.0], np.float16)
+    table = pa.table({"x": pa.array(halves, mask=np.arange(6) == 5), "y": pa.array(halves, pa.float16())})
+    found = profile(table).columns["x"]
+    assert (found.type, found.nulls, found.nans, found.distinct) == ("halffloat", 1, 1, 3)
+    assert (found.low, found.high, found.numbers.mean) == (0.0, 2.0, 0.625)
+    assert validate(table, suggest_for(table, profile(table), "halves")).success
+
+
 # --- the suggested suite -------------------------------------------------------------------------------------------------------------------
 
 
