@@ -91,9 +91,12 @@ class DaskEngine:
             return  # it never started; map has said so, or nothing was asked of it
         else:
             cluster = client.cluster
-            client.close()
-            if cluster is not None:
-                cluster.close()
+            try:
+                client.close()
+                if cluster is not None:
+                    cluster.close()
+            except (TimeoutError, OSError) as slow:  # the work is done, and worker processes end with this one
+                self.note(f"Dask's workers took too long to stop ({type(slow).__name__}); they end with this process")
         finally:
             self._folder.cleanup()
 
