@@ -118,7 +118,7 @@ def bucket(s3_folder, s3_endpoint, tmp_path, monkeypatch) -> str:
 
 
 def test_dask_workers_that_share_only_the_store(started, hidden, bucket, s3_folder, tmp_path, run):
-    """Sources, output and work files are in S3; workers see nothing of the driver's files.."""
+    """Sources, output and work files are in S3; workers see nothing of the driver's files."""
     write_jsonl(tmp_path / "in", corpus(20), files=5)
     for file in (tmp_path / "in").iterdir():
         s3_folder.write_atomic(f"in/{file.name}", file.read_bytes())
