@@ -177,7 +177,10 @@ def group_alive(group: int) -> bool:
 def is_ours(pid: int) -> bool:
     """Whether the process is a local Airflow, not another one that got its number since."""
     try:
-        return STANDALONE in psutil.Process(pid).cmdline()
+        process = psutil.Process(pid)
+        with contextlib.suppress(TimeoutError):  # a process that is being started has no command line for a moment
+            wait_for(lambda: bool(process.cmdline()) or process.status() == psutil.STATUS_ZOMBIE, 10)
+        return STANDALONE in process.cmdline()
     except psutil.Error:
         return False
 

@@ -98,6 +98,6 @@ def test_totals_that_do_not_add_up_are_found(opened: Dataset, folder: Folder) ->
 
 def test_a_missing_ledger_is_found(opened: Dataset, folder: Folder) -> None:
     lost = Dataset(folder, replace(opened.manifest, ledger="ledger/abc"))
-    assert lost.verify(fast=True) == [Problem("ledger/abc", "the version's ledger is missing")]
+    assert lost.verify(fast=True) == [Problem("ledger/abc", "a ledger of the version is missing")]
     folder.write_atomic("ledger/abc/origin-000000.parquet", b"")
     assert lost.verify(fast=True) == []
