@@ -47,8 +47,9 @@ def choose_engine(
     if threads and address is None and running is None:
         with InProcess(name, threads) as chosen:
             chosen.note = note
-            if threads > 1:
-                note(f"{name}: {threads} threads of this process")
+            if threads > 1 or name == "spark":
+                without = ", for the input is small: Spark is not started" if name == "spark" else ""
+                note(f"{name}: {threads} thread{'s' if threads > 1 else ''} of this process{without}")
             yield chosen
         return
     with _start(name, workers, address, conf, running) as chosen:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import uuid
@@ -19,6 +20,7 @@ from gristmill.pipelines.engines.base import TRIES, Task, guarded, raise_failed
 from gristmill.pipelines.engines.watch import Watch, quiet
 
 POLL_SECONDS = 0.2
+PROBE_SECONDS = 10.0  # for a master to accept a connection
 _NAMED = re.compile(
     r"(?!org\.apache\.spark\.api\.python)[\w.]*(Error|Exception): ."
 )  # the line of a trace that says what happened
@@ -53,6 +55,8 @@ class SparkEngine:
             self.workers = int(_context(session).defaultParallelism)
             return
         check_java()
+        if address is not None:
+            _check_address(address)
         starter = ThreadPoolExecutor(1)
         self._session = starter.submit(_start, address, self.workers, dict(conf or {}))
         starter.shutdown(wait=False)
@@ -192,8 +196,6 @@ def _start(address: str | None, workers: int, conf: dict[str, str]) -> Any:
         )  # rows reach Spark as Arrow alone
         from pyspark.sql import SparkSession
 
-    if address is not None and address.startswith("sc://"):
-        raise UsageError(f"--address {address} is Spark Connect; give the cluster's master, such as spark://host:7077")
     local = address is None or address.startswith("local")
     settings = {
         "spark.ui.enabled": "false",
@@ -221,6 +223,31 @@ def _start(address: str | None, workers: int, conf: dict[str, str]) -> Any:
     if "PYSPARK_PYTHON" not in os.environ:  # Spark's own default is whatever `python3` is on the worker's PATH
         session.sparkContext.pythonExec = settings.get("spark.pyspark.python", sys.executable)
     return session
+
+
+def _check_address(address: str) -> None:
+    """Refuses what is no master, and a standalone master that nobody listens at: Spark itself would go on asking for minutes.
+
+    Raises:
+        UsageError: no address of a master. RunError: no answer.
+    """
+    if address.startswith("sc://"):
+        raise UsageError(f"--address {address} is Spark Connect; give the cluster's master, such as spark://host:7077")
+    if not re.match(r"local($|\[)|local-cluster\[|spark://|yarn$|k8s://", address):
+        raise UsageError(
+            f"--address {address} is no Spark master: spark://host:7077, yarn, k8s://https://host:443, local[4] or local-cluster[2,1,1024]"
+        )
+    if not address.startswith("spark://"):
+        return
+    masters = [each.rpartition(":") for each in address.removeprefix("spark://").split(",")]
+    reasons = []
+    for host, _, port in masters:
+        try:
+            socket.create_connection((host, int(port)), PROBE_SECONDS).close()
+        except (OSError, ValueError) as error:
+            reasons.append(f"{host or port}: {error}")
+    if len(reasons) == len(masters):
+        raise RunError(f"no Spark master answers at {address}: {'; '.join(reasons)}. Is it running, is the port right?")
 
 
 def check_java() -> None:

@@ -74,7 +74,11 @@ def check_unchanged(path: str, version: str) -> None:
     try:
         now = current_version(path)
     except (OSError, IndexError) as error:
-        raise InputError(f"input '{path}' has gone since the run was planned; run again", path=path) from error
+        if os.path.isabs(path) or "://" in path:
+            reason = "run again"
+        else:
+            reason = f"run again; or this worker, in '{os.getcwd()}', has it elsewhere: a cluster needs absolute paths"
+        raise InputError(f"input '{path}' has gone since the run was planned; {reason}", path=path) from error
     if now != version:
         raise InputError(
             f"input '{path}' has changed since the run was planned; run again when it is no longer written to",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 import gristmill
-from gristmill.errors import InputError, MissingDependencyError, UsageError, WorkItemError
+from gristmill.errors import InputError, MissingDependencyError, RunError, UsageError, WorkItemError
 from gristmill.pipelines.engines.choose import choose_engine
 from gristmill.pipelines.engines.spark import SparkEngine, check_java
 from gristmill.pipelines.frames import apply, near_duplicates
@@ -58,6 +59,23 @@ def always_fails(task: Square) -> dict[str, int]:
 
 def refuses(task: Square) -> dict[str, int]:
     raise InputError("a.txt: can't be read", file="a.txt")
+
+
+@pytest.mark.parametrize("address", ["foo", "tcp://127.0.0.1:8786", "sc://127.0.0.1:15002"])
+def test_an_address_that_is_no_master_is_refused(address):
+    with pytest.raises(UsageError, match="spark://host:7077"), choose_engine("spark", address=address):
+        pass
+
+
+def test_a_master_that_does_not_answer_is_told_at_once():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"spark://127.0.0.1:{taken.getsockname()[1]}"
+        with (
+            pytest.raises(RunError, match=f"no Spark master answers at {address}: .*refused"),
+            choose_engine("spark", address=address),
+        ):
+            pass
 
 
 def test_results_are_in_order_and_each_is_reported_once(session, tmp_path):
