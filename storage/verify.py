@@ -48,7 +48,9 @@ def verify_version(folder: Folder, manifest: Manifest, *, fast: bool = False) ->
     files = FileList(pa.concat_tables(tables))
     if not problems:
         problems += _check_totals(manifest, files)
-    problems += [Problem(name, "a ledger of the version is missing") for name in manifest.ledgers if not folder.list(name)]
+    problems += [
+        Problem(name, "a ledger of the version is missing") for name in manifest.ledgers if not folder.list(name)
+    ]
     with ThreadPoolExecutor(THREADS) as threads:
         for start in range(0, len(files), AHEAD):
             some = _to_check(folder, files.table.slice(start, AHEAD), fast=fast)

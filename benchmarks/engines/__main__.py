@@ -11,7 +11,9 @@ NAMES = ("start", "scale", "peers", "resume", "constants", "simulate")
 
 
 def main() -> int:
-    failed = [name for name in sys.argv[1:] or NAMES if subprocess.run([sys.executable, str(HERE / f"{name}.py")]).returncode]
+    failed = [
+        name for name in sys.argv[1:] or NAMES if subprocess.run([sys.executable, str(HERE / f"{name}.py")]).returncode
+    ]
     print(f"not finished: {', '.join(failed)}" if failed else "", file=sys.stderr)
     return len(failed) > 0
 
