@@ -15,13 +15,13 @@ from gristmill.kernels.resolve import MIXED, NONE, settle
 from gristmill.pipelines import parts
 from gristmill.pipelines.assign import CODES, LEAVES, share_of
 from gristmill.pipelines.components import EDGES, components
-from gristmill.pipelines.duplicates import ids_of, routed, rows_of
+from gristmill.pipelines.duplicates import ids_of, routed
 from gristmill.pipelines.engines.base import Engine
 from gristmill.pipelines.exchange import Chunks, Part, exchange, spread, store_list, stored_list
 from gristmill.pipelines.extracts import OLD, PUBLISHED, ROW_BITS, ExtractOf, catalog, store_catalog
 from gristmill.pipelines.model import Split
 from gristmill.pipelines.sketched import by_item, load_rows
-from gristmill.pipelines.splits import group_view, similar_pairs
+from gristmill.pipelines.splits import linked_pairs
 from gristmill.pipelines.work import WorkStore
 
 I64 = npt.NDArray[np.int64]
@@ -59,18 +59,10 @@ def join_published(
 
     Rows that links connect are brought together by `exchange` and settled there; what it does for some is all held in memory.
     """
-    links: list[Part] = []
-    used: list[str] = []
-    counts: dict[str, int] = {}
-    if split.similarity is not None and sketches:
-        links, used, counts = similar_pairs(engine, store, split, sketches)
-    if groups:
-        size = rows_of(store, groups) * 16
-        found = exchange(engine, store, groups, group_view, group_links, size=size, name="members")
-        links, used = [*links, *found.parts], [*used, *found.used]
-    stars, more = components(engine, store, links, "linked to published")
-    rows = sum(part.rows for part in links)
-    sources = [*[_Side(part, star=True) for part in stars], *[_Side(part, star=False) for part in links]]
+    edges, used, counts = linked_pairs(engine, store, split, sketches, groups, group_links)
+    stars, more = components(engine, store, edges, "linked to published")
+    rows = sum(part.rows for part in edges)
+    sources = [*[_Side(part, star=True) for part in stars], *[_Side(part, star=False) for part in edges]]
     labelled = exchange(engine, store, sources, _by_row, with_labels, size=rows * 80, name="labels of links")
     listed = [store_catalog(store, sketches), store_catalog(store, groups), store_list(store, shards.tolist())]
     results = []

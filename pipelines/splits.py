@@ -18,7 +18,7 @@ from gristmill.pipelines import parts
 from gristmill.pipelines.components import EDGES, components
 from gristmill.pipelines.duplicates import band_view, bucket_edges, ids_of, rows_of
 from gristmill.pipelines.engines.base import Engine
-from gristmill.pipelines.exchange import Chunks, Part, exchange, spread
+from gristmill.pipelines.exchange import Chunks, Part, Reduce, exchange, spread
 from gristmill.pipelines.extracts import OLD, ExtractOf, catalog, digests_of, store_catalog
 from gristmill.pipelines.grouped import among, distinct_pairs, summed
 from gristmill.pipelines.model import Split
@@ -46,6 +46,20 @@ def clusters(
     engine: Engine, store: WorkStore, split: Split, sketches: Sequence[ExtractOf], groups: Sequence[ExtractOf]
 ) -> Clusters:
     """The clusters of the rows linked by verified similarity (`sketches`) or an equal group value (`groups`); chains count."""
+    edges, used, counts = linked_pairs(engine, store, split, sketches, groups, bucket_edges)
+    stars, more = components(engine, store, edges, "split")
+    return Clusters(stars, [*used, *more], counts)
+
+
+def linked_pairs(
+    engine: Engine,
+    store: WorkStore,
+    split: Split,
+    sketches: Sequence[ExtractOf],
+    groups: Sequence[ExtractOf],
+    in_group: Reduce,
+) -> tuple[list[Part], list[str], dict[str, int]]:
+    """(pairs of rows linked by verified similarity or, as `in_group` says, by a group; the work that they are in; what was counted)."""
     edges: list[Part] = []
     used: list[str] = []
     counts: dict[str, int] = {}
@@ -53,11 +67,11 @@ def clusters(
         edges, used, counts = similar_pairs(engine, store, split, sketches)
     if groups:
         size = rows_of(store, groups) * 16
-        found = exchange(engine, store, groups, group_view, bucket_edges, size=size, name="group_by")
+        found = exchange(engine, store, groups, group_view, in_group, size=size, name="group_by")
         edges, used = [*edges, *found.parts], [*used, *found.used]
-        counts["largest_group"] = found.notes.get("largest_bucket", 0)
-    stars, more = components(engine, store, edges, "split")
-    return Clusters(stars, [*used, *more], counts)
+        if "largest_bucket" in found.notes:
+            counts["largest_group"] = found.notes["largest_bucket"]
+    return edges, used, counts
 
 
 def group_view(store: WorkStore, source: ExtractOf) -> Iterator[pa.Table]:
