@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from gristmill.kernels.hashing import hash_text, hex_digests
 from gristmill.pipelines import parts
+from gristmill.pipelines.output import check_mounted
 from gristmill.pipelines.published import shard_paths
 from gristmill.pipelines.slices import NOTED, STEPPED, noted, read_slice
 from gristmill.pipelines.sources import format_positions
@@ -70,6 +71,7 @@ class ItemLedger:
 
 def write_ledger(task: ItemLedger) -> dict[str, Any]:
     """Writes origin-N.parquet, decisions-N.parquet and, where records could not be read, quarantine-N.parquet."""
+    check_mounted(task.folder)
     origin = _origin(task)
     found = [
         _bad_decisions(task),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from gristmill.errors import RunError
 from gristmill.pipelines import parts
 from gristmill.pipelines.sources import cast_table
 from gristmill.pipelines.work import WorkStore, key_of
@@ -130,12 +133,26 @@ def write_shard(task: Shard) -> dict[str, Any]:
 
 def store_shard(task: Any, rows: Iterable[pa.Table]) -> dict[str, Any]:
     """Writes the shard that a task is about: these rows, in order."""
+    check_mounted(task.folder)
     with ShardWriter(task.folder, task.settings, task.schema, split=task.split) as writer:
         for table in rows:
             writer.write(cast_table(table, task.schema))
     with task.store.create(task.key) as (_, summary):
         summary["files"] = [entry.to_dict() for entry in writer.files]
     return summary
+
+
+def check_mounted(folder: Folder) -> None:
+    """Refuses a dataset's folder that this machine doesn't see: what is written there would be lost.
+
+    Raises:
+        RunError: it isn't there.
+    """
+    if not folder.remote and not os.path.isdir(folder.base):
+        raise RunError(
+            f"the output folder '{folder.base}' is not there on {socket.gethostname()}; with workers on other machines give one that all of them "
+            "have mounted, or a URL such as s3://bucket/shards"
+        )
 
 
 def _rows_of(task: Shard, piece: Piece) -> Iterator[pa.Table]:

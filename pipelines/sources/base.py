@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
@@ -174,17 +176,25 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class WorkItem:
-    """Some pieces that are read together. content: hash of exactly their input; bytes: its size."""
+    """Some pieces that are read together. content: hash of exactly their input; bytes: its size.
+
+    home: the folder that relative names of files start from. Workers may run in another; the names stay, for ledgers and keys hold them.
+    """
 
     source: str
     pieces: tuple[Piece, ...]
     content: str
     bytes: int
+    home: str = field(default_factory=lambda: sys.intern(os.getcwd()), compare=False)
 
     @property
     def files(self) -> list[str]:
         """The files, in order."""
         return list(dict.fromkeys(piece.file for piece in self.pieces))
+
+    def path(self, piece: Piece) -> str:
+        """Where the piece's file is, for any process."""
+        return piece.file if "://" in piece.file else os.path.join(self.home, piece.file)
 
     def __str__(self) -> str:
         first = self.pieces[0]

@@ -34,11 +34,11 @@ def read_csv(source: CsvSource, item: WorkItem, chunk_bytes: int) -> Iterator[Ch
         InputError: a file that has changed since planning, or whose first line names two columns alike.
     """
     for piece in item.pieces:
-        check_unchanged(piece.file, piece.version)
+        check_unchanged(item.path(piece), piece.version)
         reader = _Reader(source, piece)
-        with open_file(piece.file) as stream:
+        with open_file(item.path(piece)) as stream:
             yield from reader.chunks(stream_blocks(stream, piece.start, piece.stop), chunk_bytes)
-        check_unchanged(piece.file, piece.version)
+        check_unchanged(item.path(piece), piece.version)
 
 
 @dataclass

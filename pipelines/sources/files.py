@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import socket
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,11 +75,11 @@ def check_unchanged(path: str, version: str) -> None:
     try:
         now = current_version(path)
     except (OSError, IndexError) as error:
-        if os.path.isabs(path) or "://" in path:
-            reason = "run again"
-        else:
-            reason = f"run again; or this worker, in '{os.getcwd()}', has it elsewhere: a cluster needs absolute paths"
-        raise InputError(f"input '{path}' has gone since the run was planned; {reason}", path=path) from error
+        raise InputError(
+            f"input '{path}' is not there on {socket.gethostname()}: it has gone since the run was planned, or this machine has not mounted it. "
+            "Workers on other machines need the inputs under the same paths, or in object storage",
+            path=path,
+        ) from error
     if now != version:
         raise InputError(
             f"input '{path}' has changed since the run was planned; run again when it is no longer written to",

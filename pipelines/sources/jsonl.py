@@ -32,9 +32,9 @@ def read_jsonl(source: JsonlSource, item: WorkItem, chunk_bytes: int) -> Iterato
     """
     kinds = Kinds(source.declared())
     for piece in item.pieces:
-        check_unchanged(piece.file, piece.version)
+        check_unchanged(item.path(piece), piece.version)
         place = f"{piece.file}:byte"
-        with open_file(piece.file) as stream:
+        with open_file(item.path(piece)) as stream:
             blocks = stream_blocks(stream, piece.start, piece.stop)
             for part in whole_lines(blocks, piece.start, chunk_bytes, source.max_record_bytes):
                 if isinstance(part, LongLine):
@@ -52,7 +52,7 @@ def read_jsonl(source: JsonlSource, item: WorkItem, chunk_bytes: int) -> Iterato
                     yield Chunk(pa.table({}), positions(place, []), bad)
                 else:
                     yield _chunk(part, place, kinds, source)
-        check_unchanged(piece.file, piece.version)
+        check_unchanged(item.path(piece), piece.version)
 
 
 def _too_long(size: int, source: JsonlSource) -> str:

@@ -46,10 +46,10 @@ def read_parquet(source: ParquetSource, item: WorkItem, chunk_bytes: int) -> Ite
         InputError: a file that has changed since planning, or has two columns of one name.
     """
     for piece in item.pieces:
-        check_unchanged(piece.file, piece.version)
-        with open_file(piece.file) as stream:
+        check_unchanged(item.path(piece), piece.version)
+        with open_file(item.path(piece)) as stream:
             yield from _read_piece(source, piece, stream, chunk_bytes)
-        check_unchanged(piece.file, piece.version)
+        check_unchanged(item.path(piece), piece.version)
 
 
 def _read_piece(source: ParquetSource, piece: Piece, stream: IO[bytes], chunk_bytes: int) -> Iterator[Chunk]:

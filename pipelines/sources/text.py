@@ -38,8 +38,8 @@ def read_text(source: TextSource, item: WorkItem, chunk_bytes: int) -> Iterator[
     bad: list[tuple[str, str, str, bytes, int]] = []
     size = 0
     for piece in item.pieces:
-        check_unchanged(piece.file, piece.version)
-        found = _read_file(piece, source.max_record_bytes)
+        check_unchanged(item.path(piece), piece.version)
+        found = _read_file(piece, item.path(piece), source.max_record_bytes)
         if isinstance(found, str):
             texts.append(found)
             files.append(piece.file)
@@ -53,8 +53,8 @@ def read_text(source: TextSource, item: WorkItem, chunk_bytes: int) -> Iterator[
         yield _chunk(texts, files, bad)
 
 
-def _read_file(piece: Piece, max_record_bytes: int) -> str | tuple[str, str, str, bytes, int]:
-    with open_file(piece.file) as stream:
+def _read_file(piece: Piece, path: str, max_record_bytes: int) -> str | tuple[str, str, str, bytes, int]:
+    with open_file(path) as stream:
         if piece.stop > max_record_bytes:
             detail = f"{piece.stop} bytes, more than max_record_bytes {max_record_bytes}"
             return piece.file, "file_too_long", detail, stream.read(1024), piece.stop

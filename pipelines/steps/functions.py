@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import Field, field_validator
+from pydantic import Field, PrivateAttr, field_validator
 
 from gristmill.errors import PipelineError, RunError, did_you_mean
 from gristmill.kernels.digests import row_digests
@@ -34,6 +35,7 @@ class Python(RowStep):
     step: Literal["python"] = "python"
     function: str
     options: dict[str, Any] = Field(default_factory=dict)
+    _home: str = PrivateAttr(default_factory=os.getcwd)  # the run's: workers find the modules there too
 
     @field_validator("function")
     @classmethod
@@ -58,7 +60,7 @@ class Python(RowStep):
     def _run(self, frame: Any) -> Any:
         """The user's function on the frame; an error of its own names it."""
         try:
-            return load(self.function)(frame, **self.options)
+            return load(self.function, self._home)(frame, **self.options)
         except Exception as error:
             error.add_note(f"in {self.function}, called by step {self.step}")
             raise
@@ -107,8 +109,8 @@ def _is_pandas_form(kind: pa.DataType, old: pa.DataType) -> bool:
 
 
 @functools.lru_cache(maxsize=64)
-def load(name: str) -> Callable[..., Any]:
-    """The function that `module:function` names, imported from the Python path or the current folder.
+def load(name: str, home: str = "") -> Callable[..., Any]:
+    """The function that `module:function` names, imported from the Python path or the folder `home`, the current one if "".
 
     Raises:
         PipelineError: the module can't be imported or has no such function.
@@ -116,8 +118,9 @@ def load(name: str) -> Callable[..., Any]:
     module_name, colon, attribute = name.partition(":")
     if not colon or not attribute:
         raise PipelineError(f"function '{name}': write 'module:function'")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    home = home or os.getcwd()
+    if home not in sys.path:
+        sys.path.insert(0, home)
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:

@@ -6,15 +6,20 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from gristmill.errors import RunError, UsageError
+import gristmill
+from gristmill.errors import InputError, RunError, UsageError
+from gristmill.pipelines.explain import explain_row
+from gristmill.pipelines.run import RunResult, plan
 from tests.pipelines.conftest import STEPS, corpus, write_jsonl
 
 SPLIT = {"train": 0.8, "test": 0.2, "similarity": 0.5}
@@ -117,7 +122,7 @@ def bucket(s3_folder, s3_endpoint, tmp_path, monkeypatch) -> str:
     fetched.cache_of.cache_clear()
 
 
-def test_dask_workers_that_share_only_the_store(started, hidden, bucket, s3_folder, tmp_path, run):
+def test_dask_workers_that_share_only_the_store(started, hidden, bucket, s3_folder, tmp_path, run, monkeypatch):
     """Sources, output and work files are in S3; workers see nothing of the driver's files."""
     write_jsonl(tmp_path / "in", corpus(20), files=5)
     for file in (tmp_path / "in").iterdir():
@@ -131,6 +136,41 @@ def test_dask_workers_that_share_only_the_store(started, hidden, bucket, s3_fold
     assert again.reused_items > 0 and not again.published
     with pytest.raises(RunError, match=r"folder for work files '.*' is not there on .*--scratch"):
         run(f"{bucket}/in", split=SPLIT, out="local", address=address)
+    host = socket.gethostname()
+    with pytest.raises(RunError, match=rf"output folder '{tmp_path}/lost' is not there on {host}"):
+        run(f"{bucket}/in", out="lost", address=address, scratch=f"{bucket}/scratch")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=rf"input '{tmp_path}/in/part-00.jsonl.gz' is not there on {host}"):
+        run("in", output={"path": f"{bucket}/other"}, address=address)
+
+
+def test_relative_paths_start_where_the_run_was_started(started, tmp_path, monkeypatch):
+    """Workers run in another folder; names in keys and in the ledger stay relative, so that a folder that moves is done already."""
+    project = tmp_path / "project"
+    write_jsonl(project / "in", corpus(10), files=3)
+    (project / "own_steps.py").write_text("def same(table):\n    return table\n")
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    steps = [*STEPS, {"step": "python", "function": "own_steps:same"}]
+
+    def go(out: str, **options: Any) -> RunResult:
+        model = {
+            "name": "t",
+            "sources": [{"kind": "jsonl", "path": "in/*.gz"}],
+            "steps": steps,
+            "output": {"path": out},
+        }
+        return gristmill.run(model, progress="quiet", **options)
+
+    one = go("one", in_process=True)
+    cluster = go("cluster", address=dask_cluster(started))
+    assert (cluster.fingerprint, cluster.layout, cluster.counts) == (one.fingerprint, one.layout, one.counts)
+    uid = cluster.dataset.to_table()["_uid"][0].as_py()
+    assert explain_row("cluster", uid)["origins"][0]["position"].startswith("in/part-")
+    project.rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path / "moved")
+    found = plan({"name": "t", "sources": [{"kind": "jsonl", "path": "in/*.gz"}], "output": {"path": "cluster"}})
+    assert {item["action"] for item in found["items"]} == {"reuse"}
 
 
 def test_a_scheduler_that_is_lost_ends_the_run_and_the_next_one_goes_on(started, tmp_path, run):
