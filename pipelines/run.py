@@ -16,6 +16,7 @@ from gristmill import __version__
 from gristmill.errors import NotADatasetError, RunError, UsageError
 from gristmill.pipelines.engines.base import Engine
 from gristmill.pipelines.engines.choose import choose_engine, threads_for
+from gristmill.pipelines.engines.watch import WAIT
 from gristmill.pipelines.gating import checked_suite, publish_gated
 from gristmill.pipelines.loading import load_pipeline, naming_lines
 from gristmill.pipelines.model import Pipeline
@@ -84,6 +85,7 @@ def run(
     address: str | None = None,
     conf: Mapping[str, str] | None = None,
     workers: int | None = None,
+    wait: float = WAIT,
     memory: str | int | None = None,
     scratch: str | Path | None = None,
     fresh: bool = False,
@@ -98,6 +100,7 @@ def run(
     engine: "dask" or "spark", or a running dask.distributed Client or SparkSession; small inputs run in this process. address: of an existing
     cluster's scheduler or master. conf: settings of Spark. workers: how many items are worked on at a time, as many as cores if None: threads of
     this process up to 4 GB of input and 4 workers, unless steps are Python functions, else Dask's worker processes or Spark's threads.
+    wait: seconds after which a cluster that has no workers is given up.
     memory: bytes that all workers together may hold (`1.5GB`); the chunks that they work on are made to fit. scratch: the folder or URL of work
     files, `OUTPUT/_work` if None; with remote output and no cluster a folder of the user's cache. fresh: ignores finished work. candidate: publishes
     nothing, the result waits as a candidate (unless the newest version holds it already) for `gristmill validate`, `publish` or `reject`.
@@ -130,7 +133,7 @@ def run(
         if fresh:
             _forget_all(store, lock)
         with choose_engine(
-            engine, address=address, workers=workers, conf=conf, threads=threads, note=shown.note
+            engine, address=address, workers=workers, conf=conf, threads=threads, wait=wait, note=shown.note
         ) as chosen:
             runner = Runner(model, planned, chosen, store, folder, shown, chunk_bytes(memory, chosen.workers), base)
             outcome = runner.run()

@@ -33,6 +33,9 @@ def run(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Items worked on at a time; as many as cores by default.")
     ] = None,
+    wait: Annotated[
+        float, typer.Option(min=0, help="Seconds after which a cluster that has no workers is given up.")
+    ] = 120.0,
     memory: Annotated[str | None, typer.Option(help="What all workers together may hold, such as 1.5GB.")] = None,
     scratch: Annotated[str | None, typer.Option(help="Folder for work files; OUTPUT/_work by default.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Ignore finished work.")] = False,
@@ -51,6 +54,7 @@ def run(
         address=address,
         conf=_pairs(conf or []),
         workers=workers,
+        wait=wait,
         memory=memory,
         scratch=scratch,
         fresh=fresh,

@@ -9,6 +9,7 @@ from typing import Any
 
 from gristmill.errors import UsageError, did_you_mean
 from gristmill.pipelines.engines.base import Engine, InProcess
+from gristmill.pipelines.engines.watch import WAIT
 
 SMALL_BYTES = 48_000_000  # inputs up to this size are done by one thread before others would have helped; compressed ones count five-fold
 THREADED_BYTES = 4_000_000_000  # up to this size starting worker processes costs more than it brings
@@ -24,11 +25,13 @@ def choose_engine(
     workers: int | None = None,
     conf: Mapping[str, str] | None = None,
     threads: int = 0,
+    wait: float = WAIT,
     note: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Engine]:
     """The engine, started: "dask" or "spark", or a running dask.distributed Client or SparkSession, which stays open.
 
-    threads: the work is done by so many threads of this process, unless it is 0 or a cluster was named or handed in. conf: settings of Spark. note: is told what was chosen.
+    threads: the work is done by so many threads of this process, unless it is 0 or a cluster was named or handed in. conf: settings of Spark. wait: seconds after which
+    a cluster without workers is given up. note: is told what was chosen.
 
     Raises:
         UsageError: no such engine, or options that it doesn't have. MissingDependencyError: what the engine needs is not installed.
@@ -52,7 +55,7 @@ def choose_engine(
                 note(f"{name}: {threads} thread{'s' if threads > 1 else ''} of this process{without}")
             yield chosen
         return
-    with _start(name, workers, address, conf, running) as chosen:
+    with _start(name, workers, address, conf, running, wait) as chosen:
         chosen.note = note
         where = (
             f"at {address}"
@@ -84,11 +87,13 @@ def _kind(running: Any) -> str:
     )
 
 
-def _start(name: str, workers: int | None, address: str | None, conf: Mapping[str, str] | None, running: Any) -> Any:
+def _start(
+    name: str, workers: int | None, address: str | None, conf: Mapping[str, str] | None, running: Any, wait: float
+) -> Any:
     if name == "spark":
         from gristmill.pipelines.engines.spark import SparkEngine
 
-        return SparkEngine(workers, address, conf=conf, session=running)
+        return SparkEngine(workers, address, conf=conf, session=running, wait=wait)
     from gristmill.pipelines.engines.dask import DaskEngine
 
-    return DaskEngine(workers, address, client=running)
+    return DaskEngine(workers, address, client=running, wait=wait)

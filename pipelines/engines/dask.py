@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from gristmill.errors import RunError, UsageError
 from gristmill.pipelines.engines.base import Task, gather, guarded
-from gristmill.pipelines.engines.watch import Watch, quiet
+from gristmill.pipelines.engines.watch import WAIT, Watch, Workers, quiet
 from gristmill.storage.folder import is_alive
 
 CONNECT = "20s"  # to wait for a scheduler that doesn't answer
@@ -23,17 +23,20 @@ class DaskEngine:
     """Runs work items on Dask worker processes. The cluster starts in the background at once, so that planning and starting overlap.
 
     address: an existing scheduler, such as tcp://host:8786; None starts `workers` processes on loopback, without a dashboard. client: of a
-    running cluster; it stays open.
+    running cluster; it stays open. wait: seconds after which a stage without workers is given up.
     """
 
     name = "dask"
 
-    def __init__(self, workers: int | None = None, address: str | None = None, *, client: Any = None) -> None:
+    def __init__(
+        self, workers: int | None = None, address: str | None = None, *, client: Any = None, wait: float = WAIT
+    ) -> None:
         if address is not None and not address.startswith("inproc:"):
             _check_address(address)
         self.workers = workers or os.cpu_count() or 1
         self.note: Callable[[str], None] = quiet
         self._own = client is None
+        self._wait = wait
         self._address = address
         self._client: Future[Any] = Future()
         _sweep()
@@ -50,32 +53,50 @@ class DaskEngine:
         self, function: Callable[[Task], dict[str, Any]], tasks: Sequence[Task], done: Callable[[dict[str, Any]], None]
     ) -> list[dict[str, Any]]:
         """See `Engine.map`. A worker that dies is replaced and its items run again."""
-        from distributed import CancelledError
+        from distributed import CancelledError, Future
         from distributed.comm import CommClosedError
 
         if not tasks:
             return []
         client = self._client.result()
+        place: dict[str, int] = {}
+
+        def give_up() -> None:
+            client.cancel([Future(key, client) for key in list(place)])
+
         try:
             slots = sum(_threads(client)) or self.workers
-            with Watch(tasks, slots, self.note, self._idle) as watch:
-                return gather(tasks, _outcomes(client, function, tasks), done, watch)
+            with Watch(tasks, slots, self.note, Workers(self._missing, self._advice, self._wait, give_up)) as watch:
+                try:
+                    return gather(tasks, _outcomes(client, function, tasks, place), done, watch)
+                except CancelledError:
+                    watch.check()
+                    raise
         except (CancelledError, CommClosedError) as error:
             raise RunError(
                 f"lost the Dask scheduler{f' at {self._address}' if self._address else ''}. "
                 "What is finished is kept: run the same command again when there is one."
             ) from error
 
-    def _idle(self) -> str | None:
-        """Whether the cluster has no workers. Those of our own that were lost for good are started anew: Dask gives up one that isn't back in 15 s."""
+    def _missing(self) -> str | None:
+        """What keeps the cluster from working. Workers of our own that were lost for good are started anew: Dask gives up one that isn't back in 15 s."""
         client = self._client.result()
         try:
             there = len(_threads(client))
         except (OSError, TimeoutError, ValueError):
-            return "the Dask scheduler gives no answer"
+            return f"an answer of the Dask scheduler at {self._where()}"
         if self._own and client.cluster is not None and there < self.workers:
             client.cluster.scale(self.workers)
-        return None if there else "the Dask cluster has no workers"
+        return None if there else f"workers of the Dask scheduler at {self._where()} (0 there)"
+
+    def _advice(self) -> str:
+        if self._own and self._address is None:
+            return "Worker processes end as soon as they have started: is there memory left on this machine?"
+        where = self._where()
+        return f"Start some with `dask worker {where} --nthreads 1`; if they run, look at what they print: do they reach that address?"
+
+    def _where(self) -> str:
+        return self._address or str(self._client.result().scheduler.address)
 
     def __enter__(self) -> Self:
         return self
@@ -102,18 +123,19 @@ class DaskEngine:
 
 
 def _outcomes(
-    client: Any, function: Callable[[Task], dict[str, Any]], tasks: Sequence[Task]
+    client: Any, function: Callable[[Task], dict[str, Any]], tasks: Sequence[Task], place: dict[str, int]
 ) -> Iterator[tuple[int, Any]]:
-    """(number of the task, its outcome) as they come."""
+    """(number of the task, its outcome) as they come. place: is given the numbers of tasks that haven't come, by Dask's key."""
     from distributed import as_completed
 
     # submission order keeps the start of the input first
     futures = [client.submit(guarded, function, task, pure=False) for task in tasks]
-    place = {future.key: i for i, future in enumerate(futures)}
+    place.update((future.key, i) for i, future in enumerate(futures))
     waiting = as_completed(futures, loop=client.loop)
     del futures  # Dask keeps what is referred to here, and would make it again when a worker dies
     for future in waiting:
-        yield place[future.key], future.exception() or future.result()
+        outcome = future.exception() or future.result()
+        yield place.pop(future.key), outcome
 
 
 def _threads(client: Any) -> list[int]:

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from gristmill.errors import MissingDependencyError, RunError, UsageError, WorkItemError
 from gristmill.pipelines.engines.base import TRIES, Task, guarded, raise_failed
-from gristmill.pipelines.engines.watch import Watch, quiet
+from gristmill.pipelines.engines.watch import WAIT, Watch, Workers, quiet
 
 POLL_SECONDS = 0.2
 PROBE_SECONDS = 10.0  # for a master to accept a connection
@@ -30,7 +30,8 @@ class SparkEngine:
     """Runs work items as the tasks of Spark jobs, one a partition, with Spark's own scheduling and retries. The session starts in the background.
 
     address: a master's URL (spark://host:7077, yarn, k8s://..., local-cluster[...]); None is this machine with `workers` threads. conf: settings of
-    Spark, over the defaults here. session: a running session, which stays open. Workers need this package, and the storage that the paths name.
+    Spark, over the defaults here. session: a running session, which stays open. wait: seconds after which a stage without executors is given up.
+    Workers need this package, and the storage that the paths name.
 
     Raises:
         MissingDependencyError: pyspark, or a Java that it runs on, is not there.
@@ -45,10 +46,12 @@ class SparkEngine:
         *,
         conf: Mapping[str, str] | None = None,
         session: Any = None,
+        wait: float = WAIT,
     ) -> None:
         self.workers = workers or os.cpu_count() or 1
         self.note: Callable[[str], None] = quiet
         self._own = session is None
+        self._wait = wait
         self._session: Future[Any] = Future()
         if session is not None:
             self._session.set_result(session)
@@ -73,7 +76,8 @@ class SparkEngine:
         arrived = context.accumulator([], _arrivals())
         packed = [(number, cloudpickle.dumps((function, task))) for number, task in enumerate(tasks)]
         group = f"gristmill-{uuid.uuid4().hex}"
-        watch = Watch(tasks, int(context.defaultParallelism), self.note, lambda: _idle(context))
+        workers = Workers(lambda: self._missing(context), lambda: _advice(context), self._wait)
+        watch = Watch(tasks, int(context.defaultParallelism), self.note, workers)
         with ThreadPoolExecutor(1) as pool, watch:
             job = pool.submit(_collect, context, group, packed, arrived)
             try:
@@ -91,6 +95,16 @@ class SparkEngine:
             ]
         )
         return outcomes
+
+    def _missing(self, context: Any) -> str | None:
+        """The executors that a cluster has not given; the driver is listed among them."""
+        if context.master.startswith("local[") or context.master == "local":
+            return None
+        try:
+            there = context._jsc.sc().getExecutorMemoryStatus().size() > 1  # noqa: SLF001  the one way
+        except Exception:  # noqa: BLE001  the JVM is gone: the job says so
+            return None
+        return None if there else f"executors of {context.master} (0 of {self.workers} cores)"
 
     def __enter__(self) -> Self:
         return self
@@ -128,6 +142,7 @@ def _followed(
     seen: set[int] = set()
     while True:
         over = bool(wait([job], POLL_SECONDS).done)
+        watch.check()
         for number, outcome in list(arrived.value):
             if number not in seen:
                 watch.done(number)
@@ -139,14 +154,13 @@ def _followed(
             return job.result() if error is None else error if isinstance(error, Exception) else RunError(str(error))
 
 
-def _idle(context: Any) -> str | None:
-    """Whether a cluster has given no executors; the driver is listed among them."""
-    if context.master.startswith("local[") or context.master == "local":
-        return None
-    try:
-        return None if context._jsc.sc().getExecutorMemoryStatus().size() > 1 else "Spark has no executors"  # noqa: SLF001  the one way
-    except Exception:  # noqa: BLE001  the JVM is gone: the job says so
-        return None
+def _advice(context: Any) -> str:
+    conf = context.getConf()
+    memory, driver = conf.get("spark.executor.memory", "1g"), conf.get("spark.driver.host")
+    return (
+        f"Has the cluster workers with a free core and {memory} of free memory (spark.executor.memory), or do other applications hold them? "
+        f"Do executors start and reach this machine as '{driver}' (spark.driver.host)? Their logs are in the workers' folders."
+    )
 
 
 def _arrivals() -> Any:

@@ -6,22 +6,41 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
+
+from gristmill.errors import RunError
 
 SLOW_SECONDS = 60.0  # an item that is at work for less is never told
 SLOW_TIMES = 5.0  # nor one for less than so many times the median of those that are done
 LOOKS = 12  # in SLOW_SECONDS
+LOOK_SOON = 1.0  # seconds between looks while there are no workers
+TOLD_AFTER = 3.0  # seconds without workers after which it is told, and again when it has lasted four times as long
+WAIT = 120.0  # seconds without workers after which a run gives up, unless it is told otherwise
 
 
 def quiet(text: str) -> None:
     """Tells nobody."""
 
 
-class Watch:
-    """Tells, while the block runs, which tasks are slow; each again whenever its time has doubled.
+@dataclass(frozen=True)
+class Workers:
+    """The workers of a cluster, which may not be there yet, or no longer. missing: what the stage waits for, or None. advice: what to check.
 
-    When a task began is taken from the order: engines begin tasks in it, `slots` at a time. idle: says what the whole stage waits for, or None.
+    wait: seconds after which the stage is given up, by calling `give_up`.
+    """
+
+    missing: Callable[[], str | None]
+    advice: Callable[[], str]
+    wait: float
+    give_up: Callable[[], None] = lambda: None
+
+
+class Watch:
+    """Tells, while the block runs, which tasks are slow, each again whenever its time has doubled; and that a cluster has no workers.
+
+    When a task began is taken from the order: engines begin tasks in it, `slots` at a time.
     """
 
     def __init__(
@@ -29,9 +48,10 @@ class Watch:
         tasks: Sequence[Any],
         slots: int,
         note: Callable[[str], None],
-        idle: Callable[[], str | None] = lambda: None,
+        workers: Workers | None = None,
     ) -> None:
-        self._tasks, self._note, self._idle = tasks, note, idle
+        self._tasks, self._note, self._workers = tasks, note, workers
+        self._gave_up: str | None = None
         self._next = min(max(slots, 1), len(tasks))
         self._began = dict.fromkeys(range(self._next), time.monotonic())
         self._told: dict[int, float] = {}
@@ -60,16 +80,35 @@ class Watch:
             self._told.update(late)
         return late
 
+    def check(self) -> None:
+        """Ends a stage that has waited too long for workers.
+
+        Raises:
+            RunError: it has; says what to check.
+        """
+        if self._gave_up:
+            raise RunError(self._gave_up)
+
     def _look(self) -> None:
-        waited = 0.0
-        while not self._over.wait(SLOW_SECONDS / LOOKS):
-            reason = self._idle()
-            waited = waited + SLOW_SECONDS / LOOKS if reason else 0.0
-            if reason:
-                if waited >= SLOW_SECONDS:
-                    self._note(f"{reason}; waiting for them")
-                    waited = 0.0
+        since = None if self._workers is None else time.monotonic()  # when workers were last not known to be there
+        due = TOLD_AFTER
+        while not self._over.wait(SLOW_SECONDS / LOOKS if since is None else LOOK_SOON):
+            reason = None if self._workers is None else self._workers.missing()
+            if self._workers is not None and reason is not None:
+                now = time.monotonic()
+                since = now if since is None else since
+                if now - since >= self._workers.wait:
+                    self._gave_up = (
+                        f"waited {now - since:.0f} s for {reason}. {self._workers.advice()} --wait SECONDS waits longer. "
+                        "What is finished is kept: the same command resumes."
+                    )
+                    self._workers.give_up()
+                    return
+                if now - since >= due:
+                    self._note(f"waiting for {reason}, for {now - since:.0f} s so far")
+                    due *= 4
                 continue
+            since, due = None, TOLD_AFTER
             for number, took in self.slow():
                 others = (
                     f"; half of the others took less than {statistics.median(self._took):.0f} s" if self._took else ""

@@ -18,6 +18,7 @@ import pytest
 
 import gristmill
 from gristmill.errors import InputError, RunError, UsageError
+from gristmill.pipelines.engines.dask import DaskEngine
 from gristmill.pipelines.explain import explain_row
 from gristmill.pipelines.run import RunResult, plan
 from tests.pipelines.conftest import STEPS, corpus, write_jsonl
@@ -30,14 +31,14 @@ class Started:
     """Processes with a log each, ended with all their children."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._running = folder, []
+        self.folder, self._running = folder, []
 
     def start(self, *command: str) -> Path:
-        log = self._folder / f"{len(self._running)}.log"
+        log = self.folder / f"{len(self._running)}.log"
         with log.open("wb") as sink:
             self._running.append(
                 subprocess.Popen(
-                    command, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True, cwd=self._folder
+                    command, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True, cwd=self.folder
                 )
             )
         return log
@@ -76,19 +77,14 @@ def dask_cluster(started: Started, workers: int = 2, within: list[str] | None = 
     log = started.start(str(BIN / "dask"), "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
     address = started.said(log, r"Scheduler at:\s+(tcp://127\.0\.0\.1:\d+)")
     for _ in range(workers):
-        worker = started.start(
-            *(within or []),
-            str(BIN / "dask"),
-            "worker",
-            address,
-            "--nthreads",
-            "1",
-            "--no-dashboard",
-            "--local-directory",
-            str(log.parent),
-        )
-        started.said(worker, r"(Registered to)")
+        started.said(start_dask_worker(started, address, within), r"(Registered to)")
     return address
+
+
+def start_dask_worker(started: Started, address: str, within: list[str] | None = None) -> Path:
+    """The log of a new worker."""
+    options = ["--nthreads", "1", "--no-dashboard", "--local-directory", str(started.folder)]
+    return started.start(*(within or []), str(BIN / "dask"), "worker", address, *options)
 
 
 @pytest.fixture
@@ -198,6 +194,34 @@ def test_a_scheduler_that_is_lost_ends_the_run_and_the_next_one_goes_on(started,
     assert found.reused_items > 0 and (found.fingerprint, found.layout) == (one.fingerprint, one.layout)
 
 
+def test_workers_that_come_late_are_waited_for_and_those_that_never_come_are_given_up(started, tmp_path, run):
+    from distributed import Client
+
+    address = dask_cluster(started, 0)
+    write_jsonl(tmp_path / "in", corpus(3), files=1)
+    with pytest.raises(
+        RunError,
+        match=rf"waited \d s for workers of the Dask scheduler at {address} \(0 there\).*`dask worker {address}",
+    ):
+        run(tmp_path / "in", address=address, wait=1.0)
+    with Client(address, set_as_default=False) as client:
+        with pytest.raises(RunError, match="waited . s for workers"):
+            run(tmp_path / "in", engine=client, wait=1.0)
+        left = client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks))
+        assert left == 0, "nothing of the run is left to do on the user's cluster"
+    said: list[str] = []
+
+    def note(text: str) -> None:
+        if not said:
+            start_dask_worker(started, address)
+        said.append(text)
+
+    with DaskEngine(2, address) as engine:
+        engine.note = note
+        assert engine.map(dict, [[("a", 1)], [("a", 2)]], lambda _: None) == [{"a": 1}, {"a": 2}]
+    assert said[0].startswith(f"waiting for workers of the Dask scheduler at {address} (0 there), for 3 s")
+
+
 def test_a_running_client_is_used_and_stays_open(tmp_path, run):
     from distributed import Client, LocalCluster
 
@@ -264,6 +288,11 @@ def test_a_spark_standalone_cluster_by_its_address(java, started, tmp_path, run,
         spark_class, "org.apache.spark.deploy.master.Master", "--host", "127.0.0.1", "--port", "0", "--webui-port", "0"
     )
     address = started.said(log, r"Starting Spark master at (spark://127\.0\.0\.1:\d+)")
+    conf = {"spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1", "spark.executor.memory": "1g"}
+    with pytest.raises(RunError, match=rf"waited \d s for executors of {address} \(0 of 2 cores\).*1g of free memory"):
+        run(
+            tmp_path / "in", split=SPLIT, out="cluster", engine="spark", address=address, conf=conf, workers=2, wait=2.0
+        )
     for _ in range(2):
         worker = started.start(
             spark_class,
@@ -281,7 +310,6 @@ def test_a_spark_standalone_cluster_by_its_address(java, started, tmp_path, run,
             str(tmp_path / "work"),
         )
         started.said(worker, r"(Successfully registered with master)")
-    conf = {"spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1", "spark.executor.memory": "1g"}
     cluster = run(tmp_path / "in", split=SPLIT, out="cluster", engine="spark", address=address, conf=conf)
     assert (cluster.fingerprint, cluster.layout, cluster.counts) == (one.fingerprint, one.layout, one.counts)
     assert cluster.dataset.manifest.engine == "spark"

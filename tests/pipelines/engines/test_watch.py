@@ -6,8 +6,9 @@ import threading
 
 import pytest
 
+from gristmill.errors import RunError
 from gristmill.pipelines.engines import watch as module
-from gristmill.pipelines.engines.watch import Watch, quiet
+from gristmill.pipelines.engines.watch import Watch, Workers, quiet
 
 
 @pytest.fixture
@@ -59,8 +60,40 @@ def test_it_says_so_from_beside_and_says_what_all_wait_for(monkeypatch):
     with Watch(["ingest of a.jsonl"], 1, note):
         assert heard.wait(60)
     assert said[0].startswith("still at work after 0 s: ingest of a.jsonl")
-    said.clear()
-    heard.clear()
-    with Watch(["ingest of a.jsonl"], 1, note, lambda: "the Dask cluster has no workers"):
-        assert heard.wait(60)
-    assert said[0] == "the Dask cluster has no workers; waiting for them"
+
+
+def test_a_cluster_without_workers_is_told_rarely_and_given_up(monkeypatch):
+    monkeypatch.setattr(module, "LOOK_SOON", 0.01)
+    monkeypatch.setattr(module, "TOLD_AFTER", 0.05)
+    said: list[str] = []
+    over = threading.Event()
+    workers = Workers(lambda: "workers of tcp://h:1 (0 there)", lambda: "Start some.", 1.0, over.set)
+    with Watch(["ingest of a.jsonl"], 1, said.append, workers) as watch:
+        watch.check()
+        assert over.wait(60)
+    assert set(said) == {
+        "waiting for workers of tcp://h:1 (0 there), for 0 s so far",
+        "waiting for workers of tcp://h:1 (0 there), for 1 s so far",
+    }
+    assert 2 <= len(said) <= 3, "after 0.05, 0.2 and 0.8 s"
+    with pytest.raises(
+        RunError, match=r"waited 1 s for workers of tcp://h:1 \(0 there\). Start some. --wait SECONDS waits longer"
+    ):
+        watch.check()
+
+
+def test_the_wait_begins_anew_when_workers_were_there(monkeypatch):
+    monkeypatch.setattr(module, "LOOK_SOON", 0.01)
+    monkeypatch.setattr(module, "SLOW_SECONDS", 0.12)
+    looks: list[int] = []
+    enough = threading.Event()
+
+    def missing() -> str | None:
+        looks.append(1)
+        if len(looks) > 200:
+            enough.set()
+        return None if len(looks) % 5 == 0 else "workers"
+
+    with Watch(["a"], 1, quiet, Workers(missing, lambda: "", 1.0)) as watch:
+        assert enough.wait(60)
+        watch.check()
