@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import html
+import itertools
 import json
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gristmill.pipelines.ledger import DECISIONS
+from gristmill.pipelines.lookup import ledger_files
 from gristmill.pipelines.model import Pipeline
 from gristmill.storage.folder import Folder
 from gristmill.storage.manifest import Manifest
+from gristmill.storage.parquet import open_parquet
 
 if TYPE_CHECKING:
     from gristmill.pipelines.runner import Outcome
+
+EXAMPLES = 3  # rows told of each rule
+EXAMPLE_FILES = 8  # of the ledger, one for each work item, in which they are looked for
+EXAMPLE_ROWS = 1 << 16  # of each of these
+BEGINNING = pa.schema([DECISIONS.field(name) for name in ("step", "rule", "uid", "position")])
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;color:#1c2733}
@@ -36,6 +48,7 @@ def write_report(
         "splits": dict(manifest.splits),
         "counts": outcome.counts,
         "steps": outcome.steps,
+        "examples": examples(folder, outcome.ledger),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "reused_items": reused,
         "files": len(outcome.files),
@@ -46,6 +59,20 @@ def write_report(
     folder.write_atomic(f"{base}.json", json.dumps(facts, indent=1).encode())
     folder.write_atomic(f"{base}.html", render(facts).encode())
     return folder.url(f"{base}.html")
+
+
+def examples(folder: Folder, ledger: str) -> dict[str, dict[str, list[dict[str, str]]]]:
+    """uid and position of the first rows of each rule, by step and rule: of what the ledger's first files begin with, so that rare rules may have none."""
+    found: dict[str, dict[str, list[dict[str, str]]]] = {}
+    for path in itertools.islice(ledger_files(folder, [ledger], "decisions"), EXAMPLE_FILES):
+        with open_parquet(folder, path) as file:
+            batches = file.iter_batches(batch_size=EXAMPLE_ROWS, columns=BEGINNING.names)
+            table = pa.Table.from_batches([*itertools.islice(batches, 1)], BEGINNING)
+        for row in table.group_by(["step", "rule"]).aggregate([]).to_pylist():
+            known = found.setdefault(row["step"], {}).setdefault(row["rule"], [])
+            mine = pc.and_(pc.equal(table["step"], row["step"]), pc.equal(table["rule"], row["rule"]))
+            known += table.filter(mine).select(["uid", "position"]).slice(0, EXAMPLES - len(known)).to_pylist()
+    return found
 
 
 def render(facts: dict[str, Any]) -> str:
@@ -66,7 +93,7 @@ def render(facts: dict[str, Any]) -> str:
             ]
         )
         for rule, count in sorted(totals.get("rules", {}).items(), key=lambda pair: -pair[1]):
-            steps.append([f"&emsp;{_text(rule)}", f"{count:,}", "", ""])
+            steps.append([f"&emsp;{_text(rule)}{_examples(facts, name, rule)}", f"{count:,}", "", ""])
         for fact, value in totals.items():
             if fact not in ("dropped", "quarantined", "created", "rules"):
                 steps.append([f"&emsp;<i>{_text(fact.replace('_', ' '))}</i>", f"{value:,}", "", ""])
@@ -90,6 +117,13 @@ def render(facts: dict[str, Any]) -> str:
         f"<p class=sub>fingerprint <code>{facts['fingerprint']}</code>, layout <code>{facts['layout'][:16]}</code></p>"
     )
     return f"<!doctype html><html lang=en><meta charset=utf-8><title>{_text(facts['pipeline'])}</title><style>{_STYLE}</style>{''.join(body)}</html>"
+
+
+def _examples(facts: dict[str, Any], step: str, rule: str) -> str:
+    rows = facts.get("examples", {}).get(step, {}).get(rule, [])
+    return "".join(
+        f"<br>&emsp;&emsp;<small><code>{_text(row['uid'])}</code> {_text(row['position'])}</small>" for row in rows
+    )
 
 
 def _appended(rows: dict[str, int]) -> str:

@@ -37,6 +37,16 @@ class Tombstones:
         names = pa.array(mark_names(_key(self.folder), uids.to_pylist()), pa.large_string())
         return pc.is_in(names, value_set=_names(self.folder, self.digest)), names
 
+    def since(self, uid: str) -> tuple[float | None, str]:
+        """(when the uid was marked, by the time of the file that holds its mark, in seconds since 1970, or None; its name in a ledger)."""
+        name = mark_names(_key(self.folder), [uid])[0]
+        times = [
+            changed
+            for path, _, changed in self.folder.list(MARKS)
+            if name in table_from_bytes(self.folder.read_bytes(path))["mark"].to_pylist()
+        ]
+        return min(times, default=None), name
+
 
 def read_tombstones(folder: Folder) -> Tombstones:
     """The dataset's tombstones as they are now."""

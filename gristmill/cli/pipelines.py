@@ -13,6 +13,8 @@ import typer
 from gristmill.cli.options import AsJson, DatasetPath, Settings, counted, print_outcome, size
 from gristmill.errors import UsageError, capped
 
+LISTED = 100  # quarantined records of a file
+
 
 def register(app: typer.Typer) -> None:
     """Adds the commands of this module."""
@@ -152,14 +154,52 @@ def init(folder: Annotated[str, typer.Argument(help="A new or empty folder.")]) 
 
 def explain(
     dataset: DatasetPath,
-    uid: Annotated[str, typer.Argument(help="The row's _uid.")],
+    uid: Annotated[str | None, typer.Argument(help="The row's _uid.")] = None,
+    file: Annotated[
+        str | None,
+        typer.Option(help="In place of the uid: a file that was read. Alone it lists what of it is quarantined."),
+    ] = None,
+    line: Annotated[
+        int | None, typer.Option(min=1, help="The line of that file, or the row of a Parquet file, from 1.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """One row's whole story: where it came from, what each step did to it, where it is now."""
     from gristmill.pipelines.explain import explain_row, story
 
-    found = explain_row(dataset, uid)
+    if (uid is None) == (file is None) or (line is not None and file is None):
+        raise UsageError(
+            "say which row: its _uid, or --file FILE --line N; --file FILE alone lists what of the file is quarantined"
+        )
+    position = None
+    if file is not None:
+        from gristmill.pipelines.lookup import file_records
+        from gristmill.storage.dataset import open_dataset
+
+        records = file_records(open_dataset(dataset), file)
+        record = (
+            records.record_of_line(line, file)
+            if line is not None
+            else records.record(file) or records.record(records.place)
+        )
+        if record is None:
+            _print_quarantined(records.place, records.quarantined(), as_json=as_json)
+            return
+        uid, position = record
+    assert uid is not None
+    found = explain_row(dataset, uid, position=position)
     print(json.dumps(found) if as_json else story(found))
+
+
+def _print_quarantined(place: str, rows: list[dict[str, Any]], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"file": place, "quarantined": len(rows), "rows": rows[:LISTED]}))
+        return
+    print(f"{place}: {counted(len(rows), 'record')} quarantined")
+    for row in rows[:LISTED]:
+        print(f"  {row['position']}: {row['step']}, {row['rule']}; uid {row['uid']}")
+    if len(rows) > LISTED:
+        print(f"  and {len(rows) - LISTED:,} more")
 
 
 def schema() -> None:

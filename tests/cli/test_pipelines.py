@@ -218,11 +218,27 @@ def test_explain_tells_a_rows_story(cli, mine):
         "drop_near_duplicates: drop by rule near_duplicate" in near.out
         and "duplicate of note-1-2 (similarity 0." in near.out
     )
-    assert "note-1-2 was read from mine/raw/notes.jsonl:byte " in near.out
+    assert "kept in its place: note-1-2, read from mine/raw/notes.jsonl:byte " in near.out
     found = cli("explain", "mine/shards", "short", "--json").json
     assert found["fate"] == "dropped" and found["decisions"][0]["rule"] == "length(text) > 20"
     kept = cli("explain", "mine/shards@1", "note-0-0").out
     assert ": kept" in kept and "now in data/" in kept and "text: 'Note 0." in kept
+
+
+def test_explain_finds_a_row_by_its_file_and_line(cli, mine):
+    listed = cli("explain", "mine/shards", "--file", "notes.jsonl").out
+    assert (
+        "mine/raw/notes.jsonl: 1 record quarantined\n  mine/raw/notes.jsonl:byte " in listed
+        and "bad_json; uid " in listed
+    )
+    place = listed.split("\n")[1].split(": ")[0].strip()
+    assert cli("explain", "mine/shards", "--file", place).out == cli("explain", "mine/shards", listed.split()[-1]).out
+    first = json.loads(Path("mine/raw/notes.jsonl").read_text().split("\n")[0])
+    assert cli("explain", "mine/shards", "--file", "notes.jsonl", "--line", "1").out.startswith(f"{first['id']} in ")
+    assert cli("explain", "mine/shards", "--file", "notes.jsonl", "--json").json["quarantined"] == 1
+    for words in ([], ["x", "--file", "y"], ["x", "--line", "1"]):
+        done = cli("explain", "mine/shards", *words)
+        assert done.status == 2 and "say which row: its _uid, or --file FILE --line N" in done.err
 
 
 def test_schema_is_the_published_one(cli):

@@ -122,7 +122,9 @@ def test_a_published_row_survives_whatever_comes(append, step):
     found = explain_row(result.dataset, "a")
     assert found["fate"] == "dropped" and [other["uid"] for other in found["kept_rows"]] == ["m"]
     text = story(found)
-    assert "duplicate of m (similarity 1.0000), in version 1: data/" in text and "m was read from" in text
+    assert (
+        "duplicate of m (similarity 1.0000), in version 1: data/" in text and "kept in its place: m, read from" in text
+    )
     assert explain_row(result.dataset, "m")["fate"] == "kept"
 
 

@@ -11,7 +11,7 @@ import gristmill
 from gristmill.cli.main import app
 from gristmill.errors import TaintedVersionError, UsageError
 from gristmill.pipelines.erase import erase, make_physical
-from gristmill.pipelines.explain import explain_row
+from gristmill.pipelines.explain import explain_row, story
 from gristmill.storage.gc import gc
 from tests.pipelines.conftest import STEPS, corpus, document, ledger_of, rows_of, write_jsonl
 
@@ -135,8 +135,22 @@ def test_the_rest_of_the_story_is_still_told(tmp_path, run):
     others = [row["_uid"] for row in rows_of(result) if row["family"] == 2]
     erase(result.path, ids=["planted-0"])
     assert explain_row(result.path, others[0])["fate"] == "kept"
-    with pytest.raises(UsageError, match="never saw a row 'planted-0'"):
-        explain_row(result.path, "planted-0")
+    found = explain_row(result.path, "planted-0")
+    assert found["fate"] == "erased" and found["erased"].startswith("20") and "row" not in found
+    assert found["origins"][0]["position"].endswith(".jsonl.gz:byte 0") or "byte" in found["origins"][0]["position"]
+    assert f"planted-0 in {result.path}@2: erased: a tombstone of {found['erased']} matches it" in story(found)
+    with pytest.raises(UsageError, match="never saw a row 'ghost'"):
+        explain_row(result.path, "ghost")
+
+
+def test_of_rows_without_an_id_the_copies_are_told_as_erased_too(tmp_path, run):
+    write_jsonl(tmp_path / "in", [*corpus(3), corpus(3)[0]], files=1)
+    result = run(tmp_path / "in", steps=[])
+    (copy,) = [row["_uid"] for row in rows_of(result) if row["_uid"].endswith("~2")]
+    erase(result.path, ids=[copy.removesuffix("~2")])
+    assert (
+        explain_row(result.path, copy)["fate"] == "erased" == explain_row(result.path, copy.removesuffix("~2"))["fate"]
+    )
 
 
 def test_an_id_that_no_row_has_yet_is_left_out_when_it_comes(tmp_path, run):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import gristmill
 from gristmill.errors import UsageError
 from gristmill.pipelines.explain import explain_row, story
+from gristmill.pipelines.lookup import file_records
+from gristmill.storage.gc import gc
 
 from .conftest import document, ledger_of, rows_of, variant
 
@@ -97,12 +101,30 @@ def test_duplicates_name_the_kept_row_and_the_similarity(result, uid, rule):
     assert entry["similarity"] == 1.0 if uid == "same" else 0.8 <= entry["similarity"] < 1
     assert found["kept_rows"][0]["uid"] == "long" and found["kept_rows"][0]["origins"][0]["position"].endswith("byte 0")
     assert f"duplicate of long (similarity {entry['similarity']:.4f})" in story(found)
+    text = story(found)
+    assert (
+        f"{uid} in {result.path}@1: dropped as a duplicate of long\n" in text
+        and "kept in its place: long, read from " in text
+    )
+    kept = explain_row(result.dataset, "long")
+    assert kept["duplicates"]["rows"] == 2 and {each["uid"] for each in kept["duplicates"]["first"]} == {"near", "same"}
+    assert f"{uid} (drop_{rule}s, similarity {entry['similarity']:.4f})" in story(
+        kept
+    ) and "dropped as duplicates of it: " in story(kept)
 
 
 def test_of_an_id_with_two_contents_one_is_kept_and_one_quarantined(result):
     found = explain_row(result.dataset, "twice")
     assert found["fate"] == "kept" and len(found["origins"]) == 2
     assert [(entry["action"], entry["rule"]) for entry in found["decisions"]] == [("quarantine", "conflicting_id")]
+    place = found["decisions"][0]["position"]
+    (other,) = {origin["position"] for origin in found["origins"]} - {place}
+    text = story(found)
+    assert f"read from {place} (source web): quarantined by id (rule conflicting_id)\n" in text
+    assert f"read from {other} (source web): this one is kept\n" in text
+    assert explain_row(result.dataset, "twice", position=place)["fate"] == "quarantined"
+    alone = explain_row(result.dataset, "twice", position=other)
+    assert alone["fate"] == "kept" and alone["decisions"] == []
 
 
 def test_a_record_that_could_not_be_read_is_shown_with_its_place_and_bytes(result):
@@ -156,3 +178,120 @@ def test_rows_that_were_made_name_the_row_they_came_from(run, tmp_path):
         and "made from a" in story(found)
         and found["decisions"][0]["position"].endswith("byte 0")
     )
+
+
+def test_what_became_later_of_the_row_that_stayed(run, tmp_path):
+    text = document(1)
+    rows = [{"id": "a", "text": text, "score": 1}, {"id": "b", "text": text, "score": 2}]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    steps = [{"step": "drop_exact_duplicates", "column": "text"}, {"step": "filter", "where": "score > 1"}]
+    result = run(tmp_path / "in.jsonl", id="id", steps=steps)
+    found = explain_row(result.dataset, "b")
+    assert found["kept_rows"][0]["left"] == {"action": "drop", "step": "filter", "rule": "score > 1"}
+    assert "it stayed in its place: a, read from " in story(
+        found
+    ) and "; later dropped by filter (rule score > 1)" in story(found)
+
+
+def test_a_row_of_another_version_or_candidate_is_said(run, tmp_path):
+    for name, number in (("old", 1), ("new", 2), ("waiting", 3)):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"id": name, "text": document(number)}) + "\n")
+    run(tmp_path / "old.jsonl", id="id", steps=[])
+    newest = run(tmp_path / "new.jsonl", id="id", steps=[])
+    waiting = run(tmp_path / "waiting.jsonl", id="id", steps=[], candidate=True)
+    with pytest.raises(
+        UsageError, match=rf"version 2 of {newest.path} never saw a row 'old'. In {newest.path}@1 it is"
+    ):
+        explain_row(newest.path, "old")
+    with pytest.raises(UsageError, match=rf"never saw a row 'waiting'. In {newest.path}@{waiting.candidate} it is"):
+        explain_row(newest.path, "waiting")
+
+
+def test_rows_of_an_append_that_published_nothing(run, tmp_path):
+    text = document(1)
+    (tmp_path / "1.jsonl").write_text(json.dumps({"id": "a", "text": text}) + "\n")
+    (tmp_path / "2.jsonl").write_text(json.dumps({"id": "b", "text": text}) + "\n")
+    steps = [{"step": "drop_exact_duplicates", "column": "text"}]
+    options = {"id": "id", "steps": steps, "output": {"mode": "append"}}
+    run(tmp_path / "1.jsonl", **options)
+    second = run(tmp_path / "2.jsonl", **options)
+    assert not second.published
+    found = explain_row(second.path, "b")
+    assert found["fate"] == "dropped" and found["kept_rows"][0]["uid"] == "a"
+    assert f"dropped as a duplicate of a by a run that published nothing ({found['run']})" in story(found)
+    gc(second.dataset.folder, older_than=-5.0)
+    with pytest.raises(
+        UsageError, match="never saw a row 'b'.*published nothing can be explained until `gristmill gc`"
+    ):
+        explain_row(second.path, "b")
+
+
+@pytest.fixture
+def mixed(run, tmp_path):
+    """A version of files of every kind, each with something odd, and the folder that they are in."""
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    lines = ['{"id": "j1", "text": "one"}', "", '{"id": "j2", "text": ', '{"id": "j3", "text": "three"}']
+    (raw / "part.jsonl.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
+    (raw / "table.csv").write_text('id,text\nc1,"two\nlines"\nc2,x,y\nc3,three\n')
+    pq.write_table(pa.table({"id": ["p1", "p2"], "text": ["p", "q"]}), raw / "some.parquet")
+    (raw / "doc.txt").write_text("a\ntext\n")
+    sources = [
+        {"kind": "jsonl", "path": str(raw / "part.jsonl.gz"), "name": "web"},
+        {"kind": "csv", "path": str(raw / "table.csv"), "name": "table"},
+        {"kind": "parquet", "path": str(raw / "some.parquet"), "name": "parquet"},
+        {"kind": "text", "path": str(raw / "doc.txt"), "name": "docs"},
+    ]
+    return run(sources=sources, steps=[]), raw
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "expected"),
+    [
+        ("part.jsonl.gz", 1, "part.jsonl.gz:byte 0"),
+        ("raw/part.jsonl.gz", 3, "part.jsonl.gz:byte 29"),
+        ("part.jsonl.gz", 4, "part.jsonl.gz:byte 51"),
+        ("table.csv", 2, "table.csv:byte 8"),
+        ("table.csv", 3, "table.csv:byte 8"),
+        ("table.csv", 4, "table.csv:byte 23"),
+        ("some.parquet", 2, "some.parquet:row 1"),
+        ("doc.txt", 2, "doc.txt"),
+    ],
+)
+def test_a_record_is_found_by_file_and_line(mixed, file, line, expected):
+    result, raw = mixed
+    uid, position = file_records(result.dataset, file).record_of_line(line, file)
+    assert position == f"{raw}/{expected}"
+    assert [origin["position"] for origin in explain_row(result.dataset, uid, position=position)["origins"]] == [
+        position
+    ]
+
+
+def test_what_of_a_file_is_quarantined_is_listed(mixed):
+    result, raw = mixed
+    (bad,) = file_records(result.dataset, str(raw / "part.jsonl.gz")).quarantined()
+    assert (bad["position"], bad["step"], bad["rule"]) == (f"{raw}/part.jsonl.gz:byte 29", "ingest", "bad_json")
+    found = explain_row(result.dataset, bad["uid"], position=bad["position"])
+    assert found["fate"] == "quarantined" and found["unreadable"][0]["raw"] == '{"id": "j2", "text": '
+    assert file_records(result.dataset, "some.parquet").quarantined() == []
+
+
+def test_a_place_that_is_none_is_said(mixed, run, tmp_path):
+    result, raw = mixed
+    with pytest.raises(UsageError, match="line 2 of '.*part.jsonl.gz' is no record; is it blank"):
+        file_records(result.dataset, "part.jsonl.gz").record_of_line(2, "")
+    with pytest.raises(UsageError, match="'.*part.jsonl.gz' has 4 lines, not 9"):
+        file_records(result.dataset, "part.jsonl.gz").record_of_line(9, "")
+    with pytest.raises(UsageError, match="has read nothing from 'art.jsonl.gz', but from .*part.jsonl.gz"):
+        file_records(result.dataset, "art.jsonl.gz")
+    (raw / "table.csv").unlink()
+    with pytest.raises(UsageError, match="not there from here.*--file '.*table.csv:byte N'"):
+        file_records(result.dataset, "table.csv").record_of_line(2, "table.csv")
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x.txt").write_text(folder)
+    two = run(
+        sources=[{"kind": "text", "path": [str(tmp_path / "a"), str(tmp_path / "b")], "name": "t"}], steps=[], out="two"
+    )
+    with pytest.raises(UsageError, match="'x.txt' may be .*a/x.txt, .*b/x.txt; give more of the path"):
+        file_records(two.dataset, "x.txt")
