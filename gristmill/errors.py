@@ -14,6 +14,7 @@ GristmillError
  │   ├─ DatasetNotFoundError (FileNotFoundError)  2
  │   ├─ NotADatasetError (ValueError)       2   a folder that exists and isn't gristmill's
  │   ├─ CorruptDatasetError (OSError)       1   bytes that don't match the manifest
+ │   │   └─ DamagedStateError               1   what is kept of an earlier validation: worked out anew
  │   ├─ TaintedVersionError (PermissionError)  2  a version whose rows were erased
  │   ├─ CommitConflictError (FileExistsError)  3  another run published first
  │   └─ VerdictError (PermissionError)      1   the version's gate has not been passed
@@ -116,6 +117,10 @@ class CorruptDatasetError(DatasetError, OSError):
     """Bytes that don't match the manifest."""
 
     exit_status = 1
+
+
+class DamagedStateError(CorruptDatasetError):
+    """What is kept of an earlier validation isn't what was written; the validation removes it and works it out anew."""
 
 
 class TaintedVersionError(DatasetError, PermissionError):

@@ -21,7 +21,7 @@ from gristmill.errors import (
     missing_column,
 )
 from gristmill.storage import interop, verify
-from gristmill.storage.candidates import NAME_DIGITS, list_candidates, read_candidate
+from gristmill.storage.candidates import NAME_DIGITS, candidate_path, list_candidates, read_candidate
 from gristmill.storage.diff import Difference, compare
 from gristmill.storage.folder import Folder, open_folder
 from gristmill.storage.manifest import FileEntry, FileList, Manifest
@@ -94,6 +94,12 @@ class Dataset:
         """
         self._check_split(split)
         return list(self.file_list.of_split(split))
+
+    def is_erased(self) -> bool:
+        """Whether rows of the version were erased since it was opened; of a candidate, whether it is gone."""
+        if not self.manifest.version:
+            return not self.folder.exists(candidate_path(self.manifest))
+        return self.folder.exists(tainted_path(self.manifest.version))
 
     def open_file(self, entry: FileEntry, *, metadata: Any = None, checksums: bool = False) -> Any:
         """A file of this version as a pyarrow ParquetFile; the arguments are those of `open_parquet`.

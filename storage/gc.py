@@ -24,7 +24,8 @@ from gristmill.storage.versions import (
 )
 
 DAY = 86_400.0
-STATES = "_work/validation/"  # what was learnt of each shard, in a folder of its name; `together`: of several, bounded by itself
+STATES = "_work/validation/"  # what was learnt of each shard, in a folder of its name
+TOGETHER = f"{STATES}together"  # of several shards: bounded by itself, and gone with the first shard
 COLLECTED = (
     "data/",
     "manifests/files/",
@@ -70,13 +71,17 @@ def gc(folder: Folder, keep: int | None = None, *, dry_run: bool = False, older_
         published = dt.datetime.fromisoformat(manifest.created).timestamp() + 1  # it is cut to seconds
         doomed.update(dict.fromkeys(needed_files(folder, [manifest], parts) - live, published))
     since = time.time() - older_than
-    gone = {path: size for path, size, changed in folder.list() if _goes(path, changed, since, live, doomed)}
+    every = folder.list()
+    gone = {path: size for path, size, changed in every if _goes(path, changed, since, live, doomed)}
+    if any(path.startswith(STATES) for path in gone):
+        gone |= {path: size for path, size, _ in every if unit_of(path) == TOGETHER and not is_temporary(path)}
     if not dry_run:
         for number in dead:  # from here on they don't exist, and what is left of them is an orphan
             with contextlib.suppress(FileExistsError):
                 folder.create(removed_path(number), json.dumps({"removed": now()}).encode())
         fresh = set(version_numbers(folder)) - set(numbers)
         spared = needed_files(folder, [*_manifests(folder, fresh), *list_candidates(folder)], parts)
+        spared.remove(TOGETHER)
         gone = {path: size for path, size in gone.items() if path not in spared and unit_of(path) not in spared}
         with ThreadPoolExecutor(THREADS) as threads:
             list(threads.map(folder.delete, gone))
@@ -99,7 +104,7 @@ def _manifests(folder: Folder, numbers: Iterable[int]) -> list[Manifest]:
 
 def needed_files(folder: Folder, manifests: Iterable[Manifest], parts: dict[str, list[str]]) -> set[str]:
     """The files, and folders of ledgers, that the versions need. `parts` keeps what was read: versions share them."""
-    needed = {f"{STATES}together"}
+    needed = {TOGETHER}
     for manifest in manifests:
         needed.add(manifest_path(manifest.version) if manifest.version else candidate_path(manifest))
         for part in manifest.parts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +19,12 @@ Fields = dict[str, Any]
 
 
 class Accumulator(ABC):
-    """A state. `columns` are those that its batches must have."""
+    """A state. `columns` are those that its batches must have. large: it grows with its rows, so that it is kept by shard only, and of several
+    what `conclude` says; any other is kept of several shards together too, as if they were one.
+    """
 
     columns: tuple[str, ...] = ()
+    large: ClassVar[bool] = False
 
     @abstractmethod
     def update(self, view: View) -> None:
@@ -39,12 +42,16 @@ class Accumulator(ABC):
         """Becomes the state of `save`; `first` is added to row numbers."""
         raise NotImplementedError
 
-    def conclude(self) -> Fields | None:
-        """What was worked out of all rows together and takes long to find again, as fields; None for nothing."""
+    def conclude(self, threads: int) -> Fields | None:
+        """What was worked out of all rows together and takes long to find again, as fields; None for nothing. "extends": whether what was assumed
+        is still needed beside it.
+        """
         return None
 
-    def assume(self, fields: Fields, places: Places) -> None:
-        """Takes what `conclude` said of rows that lie at `places` now. They are taken in nevertheless."""
+    def assume(self, fields: Fields, places: Places, extended: Sequence[Fields] | None) -> None:
+        """Takes what `conclude` said of rows that lie at `places` now. They are taken in nevertheless. extended: what it said of those before, where
+        that is still needed; None if it isn't there.
+        """
         raise NotImplementedError
 
 

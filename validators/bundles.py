@@ -18,10 +18,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import xxhash
 
-from gristmill.errors import InputError, RunError
+from gristmill.errors import DamagedStateError, InputError, RunError
+from gristmill.storage.dataset import Dataset
 from gristmill.storage.folder import Folder
 from gristmill.storage.gc import STATES
 from gristmill.validators.accumulators import Fields
+from gristmill.validators.checked import BLOCK, Checked, Parts
 from gristmill.validators.inputs import Shard
 from gristmill.validators.rows import RowSet
 from gristmill.validators.spill import Mapped
@@ -46,7 +48,7 @@ SMALL = 1 << 16  # files that are read rather than mapped: there may be more of 
 
 
 def write(
-    folder: Folder,
+    dataset: Dataset,
     place: str,
     states: Iterable[tuple[str, Fields]],
     facts: Mapping[str, Any] | None = None,
@@ -55,9 +57,10 @@ def write(
     """Keeps states in a new file of a folder, one after another, so that one is in memory at a time; no file for no states.
 
     facts: plain values about all of them. name: of the file; told from the names of the states for None. Where nothing can be kept (a dataset
-    that may only be read, a full disk) it says so and is False: the next validation works it out anew.
+    that may only be read, a full disk) it says so and is False: the next validation works it out anew. Of a dataset of which rows were erased
+    meanwhile nothing stays: an erasure leaves its mark before it removes files, and it is looked for after the file was written.
     """
-    states = iter(states)
+    folder, states = dataset.folder, iter(states)
     first = next(states, None)
     if first is None:
         return True
@@ -65,6 +68,11 @@ def write(
         with folder.writer(f"{place}/{name or 'new'}.state") as target:
             names = _encode(target.sink, itertools.chain([first], states), facts or {})
             target.rename(f"{place}/{name or digest(sorted(names))}.state")
+        if dataset.is_erased():
+            folder.delete(target.path)
+            return False
+    except DamagedStateError:  # of what was to be kept again
+        raise
     except UNAVAILABLE as error:
         log.warning("nothing is kept for the next validation: %s", error)
         return False
@@ -72,13 +80,20 @@ def write(
 
 
 def _encode(sink: IO[bytes], states: Iterable[tuple[str, Fields]], facts: Mapping[str, Any]) -> list[str]:
-    """Writes each array at a multiple of 64, then where they are and the plain values as JSON, its length and its hash; gives the names."""
+    """Writes each array at a multiple of 64, with the checks of its blocks behind it where it is in parts, then where they are and the plain values as JSON, its length and its hash; gives the names."""
     places: dict[str, Any] = {}
     end = 0
     for name, fields in states:
         plain: dict[str, Any] = {}
         placed: dict[str, Any] = {}
         for field, value in fields.items():
+            if isinstance(value, Parts):
+                size, checks = value.write(sink)
+                sink.write(bytes(-size % ALIGNED))
+                placed[field] = ["parts", np.dtype(value.dtype).str, value.shape, end, [size, _check(checks)]]
+                end += size + -size % ALIGNED
+                end += sink.write(checks.data) + sink.write(bytes(-checks.nbytes % ALIGNED))
+                continue
             kind, array = _as_array(value)
             if array is None:
                 plain[field] = value
@@ -112,6 +127,7 @@ class Bundle:
     """
 
     def __init__(self, folder: Folder, path: str) -> None:
+        self.path = path
         if folder.remote or os.path.getsize(folder.url(path)) <= SMALL:
             self._content = np.frombuffer(folder.read_bytes(path), np.uint8)
         else:
@@ -130,11 +146,18 @@ class Bundle:
         """Of its states."""
         return set(self._states)
 
+    def plain(self, name: str) -> Fields:
+        """Those fields of one of its states that aren't arrays."""
+        return dict(self._states[name][0])
+
     def fields(self, name: str) -> Fields:
         """One of its states; arrays are views of a mapped file, copies of what was read."""
         plain, placed = self._states[name]
         fields: Fields = dict(plain)
         for field, (kind, dtype, shape, place, check) in placed.items():
+            if kind == "parts":
+                fields[field] = self._parts(np.dtype(dtype), shape, place, *check)
+                continue
             size = np.dtype(dtype).itemsize * math.prod(shape)
             array = self._content[place : place + size].view(dtype).reshape(shape)
             if _check(array) != check:
@@ -150,6 +173,16 @@ class Bundle:
             else:
                 fields[field] = array
         return fields
+
+    def _parts(self, dtype: np.dtype[Any], shape: list[int], place: int, size: int, check: str) -> Any:
+        """An array that is checked where it is used; at once where it is in memory."""
+        at = place + size + -size % ALIGNED
+        checks = self._content[at : at + 8 * -(-size // BLOCK)].view(np.uint64)
+        if _check(checks) != check:
+            raise ValueError("a damaged state")
+        rows = size // (dtype.itemsize * math.prod(shape))
+        array = Checked(self._content[place : place + size], checks, dtype, (rows, *shape), self.path)
+        return array if isinstance(self._content, Mapped) else array[:].copy()
 
 
 def _check(array: npt.NDArray[Any]) -> str:
@@ -193,14 +226,16 @@ def recall(folder: Folder, shard: Shard, name: str) -> Fields | None:
     return None
 
 
-def keep(folder: Folder, shard: Shard, name: str, fields: Fields) -> bool:
+def keep(dataset: Dataset, shard: Shard, name: str, fields: Fields) -> bool:
     """Keeps one state of a shard under a name, as `write` does."""
-    return shard.key is None or write(folder, place_of(shard), [(name, fields)], name=name)
+    return shard.key is None or write(dataset, place_of(shard), [(name, fields)], name=name)
 
 
-def remove(folder: Folder, path: str) -> None:
-    """Removes a file, if that may be done."""
+def remove(folder: Folder, path: str) -> bool:
+    """Removes a file, if that may be done; whether it was."""
     try:
         folder.delete(path)
     except UNAVAILABLE as error:
         log.warning("'%s' is of no use any more, but can't be removed: %s", folder.url(path), error)
+        return False
+    return True

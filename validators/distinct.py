@@ -10,72 +10,22 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from gristmill.kernels.groups import PARTITIONS, Index, group, partition
-from gristmill.kernels.hashing import hash_slices
+from gristmill.kernels.groups import PARTITIONS, Index, group, partition, parts_of
 from gristmill.validators.accumulators import Accumulator, Fields
+from gristmill.validators.checked import Parts
 from gristmill.validators.columns import Mask, View
+from gristmill.validators.hashes import EMPTY, I64, U64, Chunk, filter_fields, gathered, joined, row_hashes, unknown
 from gristmill.validators.parallel import in_order
 from gristmill.validators.rows import Places, RowSet
 from gristmill.validators.spill import Array, Spill, held
 
-U64 = npt.NDArray[np.uint64]
-I64 = npt.NDArray[np.int64]
 MANY, FEW_ROWS = 64, 1 << 14  # so many chunks of fewer rows are joined: grouping takes time for each chunk
 AT_ONCE = 32  # partitions that a thread groups before it gives its findings
-LOOKED_UP = 1 << 20  # hashes looked up by a thread at a time
 SMALL = 4  # new rows are looked up among those that are known where they are fewer than 1 in so many
 WORKING = 128  # bytes at most for each new row while it is looked up
-EMPTY = np.zeros(0, np.int64)
 FEW_MODES = 1 << 16  # of more values that share the largest count, rows are found only when asked for
-
-
-class Chunk(NamedTuple):
-    """Some hashes in order of partition, the row of each, how many rows share it (None for one each), and where partitions begin."""
-
-    hashes: Array
-    rows: Array
-    counts: Array | None
-    ends: I64
-    first: int
-
-    def part(self, start: int, stop: int) -> tuple[U64, I64, I64]:
-        """The hashes, row numbers and counts of the partitions from `start` to before `stop`."""
-        at = slice(int(self.ends[start]), int(self.ends[stop]))
-        counts = np.ones(at.stop - at.start, np.int64) if self.counts is None else self.counts[at].astype(np.int64)
-        return self.hashes[at], self.rows[at].astype(np.int64) + self.first, counts
-
-    def find(self, index: Index, at: slice) -> tuple[npt.NDArray[np.int32], I64, I64]:
-        """(number of the known hash, row, count) of each hash of a part that the index knows."""
-        places, of = index.find(self.hashes[at])
-        counts = np.ones(len(of), np.int64) if self.counts is None else self.counts[at][places].astype(np.int64)
-        return of, self.rows[at][places].astype(np.int64) + self.first, counts
-
-    def held(self) -> int:
-        """Bytes in memory."""
-        return held(self.hashes) + held(self.rows) + held(self.counts)
-
-
-def _joined(chunks: Sequence[Chunk], spill: Spill | None = None) -> Chunk:
-    """One chunk of chunks whose rows follow each other; on disk with `spill`."""
-    first = chunks[0].first
-    last = max(chunk.first + int(chunk.rows[:].max()) for chunk in chunks)
-
-    def column(of: Callable[[Chunk, slice], npt.NDArray[Any]], dtype: npt.DTypeLike, width: tuple[int, ...]) -> Array:
-        each = (
-            [of(chunk, slice(*chunk.ends[number : number + 2])) for chunk in chunks] for number in range(PARTITIONS)
-        )
-        parts = itertools.chain.from_iterable(each)
-        return (
-            np.concatenate(list(parts)).astype(dtype, copy=False) if spill is None else spill.store(parts, dtype, width)
-        )
-
-    hashes = column(lambda chunk, at: chunk.hashes[at], np.uint64, chunks[0].hashes.shape[1:])
-    kind = np.int32 if last - first < 1 << 31 else np.int64
-    rows = column(lambda chunk, at: chunk.rows[at] + np.int64(chunk.first - first), kind, ())
-    counts = None
-    if chunks[0].counts is not None:
-        counts = column(lambda chunk, at: chunk.counts[at], np.int32, ())  # type: ignore[index]
-    return Chunk(hashes, rows, counts, np.sum([chunk.ends for chunk in chunks], axis=0), first)
+FILTERED = 1 << 16  # of fewer kept hashes all are looked through for new ones, without a filter
+FILTERS = 8  # for which new hashes are tried; where there would be more, a single new one is made of all
 
 
 class Facts:
@@ -106,6 +56,14 @@ class Facts:
         return None if self._modes is None else np.sort(np.concatenate([EMPTY, *self._modes]))
 
 
+class Known(NamedTuple):
+    """What was concluded before of the rows that lie at `places`. filters: fields of `filter_fields` for all of their hashes, None where they aren't there."""
+
+    facts: Facts
+    places: Places
+    filters: Sequence[Fields] | None
+
+
 class Distinct(Accumulator):
     """The hashes of the rows of one column without nulls, or of several together, where null is a value.
 
@@ -113,6 +71,8 @@ class Distinct(Accumulator):
     value in a batch and how many there are. Numbers are kept as they are, all else as 128-bit digests: two different values share one
     with a chance of about rows^2 / 2^129. Memory: as `spill` has it; while grouping, that of one part in 256.
     """
+
+    large = True
 
     def __init__(
         self,
@@ -129,7 +89,7 @@ class Distinct(Accumulator):
         self._chunks: list[Chunk] = []
         self._held = 0
         self._facts: Facts | None = None
-        self._known: tuple[Facts, Places] | None = None
+        self._known: Known | None = None
 
     def update(self, view: View) -> None:
         self.count += view.rows
@@ -168,7 +128,7 @@ class Distinct(Accumulator):
         small = self._chunks[-MANY:]
         few = len(small) == MANY and all(len(chunk.rows) < FEW_ROWS and chunk.held() for chunk in small)
         if few and len({self._is_known(chunk) for chunk in small}) == 1:
-            self._chunks[-MANY:] = [_joined(small)]
+            self._chunks[-MANY:] = [joined(small)]
         self._spill.hold(later, 0)
         self._held += later._held
         self._spill.hold(self, self._held)
@@ -177,21 +137,23 @@ class Distinct(Accumulator):
         chunks: list[Chunk] = []
         for (is_held, _), each in itertools.groupby(self._chunks, lambda one: (one.held() > 0, self._is_known(one))):
             some = list(each)
-            chunks += [_joined(some, self._spill)] if is_held else some
+            chunks += [joined(some, self._spill)] if is_held else some
         self._chunks, self._held = chunks, 0
+        if self._known and self._known.filters and any(held(fields["filter"]) for fields in self._known.filters):
+            self._known = self._known._replace(filters=None)
 
     def save(self, first: int) -> Fields:
         fields: Fields = {"count": self.count, "considered": self.considered}
         if self._chunks:
-            whole = _joined(self._chunks) if len(self._chunks) > 1 else self._chunks[0]
+            whole = joined(self._chunks) if len(self._chunks) > 1 else self._chunks[0]
             fields |= {
-                "hashes": whole.hashes[:],
-                "rows": whole.rows[:],
+                "hashes": Parts([whole.hashes[:]], np.uint64, whole.hashes.shape[1:]),
+                "rows": Parts([whole.rows[:]], whole.rows.dtype),
                 "ends": whole.ends,
                 "first": whole.first - first,
             }
             if whole.counts is not None:
-                fields["counts"] = whole.counts[:]
+                fields["counts"] = Parts([whole.counts[:]], np.int32)
         return fields
 
     def load(self, fields: Fields, first: int) -> None:
@@ -202,17 +164,29 @@ class Distinct(Accumulator):
             self._chunks, self._held = [chunk], chunk.held()
             self._spill.hold(self, self._held)
 
-    def conclude(self) -> Fields | None:
+    def conclude(self, threads: int) -> Fields | None:
         facts = self._facts
         if facts is None:
             return None
         fields: Fields = {"distinct": facts.distinct, "most": facts.most, "repeated": facts.repeated}
-        modes = facts.modes
-        return fields if modes is None else {**fields, "modes": modes}
+        if facts.modes is not None:
+            fields["modes"] = facts.modes
+        if facts.distinct >= max(FILTERED, sum(len(chunk.rows) for chunk in self._chunks) // 2):
+            filters = self._known.filters if self._known else None
+            fields["extends"] = filters is not None and len(filters) < FILTERS
+            chunks = self._fresh() if fields["extends"] else self._chunks
+            fields |= filter_fields(chunks, threads) if chunks else {}
+        return fields
 
-    def assume(self, fields: Fields, places: Places) -> None:
+    def assume(self, fields: Fields, places: Places, extended: Sequence[Fields] | None) -> None:
         modes = places.now(fields["modes"]) if "modes" in fields else None
-        self._known = Facts(fields["distinct"], fields["most"], places.moved(fields["repeated"]), modes), places
+        facts = Facts(fields["distinct"], fields["most"], places.moved(fields["repeated"]), modes)
+        filters = None
+        if "extends" in fields and extended is not None:
+            filters = [each for each in (*extended, fields) if "filter" in each]
+        self._known = Known(facts, places, filters)
+        self._held += sum(held(each["filter"]) for each in filters or ())
+        self._spill.hold(self, self._held)
 
     def facts(self, threads: int = 2) -> Facts:
         """What the hashes say; worked out once."""
@@ -228,48 +202,54 @@ class Distinct(Accumulator):
         return found
 
     def _is_known(self, chunk: Chunk) -> bool:
-        return self._known is not None and self._known[1].hold(chunk.first)
+        return self._known is not None and self._known.places.hold(chunk.first)
+
+    def _fresh(self) -> list[Chunk]:
+        return [chunk for chunk in self._chunks if not self._is_known(chunk)]
 
     def _extended(self, threads: int) -> Facts | None:
         """What is known with the rows that aren't taken in: only they are grouped, all others just looked up. None where they are many."""
-        fresh = [chunk for chunk in self._chunks if not self._is_known(chunk)]
+        fresh = self._fresh()
         old = [chunk for chunk in self._chunks if self._is_known(chunk)]
         if self._known is None or sum(len(each.rows) for each in fresh) * SMALL > sum(len(each.rows) for each in old):
             return None
-        known = self._known[0]
+        known = self._known.facts
         if not fresh:
             return known
         facts = Facts(known.distinct, known.most, known.repeated.copy(), known.modes)
         size = WORKING * sum(len(each.rows) for each in fresh)
         step = max(1, PARTITIONS * self._spill.limit // max(size, self._spill.limit))
         for start in range(0, PARTITIONS, step):
-            self._extend(facts, fresh, old, range(start, min(start + step, PARTITIONS)), threads)
+            partitions = range(start, min(start + step, PARTITIONS))
+            self._extend(facts, gathered(fresh, partitions), old, threads)
         return facts
 
-    def _extend(self, facts: Facts, fresh: list[Chunk], old: list[Chunk], partitions: range, threads: int) -> None:
-        """Takes the fresh rows of some partitions into the facts about the old ones."""
-        hashes, rows, counts = _gathered(fresh, partitions)
+    def _extend(self, facts: Facts, fresh: tuple[U64, I64, I64], old: list[Chunk], threads: int) -> None:
+        """Takes fresh (hashes, rows, counts) into the facts about the old ones."""
+        hashes, rows, counts = fresh
         if not len(rows):
             return
+        assert self._known is not None
         groups = group(hashes)
-        totals, firsts = _totals(groups.of, counts, len(groups.first)), rows[groups.first]
-        index, there = Index(hashes[groups.first]), np.zeros(len(totals), bool)
-        work: list[tuple[Chunk, slice]] = []
-        for chunk in old:
-            begin, end = int(chunk.ends[partitions.start]), int(chunk.ends[partitions.stop])
-            work += [(chunk, slice(at, min(at + LOOKED_UP, end))) for at in range(begin, end, LOOKED_UP)]
-        for of, old_rows, old_counts in in_order((partial(chunk.find, index, at) for chunk, at in work), threads):
+        totals, firsts, values = _totals(groups.of, counts, len(groups.first)), rows[groups.first], hashes[groups.first]
+        there = np.zeros(len(values), bool)
+        filters = self._known.filters
+        asked = np.arange(len(values)) if filters is None else np.flatnonzero(~unknown(values, filters))
+        index = Index(values[asked])
+        runs = _runs(parts_of(values[asked]))
+        work = (partial(chunk.find, index, lot) for chunk in old for lot in chunk.lots(runs))
+        for found, old_rows, old_counts in in_order(work, threads):
+            of = asked[found]
             np.add.at(totals, of, old_counts)
             np.minimum.at(firsts, of, old_rows)
             there[of] = True
             if self._every_row:
                 facts.repeated.add(old_rows)
-        new = int(np.count_nonzero(~there))
         if self._every_row:
-            facts.add(new, rows[totals[groups.of] > 1], 0, rows[:0])
+            facts.add(int(np.count_nonzero(~there)), rows[totals[groups.of] > 1], 0, rows[:0])
         else:
             most = int(totals.max())
-            facts.add(new, rows[:0], most, firsts[totals == most])
+            facts.add(int(np.count_nonzero(~there)), rows[:0], most, firsts[totals == most])
 
     def _whole(self, threads: int, few: int = FEW_MODES) -> Facts:
         facts = Facts()
@@ -285,7 +265,7 @@ class Distinct(Accumulator):
 
     def _part(self, number: int) -> tuple[int, I64, int, I64]:
         """(values, rows of values that occur more than once, the largest count, the first rows of values with it) of a partition."""
-        hashes, rows, counts = _gathered(self._chunks, range(number, number + 1))
+        hashes, rows, counts = gathered(self._chunks, range(number, number + 1))
         if not len(rows):
             return 0, rows, 0, rows
         groups = group(hashes)
@@ -299,16 +279,9 @@ class Distinct(Accumulator):
     def first_rows(self) -> Iterator[I64]:
         """The first row of each distinct value, a partition at a time."""
         for number in range(PARTITIONS if self._chunks else 0):
-            hashes, rows, _ = _gathered(self._chunks, range(number, number + 1))
+            hashes, rows, _ = gathered(self._chunks, range(number, number + 1))
             if len(rows):
                 yield rows[group(hashes).first]
-
-
-def _gathered(chunks: Sequence[Chunk], partitions: range) -> tuple[U64, I64, I64]:
-    """The hashes, row numbers and counts of some partitions of chunks in order; each value's first row comes first."""
-    parts = [chunk.part(partitions.start, partitions.stop) for chunk in chunks]
-    hashes, rows, counts = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return hashes, rows, counts
 
 
 def _totals(of: npt.NDArray[Any], counts: Array | None, groups: int) -> I64:
@@ -316,14 +289,7 @@ def _totals(of: npt.NDArray[Any], counts: Array | None, groups: int) -> I64:
     return np.bincount(of, None if counts is None else counts[:], groups).astype(np.int64)
 
 
-def row_hashes(view: View, names: Sequence[str]) -> U64:
-    """(rows, 2): equal where all of these columns are equal or null together."""
-    words = np.zeros((view.rows, 3 * len(names)), np.uint64)
-    for i, name in enumerate(names):
-        column = view.column(name)
-        hashes = column.hashes if column.hashes.ndim == 2 else column.hashes[:, None]
-        there = slice(None) if column.valid is None else column.valid
-        words[there, 3 * i] = 1
-        words[there, 3 * i + 1 : 3 * i + 1 + hashes.shape[1]] = hashes
-    size = 24 * len(names)
-    return hash_slices(words.view(np.uint8).reshape(-1), np.arange(view.rows + 1, dtype=np.int64) * size)
+def _runs(wanted: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """(start, stop) of the partitions that are wanted and follow each other."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], wanted, [False]]).astype(np.int8)))
+    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gristmill.errors import DamagedStateError
+from gristmill.validators.bundles import remove
 from gristmill.validators.columns import View
 from gristmill.validators.expectations.base import Found, Outcome, Setting
 from gristmill.validators.footers import from_footer
 from gristmill.validators.formats import ResultFormat
 from gristmill.validators.handover import evaluate_with_gx
-from gristmill.validators.inputs import Data
+from gristmill.validators.inputs import BATCH_ROWS, FEW_ROWS, Data, Piece
 from gristmill.validators.passes import States, merge, scan
 from gristmill.validators.plan import Key, Planned, Task, exception_info, plan_suite, tasks_of
 from gristmill.validators.remote import scan_remotely
@@ -46,9 +48,20 @@ def evaluate(
         SuiteError: a suite that can't be evaluated as written.
     """
     started = time.perf_counter()
-    threads = threads or len(os.sched_getaffinity(0))
-    setting = Setting(data, form, Spill(memory), threads, _again(data), approximate)
-    concluded: set[Key] = set()
+    while True:
+        setting = Setting(data, form, Spill(memory), threads or len(os.sched_getaffinity(0)), _again(data), approximate)
+        try:
+            results, failing = _results(suite, setting, states=states)
+        except DamagedStateError as error:
+            assert data.dataset is not None
+            states = remove(data.dataset.folder, error.context["path"])
+        else:
+            return _verdict(data, suite, results, failing, time.perf_counter() - started)
+
+
+def _results(suite: Suite, setting: Setting, *, states: bool) -> tuple[list[dict[str, Any]], dict[str, RowSet]]:
+    """(the result of each expectation, {id: its failing rows})."""
+    data, threads = setting.data, setting.threads
     planned = plan_suite(suite, data)
     first = tasks_of(planned, setting, lambda one: one.model.needs(setting) if one.model else {})
     store = store_of(data, first) if states else None
@@ -57,8 +70,8 @@ def evaluate(
         sources = {task.key: {ONE} for task in first}
     else:
         known = {task.key: task.make() for task in first}
-        concluded = store.assume(data.shards, known) if store else concluded
         sources = _first_pass(data, first, threads, store, known)
+    kept = {key: known[key] for key, of in sources.items() if of != {FOOTER}}
     for one in planned:
         _take_errors(one, one.keys.values(), known)
     second = tasks_of(
@@ -69,7 +82,7 @@ def evaluate(
     )
     if second:
         known |= {task.key: task.make() for task in second}
-        _merged(scan(data, second, data.pieces(), threads), known)
+        _merged(scan(data, second, _pieces(data, range(len(data.shards)), threads), threads), known)
         for one in planned:
             _take_errors(one, one.again.values(), known)
     results, failing = [], {}
@@ -79,8 +92,8 @@ def evaluate(
         if rows is not None:
             failing[one.entry.id] = rows
     if store is not None:
-        store.conclude(data.shards, known, concluded)
-    return _verdict(data, suite, results, failing, time.perf_counter() - started)
+        store.conclude(data.shards, kept, threads)
+    return results, failing
 
 
 def _again(data: Data) -> Any:
@@ -98,24 +111,33 @@ def _first_pass(
     todo: dict[int, list[Task]] = {}
     ready: dict[int, States] = {}
     first = 0
+    together = store.together(data.shards, known) if store else {}
     for number, shard in enumerate(data.shards):
-        found: States = store.load(shard, tasks, first) if store else {}
+        alone = [task for task in tasks if task.key not in together or number not in together[task.key][0]]
+        found: States = store.load(shard, alone, first) if store and alone else {}
+        found |= {key: state for key, (numbers, state) in together.items() if number == numbers.start}
         for key in found:
             sources[key].add(STATE)
-        for task in tasks:
+        for task in alone:
             state = None if task.key in found or task.condition else from_footer(task.make(), shard)
             if state is not None:
                 found[task.key] = state
                 sources[task.key].add(FOOTER)
         ready[number] = found
-        todo[number] = [task for task in tasks if task.key not in found]
+        todo[number] = [task for task in alone if task.key not in found]
         first += shard.rows
     for numbers, left in _runs(todo):
         for task in left:
             sources[task.key].add(ONE)
-        scanned = scan(data, left, list(data.pieces(numbers)), threads) if left else iter(())
+        scanned = scan(data, left, _pieces(data, numbers, threads), threads) if left else iter(())
         _merge_shards(data, numbers, ready, scanned, known, store)
     return sources
+
+
+def _pieces(data: Data, shards: Sequence[int], threads: int) -> list[Piece]:
+    """The pieces of some shards, of which there is one for each thread if they have rows enough."""
+    rows = sum(data.shards[number].rows for number in shards)
+    return data.pieces(shards, rows=min(max(-(-rows // threads), FEW_ROWS), BATCH_ROWS))
 
 
 def _runs(todo: dict[int, list[Task]]) -> list[tuple[list[int], list[Task]]]:
@@ -175,6 +197,8 @@ def _result(
     if one.error is None:
         try:
             outcome = one.model.outcome(setting, _found(one, known))
+        except DamagedStateError:
+            raise
         except Exception as error:  # noqa: BLE001  an error while evaluating is a failure, shown as such
             one.fail(error, flat=True)
     result = {} if setting.form.boolean_only and not setting.form.return_unexpected_index_query else outcome.result

@@ -29,6 +29,7 @@ from gristmill.validators import text_files
 
 BATCH_ROWS = 1 << 18
 BATCH_BYTES = 48 << 20
+FEW_ROWS = 1 << 15  # a table isn't cut into fewer: what each batch takes besides its rows would be more
 PARQUET = (".parquet", ".pq")
 TEXT = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 
@@ -62,8 +63,8 @@ class Piece(NamedTuple):
 class Reader(Protocol):
     """How the rows of one shard are read, from several threads at once."""
 
-    def pieces(self, *, small: bool = False) -> list[tuple[int, tuple[int, ...]]]:
-        """(rows, groups) of each part that can be read by itself, in order; `groups` is the reader's own affair. small: the smallest parts."""
+    def pieces(self, rows: int) -> list[tuple[int, tuple[int, ...]]]:
+        """(rows, groups) of parts that can be read by themselves, in order; `groups` is the reader's own affair. rows: in each at most, if it can be cut so."""
 
     def read(self, groups: tuple[int, ...], columns: Sequence[str]) -> Iterator[tuple[pa.Table, Objects]]:
         """The rows of a part, in order, in tables of about BATCH_ROWS rows at most."""
@@ -119,15 +120,15 @@ class Data:
         if name not in self.columns:
             raise missing_column(name, self.columns, where)
 
-    def pieces(self, shards: Sequence[int] | None = None, *, small: bool = False) -> list[Piece]:
-        """The parts of the shards (all for None) that can be read by themselves, in order. small: the smallest, to look a few rows up."""
+    def pieces(self, shards: Sequence[int] | None = None, *, rows: int = BATCH_ROWS) -> list[Piece]:
+        """The parts of the shards (all for None) that can be read by themselves, in order. rows: in each at most, if it can be cut so."""
         found, first = [], 0
         for number, shard in enumerate(self.shards):
             if shards is None or number in shards:
                 offset = 0
-                for rows, groups in shard.reader.pieces(small=small):
-                    found.append(Piece(number, offset, first + offset, rows, groups))
-                    offset += rows
+                for count, groups in shard.reader.pieces(rows):
+                    found.append(Piece(number, offset, first + offset, count, groups))
+                    offset += count
             first += shard.rows
         return found
 
@@ -158,7 +159,7 @@ class Data:
     def take(self, rows: npt.NDArray[np.int64], columns: Sequence[str]) -> Batch:
         """These rows (ascending numbers), reading only the pieces that they lie in. `first` and `offset` mean nothing here."""
         tables, objects = [], []
-        for piece in self.pieces(small=True) if len(rows) else ():
+        for piece in self.pieces(rows=1) if len(rows) else ():
             low, high = np.searchsorted(rows, [piece.first, piece.first + piece.rows])
             if low == high:
                 continue
@@ -250,15 +251,15 @@ class _TableReader:
     def __init__(self, table: pa.Table, objects: Objects) -> None:
         self._table, self._objects = table, objects
 
-    def pieces(self, *, small: bool = False) -> list[tuple[int, tuple[int, ...]]]:
-        return self._pieces
+    def pieces(self, rows: int) -> list[tuple[int, tuple[int, ...]]]:
+        every = self._table.num_rows
+        parts = max(1, -(-self._bytes // BATCH_BYTES), -(-every // max(rows, FEW_ROWS)))
+        step = max(1, -(-every // parts))
+        return [(min(step, every - start), (start, min(step, every - start))) for start in range(0, every, step)]
 
     @functools.cached_property
-    def _pieces(self) -> list[tuple[int, tuple[int, ...]]]:
-        rows = self._table.num_rows
-        parts = max(1, -(-self._table.nbytes // BATCH_BYTES), -(-rows // BATCH_ROWS)) if rows else 0
-        step = -(-rows // parts) if parts else 1
-        return [(min(step, rows - start), (start, min(step, rows - start))) for start in range(0, rows, step)]
+    def _bytes(self) -> int:
+        return self._table.nbytes
 
     def read(self, groups: tuple[int, ...], columns: Sequence[str]) -> Iterator[tuple[pa.Table, Objects]]:
         start, rows = groups
@@ -278,18 +279,18 @@ class _ParquetReader:
     ) -> None:
         self._open, self._footer, self._schema = opener, footer, schema
 
-    def pieces(self, *, small: bool = False) -> list[tuple[int, tuple[int, ...]]]:
+    def pieces(self, rows: int) -> list[tuple[int, tuple[int, ...]]]:
         found: list[tuple[int, tuple[int, ...]]] = []
-        rows, size = 0, 0
+        count, size = 0, 0
         groups: list[int] = []
         for number in range(self._footer.num_row_groups):
             group = self._footer.row_group(number)
-            if groups and (small or rows + group.num_rows > BATCH_ROWS or size + group.total_byte_size > BATCH_BYTES):
-                found.append((rows, tuple(groups)))
-                rows, size, groups = 0, 0, []
-            rows, size = rows + group.num_rows, size + group.total_byte_size
+            if groups and (count + group.num_rows > rows or size + group.total_byte_size > BATCH_BYTES):
+                found.append((count, tuple(groups)))
+                count, size, groups = 0, 0, []
+            count, size = count + group.num_rows, size + group.total_byte_size
             groups.append(number)
-        return [*found, (rows, tuple(groups))] if groups else found
+        return [*found, (count, tuple(groups))] if groups else found
 
     def read(self, groups: tuple[int, ...], columns: Sequence[str]) -> Iterator[tuple[pa.Table, Objects]]:
         schema = pa.schema([self._schema.field(name) for name in columns])

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gristmill.validators.accumulators import Accumulator, Fields
+from gristmill.validators.checked import Parts
 from gristmill.validators.columns import View, float_values
 from gristmill.validators.numbers import TIMES
 from gristmill.validators.spill import Array, Spill, held
@@ -31,6 +32,8 @@ def _chunk(values: npt.NDArray[Any]) -> Chunk:
 
 class Ordered(Accumulator):
     """All values of a numeric or temporal column. Memory: as `spill` has it, and one value in 512."""
+
+    large = True
 
     def __init__(self, column: str, spill: Spill) -> None:
         self.columns = (column,)
@@ -60,9 +63,7 @@ class Ordered(Accumulator):
 
     def spill(self) -> None:
         self._chunks = [
-            Chunk(self._spill.store([each.values], each.values.dtype), each.samples)
-            if isinstance(each.values, np.ndarray) and held(each.values)
-            else each
+            Chunk(self._spill.store([each.values[:]], each.values.dtype), each.samples) if held(each.values) else each
             for each in self._chunks
         ]
         self._held = 0
@@ -73,7 +74,7 @@ class Ordered(Accumulator):
         else:
             every = [np.zeros(0), *(each.values[:] for each in self._chunks)]
             whole = _chunk(np.sort(np.concatenate(every[1:] or every)))
-        return {"values": whole.values[:], "samples": whole.samples}
+        return {"values": Parts([whole.values[:]], whole.values.dtype), "samples": whole.samples}
 
     def load(self, fields: Fields, first: int) -> None:
         self.nonnull = len(fields["values"])

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from gristmill.errors import ColumnError, SuiteError, did_you_mean
+from gristmill.errors import ColumnError, DamagedStateError, SuiteError, did_you_mean
 from gristmill.validators.accumulators import Accumulator
 from gristmill.validators.conditions import Condition
 from gristmill.validators.expectations import EXPECTATIONS
@@ -120,6 +120,8 @@ def tasks_of(
                 if key not in tasks:
                     tasks[key] = Task(key, need.make, condition, _columns(need, condition, setting.data))
                 (one.again if again else one.keys)[name] = key
+        except DamagedStateError:
+            raise
         except Exception as error:  # noqa: BLE001  the failure of this expectation, not of the others
             one.fail(error)
     return list(tasks.values())

@@ -260,7 +260,7 @@ def _by_shards(data: Data, schema: pa.Schema) -> Profile:
             for batch in data.batches(schema.names, [number]):
                 part.update(batch.table)
             fields = part.save()
-            keeps = keeps and keep(folder, shard, name, fields)
+            keeps = keeps and keep(data.dataset, shard, name, fields)
         whole.merge(part)
     return whole.finish()
 

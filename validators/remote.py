@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from gristmill.validators.accumulators import Accumulator, Fields
+from gristmill.validators.checked import Parts
 from gristmill.validators.columns import View
 from gristmill.validators.expectations.base import Setting
 from gristmill.validators.formats import ResultFormat
@@ -61,7 +62,7 @@ class _Reader:
     def __init__(self, partitions: Partitions, number: int, rows: int) -> None:
         self._partitions, self._number, self._rows = partitions, number, rows
 
-    def pieces(self, *, small: bool = False) -> list[tuple[int, tuple[int, ...]]]:
+    def pieces(self, rows: int) -> list[tuple[int, tuple[int, ...]]]:
         return [(self._rows, (0,))] if self._rows else []
 
     def read(self, groups: tuple[int, ...], columns: Sequence[str]) -> Iterator[tuple[pa.Table, Objects]]:
@@ -147,4 +148,6 @@ def _saved(key: Key, state: Any) -> Fields | BaseException:
             return RuntimeError(f"{type(error).__name__}: {error}")
         return error
     fields = state.save(0)
-    return TypeError(f"{key.need}: its state can't be sent") if fields is None else fields
+    if fields is None:
+        return TypeError(f"{key.need}: its state can't be sent")
+    return {name: value.array() if isinstance(value, Parts) else value for name, value in fields.items()}

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gristmill.errors import RunError
+from gristmill.validators.checked import Checked
 
 DEFAULT_MEMORY = 1 << 28
 
@@ -50,7 +51,7 @@ class Mapped(np.ndarray):
     """An array in a mapped file, and what is cut out of one."""
 
 
-Array = npt.NDArray[Any] | OnDisk
+Array = npt.NDArray[Any] | OnDisk | Checked
 
 
 def held(array: Array | None) -> int:

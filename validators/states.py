@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Sequence
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 
-from gristmill.storage.folder import Folder
-from gristmill.validators.accumulators import Accumulator
+from gristmill.storage.dataset import Dataset
+from gristmill.validators.accumulators import Accumulator, Fields
 from gristmill.validators.bundles import (
     FOLDER,
     UNREADABLE,
@@ -26,26 +27,31 @@ from gristmill.validators.passes import States
 from gristmill.validators.plan import Key, Task
 from gristmill.validators.rows import Places
 
-VERSION = 4
+VERSION = 5
 """To be raised whenever what an accumulator works out changes."""
 TOGETHER = f"{FOLDER}/together"
-KEPT = 4  # conclusions that stay: those of the newest validations
+KEPT = 4  # files of several shards that stay, with those that they extend: those of the newest validations
+Together = dict[Key, tuple[range, Accumulator]]
+"""{task: (the shards that follow each other, the state of their rows)}."""
 
 
 def store_of(data: Data, tasks: Iterable[Task]) -> StateStore | None:
     """The store beside a dataset for the states of these tasks, None for other data."""
-    return None if data.dataset is None else StateStore(data.dataset.folder, data.schema, tasks)
+    return None if data.dataset is None else StateStore(data.dataset, data.schema, tasks)
 
 
 class StateStore:
-    """`_work/validation/<shard>/<tasks>.state`: what one scan of a shard worked out. `_work/validation/together/<shards and tasks>.state`: what
-    was concluded from all shards of a validation together, by row. Nothing in them is code; they may be deleted at any time.
+    """`_work/validation/<shard>/<tasks>.state`: what one scan of a shard worked out. `_work/validation/together/<shards and tasks>.state`: that of
+    all shards of a validation together; of large states what they concluded. Nothing in them is code; they may be deleted at any time.
     """
 
-    def __init__(self, folder: Folder, schema: pa.Schema, tasks: Iterable[Task]) -> None:
-        self._folder = folder
+    def __init__(self, dataset: Dataset, schema: pa.Schema, tasks: Iterable[Task]) -> None:
+        self._dataset, self._folder = dataset, dataset.folder
         self._keeps = True  # until it can't: it is said once
-        self._names = {task.key: _name(task, schema) for task in tasks}
+        self._tasks = {task.key: task for task in tasks}
+        self._names = {key: _name(task, schema) for key, task in self._tasks.items()}
+        self._extended: dict[Key, list[str]] = {}  # the files with what was assumed
+        self._whole: set[Key] = set()  # tasks of which all is kept already
 
     def load(self, shard: Shard, tasks: Sequence[Task], first: int) -> States:
         """The states that are there; `first` is added to their row numbers."""
@@ -71,46 +77,88 @@ class StateStore:
             (self._names[key], state.save(first)) for key, state in states.items() if isinstance(state, Accumulator)
         )
         self._keeps = write(
-            self._folder, place_of(shard), ((name, fields) for name, fields in each if fields is not None)
+            self._dataset, place_of(shard), ((name, fields) for name, fields in each if fields is not None)
         )
 
-    def assume(self, shards: Sequence[Shard], states: States) -> set[Key]:
-        """Tells the states what was concluded before from the most of these shards; the keys of those for which that were all."""
-        keys = {self._names[key]: key for key in states}
+    def together(self, shards: Sequence[Shard], states: States) -> Together:
+        """What is kept of shards that follow each other here too. The large states are told what was concluded from the most of these shards."""
+        rows = np.array([shard.rows for shard in shards], np.int64)
+        ends = np.cumsum(rows)
+        found: Together = {}
+        for key, (bundle, at) in self._best(shards).items():
+            state, starts = states[key], ends[at] - rows[at]
+            with contextlib.suppress(*UNREADABLE):
+                fields = bundle.fields(self._names[key])
+                if isinstance(state, Accumulator) and state.large:
+                    places = Places(np.cumsum(rows[at]) - rows[at], starts, ends[at])
+                    self._extended[key] = [*fields.get("earlier", ()), bundle.path]
+                    state.assume(fields, places, self._fields(self._extended[key][:-1], key))
+                else:
+                    joint = self._tasks[key].make()
+                    joint.load(fields, int(starts[0]))
+                    found[key] = range(at[0], at[-1] + 1), joint
+                self._whole |= {key} if len(at) == len(shards) else set()
+        return found
+
+    def _best(self, shards: Sequence[Shard]) -> dict[Key, tuple[Bundle, list[int]]]:
+        """{task: the file with the most rows of these shards, where its shards are}."""
         best: dict[Key, tuple[int, Bundle, list[int]]] = {}
+        large = {key for key, task in self._tasks.items() if task.make().large}
         for bundle in bundles(self._folder, TOGETHER):
             with contextlib.suppress(*UNREADABLE):
                 at = _places([shard.key for shard in shards], bundle.facts["shards"])
                 rows = sum(shards[i].rows for i in at)
-                for key in (keys[name] for name in bundle.names & keys.keys()):
-                    if at and (key not in best or best[key][0] < rows):
+                follow = bool(at) and at[-1] - at[0] + 1 == len(at)
+                for key in (key for key, name in self._names.items() if name in bundle.names):
+                    if at and (follow or key in large) and (key not in best or best[key][0] < rows):
                         best[key] = rows, bundle, at
-        starts = np.cumsum([0, *(shard.rows for shard in shards)])
-        whole = set()
-        for key, (_, bundle, at) in best.items():
-            state = states[key]
-            rows_of = np.array([shards[i].rows for i in at])
-            places = Places(np.cumsum(rows_of) - rows_of, starts[at], starts[at] + rows_of)
-            with contextlib.suppress(*UNREADABLE):
-                if isinstance(state, Accumulator):
-                    state.assume(bundle.fields(self._names[key]), places)
-                    whole |= {key} if len(at) == len(shards) else set()
-        return whole
+        return {key: (bundle, at) for key, (_, bundle, at) in best.items()}
 
-    def conclude(self, shards: Sequence[Shard], states: States, known: set[Key]) -> None:
-        """Keeps what the states conclude from all of these shards, but for those of `known`, of which it is kept."""
-        if not self._keeps:
-            return
+    def _fields(self, paths: Sequence[str], key: Key) -> list[Fields] | None:
+        with contextlib.suppress(*UNREADABLE):
+            return [Bundle(self._folder, path).fields(self._names[key]) for path in paths]
+        return None
+
+    def conclude(self, shards: Sequence[Shard], states: States, threads: int) -> None:
+        """Keeps what isn't kept of all of these shards together."""
         keys = [shard.key for shard in shards]
-        found = {key: states[key] for key in self._names}
-        each = {key: state.conclude() for key, state in found.items() if isinstance(state, Accumulator)}
-        kept = {self._names[key]: fields for key, fields in each.items() if fields is not None}
-        if None in keys or not kept or known.issuperset(key for key, fields in each.items() if fields is not None):
+        left = [
+            key
+            for key, state in states.items()
+            if key not in self._whole and isinstance(state, Accumulator) and (len(keys) > 1 or state.large)
+        ]
+        if not self._keeps or None in keys or not left:
             return
-        name = digest([keys, sorted(kept)])
-        write(self._folder, TOGETHER, kept.items(), {"shards": [key[:20] for key in keys if key]}, name)
-        for path in listed(self._folder, TOGETHER)[KEPT:]:
-            remove(self._folder, path)
+        each = ((self._names[key], self._concluded(key, states[key], threads)) for key in left)
+        written = write(
+            self._dataset,
+            TOGETHER,
+            ((name, fields) for name, fields in each if fields is not None),
+            {"shards": [key[:20] for key in keys if key]},
+            digest([keys, sorted(self._names[key] for key in left)]),
+        )
+        if written:
+            self._clear()
+
+    def _concluded(self, key: Key, state: Any, threads: int) -> Fields | None:
+        if not state.large:
+            return cast("Fields | None", state.save(0))
+        fields: Fields | None = state.conclude(threads)
+        if fields and fields.get("extends"):
+            fields["earlier"] = self._extended[key]
+        return fields
+
+    def _clear(self) -> None:
+        """Removes files of several shards, but for the newest and those that they extend."""
+        paths = listed(self._folder, TOGETHER)
+        needed = set(paths[:KEPT])
+        for path in paths[:KEPT]:
+            with contextlib.suppress(*UNREADABLE):
+                bundle = Bundle(self._folder, path)
+                needed.update(*(bundle.plain(name).get("earlier", ()) for name in bundle.names))
+        for path in paths:
+            if path not in needed:
+                remove(self._folder, path)
 
 
 def _places(now: Sequence[str | None], then: Sequence[str]) -> list[int]:

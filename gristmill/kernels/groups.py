@@ -19,7 +19,8 @@ PARTITIONS = 1 << PARTITION_BITS
 
 
 @njit(inline="always")
-def _mix(word):  # type: ignore[no-untyped-def]
+def mix(word):  # type: ignore[no-untyped-def]
+    """The bits of a word mixed, so that the first of them tell words apart."""
     word ^= word >> np.uint64(32)
     word *= P64_1
     word ^= word >> np.uint64(29)
@@ -32,11 +33,11 @@ def _partition(hashes, out, order):  # type: ignore[no-untyped-def]
     shift = np.uint64(64 - PARTITION_BITS)
     places = np.zeros(PARTITIONS + 1, np.int64)
     for i in range(n):
-        places[np.int64(_mix(hashes[i, 0]) >> shift) + 1] += 1
+        places[np.int64(mix(hashes[i, 0]) >> shift) + 1] += 1
     ends = np.cumsum(places)
     places = ends[:-1].copy()
     for i in range(n):
-        part = np.int64(_mix(hashes[i, 0]) >> shift)
+        part = np.int64(mix(hashes[i, 0]) >> shift)
         at = places[part]
         places[part] = at + 1
         order[at] = i
@@ -46,12 +47,18 @@ def _partition(hashes, out, order):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def _parts(hashes, found):  # type: ignore[no-untyped-def]
+    for i in range(len(hashes)):
+        found[np.int64(mix(hashes[i, 0]) >> np.uint64(64 - PARTITION_BITS))] = True
+
+
+@njit(cache=True, nogil=True)
 def _group(hashes, table, group, firsts, counts):  # type: ignore[no-untyped-def]
     n, width = hashes.shape
     mask = np.uint64(len(table) - 1)
     groups = 0
     for i in range(n):
-        at = _mix(hashes[i, 0]) & mask
+        at = mix(hashes[i, 0]) & mask
         while True:
             known = table[at]
             if known < 0:
@@ -77,7 +84,7 @@ def _group(hashes, table, group, firsts, counts):  # type: ignore[no-untyped-def
 def _enter(hashes, table, shift, seen):  # type: ignore[no-untyped-def]
     last = len(table) - 1
     for i in range(len(hashes)):
-        mixed = _mix(hashes[i, 0])
+        mixed = mix(hashes[i, 0])
         bit = mixed >> (shift - np.uint64(3))
         seen[np.int64(bit >> np.uint64(3))] |= np.uint8(1) << np.uint8(bit & np.uint64(7))
         at = np.int64(mixed >> shift)
@@ -90,7 +97,7 @@ def _enter(hashes, table, shift, seen):  # type: ignore[no-untyped-def]
 def _maybe(shift, seen, hashes, at_row):  # type: ignore[no-untyped-def]
     hits = np.int64(0)
     for i in range(len(hashes)):
-        bit = _mix(hashes[i, 0]) >> (shift - np.uint64(3))
+        bit = mix(hashes[i, 0]) >> (shift - np.uint64(3))
         at_row[hits] = i
         hits += np.int64((seen[np.int64(bit >> np.uint64(3))] >> np.uint8(bit & np.uint64(7))) & np.uint8(1))
     return hits
@@ -103,7 +110,7 @@ def _find(known, table, shift, hashes, at_row, few, of):  # type: ignore[no-unty
     hits = 0
     for n in range(few):
         i = at_row[n]
-        at = np.int64(_mix(hashes[i, 0]) >> shift)
+        at = np.int64(mix(hashes[i, 0]) >> shift)
         while table[at] >= 0:
             one = table[at]
             same = True
@@ -141,6 +148,13 @@ def partition(hashes: U64) -> tuple[U64, npt.NDArray[np.int32], I64]:
     """(the hashes (n, width) in order of partition, what row each was, (PARTITIONS + 1,) where partitions begin). Stable; equal hashes share a partition."""
     out, order = np.empty_like(hashes), np.empty(len(hashes), np.int32)
     return out, order, _partition(read_only(hashes), out, order)
+
+
+def parts_of(hashes: U64) -> npt.NDArray[np.bool_]:
+    """(PARTITIONS,) in which partitions these hashes (n, width) lie."""
+    found = np.zeros(PARTITIONS, np.bool_)
+    _parts(read_only(hashes), found)
+    return found
 
 
 class Groups(NamedTuple):

@@ -9,7 +9,8 @@ from gristmill.kernels import automaton, exact_sum
 from gristmill.kernels.buffers import Slices, slices
 from gristmill.kernels.csv import csv_records
 from gristmill.kernels.digests import row_digests
-from gristmill.kernels.groups import Index, group, partition
+from gristmill.kernels.filters import Layout
+from gristmill.kernels.groups import Index, group, partition, parts_of
 from gristmill.kernels.jaccard import copy_sets, pairs
 from gristmill.kernels.minhash import band_keys, sketches
 from gristmill.kernels.normalize import clean, scan
@@ -42,6 +43,9 @@ def _warm_validation(rows: Slices) -> None:
     for width in (1, 2):
         hashes = partition(np.ones((4, width), np.uint64))[0]
         Index(hashes[group(hashes).first]).find(hashes)
+        parts_of(hashes)
+        layout = Layout(np.array([len(hashes)]))
+        layout.maybe(0, layout.fill(hashes), hashes)
     states = automaton.run(rows, np.full((4, 256), automaton.REJECT, np.uint32))
     classes = np.zeros(0x110000, np.uint8)
     automaton.run_wide(rows, np.array([0]), classes, 0, np.zeros((4, 1), np.uint16), states)
