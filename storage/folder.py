@@ -57,6 +57,20 @@ class Folder:
                 return self._client.cat_file(self.url(path))
             return Path(self.url(path)).read_bytes()
 
+    def read_range(self, path: str, start: int, stop: int) -> bytes:
+        """The file's bytes from start to stop.
+
+        Raises:
+            FileNotFoundError: no such file.
+        """
+        with _clear_errors(self.url(path), "read"):
+            if self.remote:
+                found: bytes = self._client.cat_file(self.url(path), start=start, end=stop)
+                return found
+            with Path(self.url(path)).open("rb") as source:
+                source.seek(start)
+                return source.read(stop - start)
+
     def open_input(self, path: str) -> IO[bytes]:
         """The file, open for reading and seeking."""
         with _clear_errors(self.url(path), "read"):
@@ -317,17 +331,16 @@ def _clear_errors(path: str, doing: str) -> Iterator[None]:
         yield
     except (GristmillError, FileExistsError, FileNotFoundError):
         raise
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        number = getattr(error, "errno", None)
+        if number in (errno.ENOSPC, errno.EDQUOT):
             raise RunError(
                 f"no space left to write '{path}': free some and run the same command again, it resumes", path=path
             ) from error
-        if isinstance(error, PermissionError) or error.errno == errno.EROFS:
-            at = error.filename or path
-            text = f"no permission to {doing} '{at}' ({error.strerror or error}): allow it, or choose another folder"
+        if isinstance(error, PermissionError) or number == errno.EROFS:
+            at = getattr(error, "filename", None) or path
+            text = f"no permission to {doing} '{at}' ({getattr(error, 'strerror', None) or error}): allow it, or choose another folder"
             raise InputError(text, path=str(at)) from error
-        raise
-    except Exception as error:
         if remote.is_connection_error(error):
             raise StoreUnreachableError(
                 f"can't {doing} '{path}': {error}. Check the address, the network and the credentials", path=path

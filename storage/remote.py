@@ -113,8 +113,11 @@ def list_files(store: Any, place: str, base: str, *, recursive: bool) -> list[tu
 
 
 def is_connection_error(error: BaseException) -> bool:
-    """Whether a client of the store gave up for lack of credentials or an answer; such errors have no common class but their package."""
-    return type(error).__module__.split(".")[0] in ("botocore", "aiobotocore", "aiohttp")
+    """Whether a client of the store gave up for lack of credentials or an answer; such errors have no common class but their package.
+    An answer that says the store can't is an OSError of s3fs with theirs as its cause.
+    """
+    packages = {type(each).__module__.split(".")[0] for each in (error, error.__cause__)}
+    return not packages.isdisjoint({"botocore", "aiobotocore", "aiohttp"})
 
 
 def _changed(info: Mapping[str, Any]) -> float:

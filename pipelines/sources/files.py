@@ -12,7 +12,7 @@ from typing import IO, NamedTuple
 
 import xxhash
 
-from gristmill.errors import InputError, InputNotFoundError, did_you_mean
+from gristmill.errors import InputError, InputNotFoundError, StoreUnreachableError, did_you_mean
 from gristmill.storage.folder import open_folder
 
 BLOCK = 4 << 20
@@ -47,13 +47,15 @@ def open_file(path: str) -> IO[bytes]:
     """The file, open for reading and seeking.
 
     Raises:
-        InputError: it can't be opened.
+        InputError: it can't be opened. StoreUnreachableError: no answer.
     """
     try:
         if "://" in path:
             base, _, name = path.rpartition("/")
             return open_folder(base).open_input(name)
         return open(path, "rb")
+    except StoreUnreachableError:
+        raise
     except OSError as error:
         raise InputError(f"can't read '{path}': {error.strerror or error}", path=path) from error
 
@@ -70,10 +72,12 @@ def check_unchanged(path: str, version: str) -> None:
     """Refuses a file that has changed since the run was planned.
 
     Raises:
-        InputError: it has, or it is gone.
+        InputError: it has, or it is gone. StoreUnreachableError: no answer.
     """
     try:
         now = current_version(path)
+    except StoreUnreachableError:
+        raise
     except (OSError, IndexError) as error:
         raise InputError(
             f"input '{path}' is not there on {socket.gethostname()}: it has gone since the run was planned, or this machine has not mounted it. "

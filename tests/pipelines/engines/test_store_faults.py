@@ -109,7 +109,7 @@ def test_a_request_that_is_never_answered_is_asked_again(undisturbed, store, pro
 def test_a_store_that_is_gone_for_a_while(undisturbed, store, proxy, tmp_path):
     """The run says so, nothing half-written is visible, and the same command goes on when the store is back."""
     model, struck = model_in(store, undisturbed), []
-    for place in ("/raw/", "work/items/", "/out/data/", "/out/ledger/", "/out/manifests/v"):
+    for place in ("/raw/", "/items/", "/out/data/", "/out/ledger/", "/out/manifests/v"):
         gone: list[int] = []
 
         def fault(seen: Seen, place: str = place, gone: list[int] = gone) -> Any:
