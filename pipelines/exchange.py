@@ -10,6 +10,7 @@ import functools
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -25,6 +26,10 @@ from gristmill.pipelines.work import WorkStore, finish, key_of
 DRIVER_BYTES = 8 << 20  # what is estimated to be no more is done in the driver, without files
 PARTITION_BYTES = 32 << 20
 CHUNK_BYTES = 16 << 20  # of a table that a reduction is given
+BLOCK_BYTES = (
+    64 << 10
+)  # smaller ones are not asked for one by one: the file is fetched that has them, once for all partitions
+AHEAD = 64  # inputs whose blocks are fetched while those before them are worked on
 
 
 class Chunks:
@@ -150,14 +155,34 @@ class Scattered:
 
     def tables(self, store: WorkStore, partition: int) -> Iterator[pa.Table]:
         """The rows of a partition, input by input."""
-        for key in stored_list(store, self.digest):
-            for path in store.folder(key).glob("rows.arrow"):  # there is none where the input had no rows
-                with pa.memory_map(str(path)) as source:
-                    reader = pa.ipc.open_file(source)
-                    for number in range(partition, reader.num_record_batches, self.partitions):
-                        batch = reader.get_batch(number)
-                        if batch.num_rows:
-                            yield pa.Table.from_batches([batch])
+        for schema, blocks in self._blocks(store, partition):
+            for block in blocks:
+                yield pa.Table.from_batches([pa.ipc.read_record_batch(block, schema)])
+
+    def _blocks(self, store: WorkStore, partition: int) -> Iterator[tuple[pa.Schema, list[pa.Buffer]]]:
+        """Of each input that has rows their schema and the partition's blocks, memory-mapped."""
+        keys = stored_list(store, self.digest)
+        find = functools.partial(self._blocks_of, store, partition)
+        if store.requests == 1:
+            yield from filter(None, map(find, keys))
+            return
+        with ThreadPoolExecutor(store.requests) as threads:
+            for start in range(0, len(keys), AHEAD):
+                yield from filter(None, threads.map(find, keys[start : start + AHEAD]))
+
+    def _blocks_of(self, store: WorkStore, partition: int, key: str) -> tuple[pa.Schema, list[pa.Buffer]] | None:
+        for path in store.folder(key).glob("blocks.arrow"):  # there is none where the input had no rows
+            table = parts.read(path)
+            spans = list(zip(*(table[name].to_pylist() for name in ("start", "stop", "rows")), strict=True))
+            if spans[-1][1] < BLOCK_BYTES * len(spans):
+                _ = store.folder(key) / "rows.arrow"  # is fetched whole
+            mine = [
+                store.block(key, "rows.arrow", start, stop)
+                for start, stop, rows in spans[partition :: self.partitions]
+                if rows
+            ]
+            return pa.ipc.read_schema(pa.py_buffer(table.schema.metadata[b"rows"])), mine
+        return None
 
 
 def scatter(
@@ -258,21 +283,30 @@ class _Gather:
 
 
 def _scatter(task: _Scatter) -> dict[str, Any]:
-    """Writes rows.arrow: of each table of the view a batch for every partition, in order."""
+    """Writes rows.arrow: of each table of the view a batch for every partition, in order; and blocks.arrow: where each batch is."""
     rows = 0
+    blocks: list[tuple[int, int, int]] = []
     with task.store.create(task.key) as (folder, summary), contextlib.ExitStack() as stack:
         writer = None
         for table in coalesced(task.view(task.store, task.source)):
             if writer is None:
-                sink = pa.ipc.new_file(str(folder / "rows.arrow"), table.schema, options=parts.LZ4)
-                writer = stack.enter_context(sink)
+                sink = stack.enter_context(pa.OSFile(str(folder / "rows.arrow"), "wb"))
+                writer = stack.enter_context(pa.ipc.new_file(sink, table.schema, options=parts.LZ4))
+                schema = table.schema
+                writer.write_batch(pa.RecordBatch.from_pylist([], schema))  # the file's head comes with its first batch
             place = table["key"].to_numpy() % np.uint64(task.partitions)
             order = np.argsort(place, kind="stable")
             cuts = np.searchsorted(place[order], np.arange(task.partitions + 1, dtype=np.uint64))
             batch = table.take(pa.array(order)).combine_chunks().to_batches()[0]
             for start, stop in itertools.pairwise(cuts.tolist()):
+                before = sink.tell()
                 writer.write_batch(batch.slice(start, stop - start))
+                blocks.append((before, sink.tell(), stop - start))
             rows += table.num_rows
+        if blocks:
+            found = pa.table(list(zip(*blocks, strict=True)), names=["start", "stop", "rows"])
+            metadata = {"rows": schema.serialize().to_pybytes()}
+            parts.write(folder / "blocks.arrow", found.replace_schema_metadata(metadata))
         summary["rows"] = rows
     return summary
 

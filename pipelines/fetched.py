@@ -35,19 +35,30 @@ class Cache:
         self._new = 0
         self._lock = threading.Lock()
 
-    def fetch(self, remote: Folder, path: str, name: str, size: int) -> Path:
-        """The local path of the copy `name` of a remote file of so many bytes.
+    def find(self, name: str) -> Path | None:
+        """The local path of the copy `name`, if it is there."""
+        final = self._folder / "kept" / name
+        try:
+            os.utime(final)
+        except FileNotFoundError:
+            return None
+        return final
+
+    def fetch(self, remote: Folder, path: str, name: str, size: int, start: int | None = None) -> Path:
+        """The local path of the copy `name` of a remote file of so many bytes, or of so many bytes from `start` on.
 
         Raises:
             FileNotFoundError: there is no such file.
         """
+        if (found_here := self.find(name)) is not None:
+            return found_here
         final = self._folder / "kept" / name
-        with contextlib.suppress(FileNotFoundError):
-            os.utime(final)
-            return final
         with self.making() as folder:
             copy = folder / "copy"
-            remote.download(path, copy)
+            if start is None:
+                remote.download(path, copy)
+            else:
+                copy.write_bytes(remote.read_range(path, start, start + size))
             if (found := copy.stat().st_size) != size:
                 raise OSError(f"'{remote.url(path)}' came with {found} bytes, expected {size}")
             final.parent.mkdir(parents=True, exist_ok=True)

@@ -20,10 +20,12 @@ PLAIN = pa.ipc.IpcWriteOptions()  # for files that are read by row through a mem
 class PartWriter:
     """Writes tables in order to PREFIX-000.arrow, PREFIX-001.arrow, ...
 
-    A new file begins where the schema changes, and with each table that has dictionaries: a file can hold one for each column.
+    A new file begins where the schema changes, and with each table that has dictionaries: a file can hold one for each column. schemas: those
+    that were written, each once.
     """
 
     def __init__(self, folder: Path, prefix: str, options: pa.ipc.IpcWriteOptions = LZ4) -> None:
+        self.schemas: list[pa.Schema] = []
         self._folder, self._prefix, self._options = folder, prefix, options
         self._writer: pa.ipc.RecordBatchFileWriter | None = None
         self._schema: pa.Schema | None = None
@@ -35,6 +37,8 @@ class PartWriter:
         if self._writer is None or table.schema != self._schema or _has_dictionary(table.schema):
             self._close()
             self._schema = table.schema
+            if table.schema not in self.schemas:
+                self.schemas.append(table.schema)
             path = self._folder / f"{self._prefix}-{self._parts:03d}.arrow"
             self._writer = pa.ipc.new_file(str(path), table.schema, options=self._options)
             self._parts += 1

@@ -14,11 +14,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+import pyarrow as pa
 
 from gristmill.errors import UsageError
 from gristmill.pipelines.fetched import Cache, cache_of
-from gristmill.pipelines.work import DAY, Lock, WorkStore
+from gristmill.pipelines.work import DAY, Lock, WorkStore, mapped
 from gristmill.storage.folder import Folder, is_alive, open_folder
 
 THREADS = 16  # of requests at a time
@@ -38,6 +40,8 @@ class RemoteWorkStore(WorkStore):
     that counts. So work is there whole or not at all, and of two attempts that end together one stays.
     """
 
+    requests: ClassVar[int] = THREADS
+
     @property
     def remote(self) -> Folder:
         """The folder behind the URL."""
@@ -51,6 +55,10 @@ class RemoteWorkStore(WorkStore):
     def folder(self, key: str) -> RemoteFiles:
         """The files of finished work, fetched when they are asked for."""
         return RemoteFiles(self, key)
+
+    def block(self, key: str, name: str, start: int, stop: int) -> pa.Buffer:
+        """See `WorkStore.block`: of a file that isn't here only these bytes are fetched."""
+        return self.folder(key).block(name, start, stop)
 
     def done(self, key: str) -> dict[str, Any] | None:
         marker = self.marker(key)
@@ -189,16 +197,29 @@ class RemoteFiles:
         Raises:
             FileNotFoundError: the work isn't finished, or has no such file.
         """
+        return self._local(name)[0]
+
+    def block(self, name: str, start: int, stop: int) -> pa.Buffer:
+        """Bytes start to stop of a file, memory-mapped from the copy of the file, or from a copy of just these."""
+        path, whole = self._local(name, (start, stop))
+        return mapped(path, start, stop) if whole else mapped(path, 0, stop - start)
+
+    def _local(self, name: str, span: tuple[int, int] | None = None) -> tuple[Path, bool]:
+        """(the path of a local copy, whether it is of the whole file). span: bytes that will do."""
+        store = self.store
         for anew in (False, True):  # another run may have removed what this process knew, and the work been done again
-            marker = self.store.marker(self.key, anew=anew)
+            marker = store.marker(self.key, anew=anew)
             if marker is None or name not in marker["files"]:
                 continue
-            where = _file(self.key, marker["attempt"], name)
+            where, copy = _file(self.key, marker["attempt"], name), f"{self.key}/{marker['attempt']}/{name}"
             with contextlib.suppress(FileNotFoundError):
-                return self.store.cache.fetch(
-                    self.store.remote, where, f"{self.key}/{marker['attempt']}/{name}", marker["files"][name]
-                )
-        raise FileNotFoundError(f"{self.store.remote.url(_marker(self.key))} has no file '{name}'")
+                if span is None:
+                    return store.cache.fetch(store.remote, where, copy, marker["files"][name]), True
+                if (found := store.cache.find(copy)) is not None:
+                    return found, True
+                start, stop = span
+                return store.cache.fetch(store.remote, where, f"{copy}.{start}-{stop}", stop - start, start), False
+        raise FileNotFoundError(f"{store.remote.url(_marker(self.key))} has no file '{name}'")
 
     def glob(self, pattern: str) -> list[Path]:
         """Local copies of the files whose names match."""

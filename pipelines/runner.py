@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from gristmill.errors import BalanceError, CommitConflictError, UsageError
-from gristmill.pipelines import duplicates, identity, parts
+from gristmill.pipelines import duplicates, identity
 from gristmill.pipelines.assign import Assign, assign, cluster_splits, to_items
 from gristmill.pipelines.bridges import join_published
 from gristmill.pipelines.engines.base import Engine
@@ -29,7 +29,7 @@ from gristmill.pipelines.shuffled import Form, Kept, shuffled_shards, write_shuf
 from gristmill.pipelines.slices import route
 from gristmill.pipelines.sources import unify_schemas
 from gristmill.pipelines.splits import clusters
-from gristmill.pipelines.stages import Ingest, Segment, identified, ingest, segment
+from gristmill.pipelines.stages import Ingest, Segment, identified, ingest, segment, stored_schema
 from gristmill.pipelines.steps.dedupe import DropExactDuplicates, DropNearDuplicates
 from gristmill.pipelines.steps.functions import Python
 from gristmill.pipelines.work import WorkStore, finish, key_of
@@ -51,6 +51,7 @@ class ItemState:
     identity: tuple[str, ...] = ()
     pending: tuple[str, ...] = ()
     stages: tuple[str, ...] = ()
+    schemas: Sequence[str] = ()  # the work keys of those of the current rows
 
 
 @dataclass
@@ -143,6 +144,8 @@ class Runner:
         for summary in summaries:
             for reason, count in summary["reasons"].items():
                 rules[reason] = rules.get(reason, 0) + count
+        for state, summary in zip(items, summaries, strict=True):
+            state.schemas = summary["schemas"]
         bad, null = sum(s["bad"] for s in summaries), sum(s.get("null_ids", 0) for s in summaries)
         if erased := sum(s["erased"] for s in summaries):
             self._count("erase", dropped=erased, rules={"erased": erased})
@@ -151,9 +154,13 @@ class Runner:
         return items, sum(s["rows"] for s in summaries) + bad, bad
 
     def _unify(self, items: Sequence[ItemState]) -> pa.Schema:
-        found = [
-            (schema, item.label) for item in items for schema in parts.schemas(self.store.folder(item.ingested), "rows")
-        ]
+        """The schema that the current rows of all items can be cast to."""
+        first: dict[str, str] = {}
+        for item in items:
+            for key in item.schemas:
+                first.setdefault(key, item.label)
+        self.used.update(first)
+        found = [(stored_schema(self.store, key), label) for key, label in first.items()]
         return identified(unify_schemas(found) if found else pa.schema([]))
 
     def _plan(self, schema: pa.Schema, rows: int) -> list[SegmentPlan]:
@@ -198,6 +205,7 @@ class Runner:
         summaries = self.map(name, segment, tasks)
         for item, task, summary in zip(items, tasks, summaries, strict=True):
             item.rows, item.pending, item.stages = task.key, (), (*item.stages, task.key)
+            item.schemas = summary["schemas"]
             for step, totals in summary["steps"].items():
                 self._count(step, **totals)
 
@@ -297,10 +305,7 @@ class Runner:
 
     def _shards(self, items: Sequence[ItemState], assigned: Sequence[Assigned]) -> tuple[FileList, pa.Schema]:
         output = self.pipeline.output
-        found = [
-            (schema, item.label) for item in items for schema in parts.schemas(self.store.folder(item.rows), "rows")
-        ]
-        schema = identified(unify_schemas(found) if found else pa.schema([]))
+        schema = self._unify(items)
         schema = schema if self.base is None else fitted(self.base, schema)
         settings = ParquetSettings(row_group_bytes=output.row_group_bytes, row_group_rows=output.row_group_rows)
         names: list[str | None] = [*self._split_names()] or [None]

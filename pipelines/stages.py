@@ -20,7 +20,7 @@ from gristmill.pipelines.identity import identify
 from gristmill.pipelines.slices import STEPPED, Pending, noted
 from gristmill.pipelines.sources import Chunk, Source, WorkItem, cast_table, read_item
 from gristmill.pipelines.steps.base import RowStep
-from gristmill.pipelines.work import WorkStore
+from gristmill.pipelines.work import WorkStore, key_of
 from gristmill.storage.sizes import row_bytes
 from gristmill.storage.tombstones import Tombstones
 
@@ -71,6 +71,7 @@ def ingest(task: Ingest) -> dict[str, Any]:
         summary.update(
             rows=rows, rows_out=left, null_ids=nameless, erased=erased, bad=bad, reasons=reasons, bytes=task.item.bytes
         )
+        summary["schemas"] = store_schemas(task.store, out.schemas("rows"))
     return summary
 
 
@@ -137,7 +138,7 @@ def segment(task: Segment) -> dict[str, Any]:
                 )
             counts["rows_out"] += kept.num_rows
             counts["bytes"] += table.nbytes
-        summary.update(counts)
+        summary.update(counts, schemas=store_schemas(task.store, out.schemas("rows")))
     return summary
 
 
@@ -225,3 +226,24 @@ class _Writers:
         if table.num_rows or (name not in self._begun and name in ("rows", "index")):
             self._writers[name].write(table)
             self._begun.add(name)
+
+    def schemas(self, name: str) -> list[pa.Schema]:
+        """Of what was written under the name, each once."""
+        return self._writers[name].schemas
+
+
+def store_schemas(store: WorkStore, schemas: Sequence[pa.Schema]) -> list[str]:
+    """The work keys of the schemas: summaries carry them, so that the run's process looks into no item's rows."""
+    keys = []
+    for schema in schemas:
+        key = key_of("schema", schema.serialize().to_pybytes())
+        if store.done(key) is None:
+            with store.create(key) as (folder, _):
+                parts.write(folder / "schema.arrow", schema.empty_table())
+        keys.append(key)
+    return keys
+
+
+def stored_schema(store: WorkStore, key: str) -> pa.Schema:
+    """The inverse of `store_schemas`, of one."""
+    return parts.read(store.folder(key) / "schema.arrow").schema

@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, ClassVar, Protocol
 
+import pyarrow as pa
 import xxhash
 from pydantic import BaseModel
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 DAY = 86_400.0
 MANY = 1_000  # keys from which on listing all that is there costs less than asking for each that isn't
 VISIBLE = 60.0  # seconds in which what another machine wrote becomes visible on any network file system
-FORMAT = 3  # part of every key: raise it when the files that stages write change
+FORMAT = 4  # part of every key: raise it when the files that stages write change
 
 
 def key_of(*parts: Any) -> str:
@@ -74,10 +75,15 @@ class WorkStore:
     """The scratch folder of a run. Shared safely by runs at the same time: equal keys mean equal content, and a folder appears whole or not at all."""
 
     root: str
+    requests: ClassVar[int] = 1  # how many files are best asked for at a time
 
     def folder(self, key: str) -> Files:
         """The files of the work of this key, once it is done."""
         return self._place(key)
+
+    def block(self, key: str, name: str, start: int, stop: int) -> pa.Buffer:
+        """Bytes start to stop of a file of finished work, memory-mapped."""
+        return mapped(self._place(key) / name, start, stop)
 
     def _place(self, key: str) -> Path:
         return Path(self.root) / "items" / key[:2] / key
@@ -270,6 +276,13 @@ class Lock:
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def mapped(path: Path, start: int, stop: int) -> pa.Buffer:
+    """Bytes start to stop of a file, memory-mapped."""
+    with pa.memory_map(str(path)) as source:
+        source.seek(start)
+        return source.read_buffer(stop - start)
 
 
 def _rename(temporary: Path, final: Path) -> None:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import os
 import threading
 import time
+from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from gristmill.errors import RunError, UsageError
-from gristmill.pipelines import fetched, parts, remote_work
+from gristmill.pipelines import exchange, fetched, parts, remote_work
+from gristmill.pipelines.engines.base import InProcess
 from gristmill.pipelines.erase import make_physical
 from gristmill.pipelines.fetched import Cache
 from gristmill.pipelines.remote_work import Lease, RemoteWorkStore
 from gristmill.pipelines.run import plan
 from gristmill.pipelines.work import WorkStore, open_store, scratch_of
-from gristmill.storage.folder import open_folder
+from gristmill.storage.folder import Folder, open_folder
 
 from .conftest import STEPS, corpus, rows_of, write_jsonl
 
@@ -215,6 +219,90 @@ def test_a_run_with_its_work_in_the_store(run, tmp_path, bucket, s3_folder):
     assert files and not (tmp_path / "user").exists() and not [path for path in files if "/runs/" in path]
     with pytest.raises(UsageError, match="needs a folder that all of it has mounted"):
         RemoteWorkStore(scratch).frames()
+
+
+class Machines(InProcess):
+    """Does the tasks on two machines by turns, each with copies of its own; the driver is a third one. fetched: (machine, file, bytes)."""
+
+    def __init__(self, patch, folder) -> None:
+        super().__init__()
+        self.here = "driver"
+        self.fetched: list[tuple[str, str, int]] = []
+        self.tasks = 0
+        caches = {name: Cache(folder / name, 10**9) for name in ("driver", "one", "two")}
+        patch.setattr(remote_work, "cache_of", lambda root: caches[self.here])
+        download, read_range = Folder.download, Folder.read_range
+
+        def whole(store, path, local):
+            download(store, path, local)
+            self.fetched.append((self.here, path.rpartition("/")[2], os.path.getsize(local)))
+
+        def some(store, path, start, stop):
+            self.fetched.append((self.here, path.rpartition("/")[2], stop - start))
+            return read_range(store, path, start, stop)
+
+        patch.setattr(Folder, "download", whole)
+        patch.setattr(Folder, "read_range", some)
+
+    def map(self, function, tasks, done):
+        def there(task):
+            self.tasks += 1
+            self.here = ("one", "two")[self.tasks % 2]
+            try:
+                return function(task)
+            finally:
+                self.here = "driver"
+
+        return super().map(there, tasks, done)
+
+
+def numbers(store, source):
+    rng = np.random.default_rng(source.number)
+    yield pa.table({"key": rng.integers(0, 2**63, 20_000).astype(np.uint64), "noise": rng.integers(0, 2**63, 20_000)})
+
+
+@dataclass(frozen=True)
+class Numbers:
+    number: int
+
+    @property
+    def digest(self) -> str:
+        return str(self.number)
+
+
+def largest(chunks):
+    tables = [*chunks, *chunks]  # reductions go through their rows more than once
+    yield pa.table({"largest": [max(pc.max(table["noise"]).as_py() for table in tables)]})
+
+
+@pytest.mark.parametrize("block_bytes", [0, 1 << 40])
+def test_a_gather_fetches_its_own_rows_only(store, tmp_path, monkeypatch, block_bytes):
+    """Each of two machines gathers 2 of 4 partitions and has made half of the files: of the other half it needs two quarters."""
+    monkeypatch.setattr(exchange, "DRIVER_BYTES", 0)
+    monkeypatch.setattr(exchange, "BLOCK_BYTES", block_bytes)
+    machines = Machines(monkeypatch, tmp_path)
+    sources = [Numbers(number) for number in range(6)]
+    found = exchange.exchange(machines, store, sources, numbers, largest, size=1, name="t", partitions=4)
+    assert found.rows == 4
+    there = sum(size for path, size, _ in store.remote.list("items") if path.endswith("/rows.arrow"))
+    fetched = sum(size for _, name, size in machines.fetched if name == "rows.arrow")
+    assert there > 6 * 20_000 * 14, "noise can't be compressed"
+    if block_bytes:
+        assert fetched == there, "each machine the other's files"
+    else:
+        assert 0.45 * there < fetched < 0.5 * there, "each machine of the other's files its partitions, once"
+    assert {machine for machine, name, _ in machines.fetched if name == "rows.arrow"} == {"one", "two"}
+
+
+def test_the_driver_reads_no_rows(run, tmp_path, bucket, monkeypatch):
+    write_jsonl(tmp_path / "raw", corpus(), files=3)
+    monkeypatch.setattr("gristmill.pipelines.sources.items.SMALL_BYTES", 0)
+    machines = Machines(monkeypatch, tmp_path / "machines")
+    monkeypatch.setattr("gristmill.pipelines.engines.choose.InProcess", lambda *_: machines)
+    found = run(tmp_path / "raw", id="id", split=SPLIT, output={"path": f"{bucket}/out"}, scratch=f"{bucket}/scratch")
+    assert found.published and machines.tasks > 12
+    names = [name for machine, name, _ in machines.fetched if machine == "driver"]
+    assert "schema.arrow" in names and not [name for name in names if name.startswith("rows")]
 
 
 def test_frames_are_put_beside_the_work(run, tmp_path, bucket):
