@@ -20,6 +20,7 @@ from gristmill.pipelines.erase import erase, make_physical
 from gristmill.storage.folder import Folder, open_folder
 from gristmill.storage.gc import gc
 from gristmill.storage.versions import publish
+from gristmill.validators import bundles, distinct
 from gristmill.validators.api import validate
 from gristmill.validators.bundles import FOLDER
 from gristmill.validators.distinct import Distinct
@@ -100,7 +101,10 @@ def test_any_history_of_versions_gives_the_results_of_fresh_validations(pool, se
     source, files = pool
     rng = np.random.default_rng(seed)
     numbers = [0, *rng.permutation(np.arange(1, len(files)))[: rng.integers(0, 5)].tolist()]
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as place, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(distinct, "FILTERED", int(rng.choice([1, 1 << 16])))
+        patch.setattr(distinct, "FILTERS", int(rng.choice([1, 8])))
+        patch.setattr(bundles, "SMALL", int(rng.choice([0, 1 << 16])))
         shutil.copytree(source.base, place, dirs_exist_ok=True)
         folder = open_folder(place)
         for version in range(4):

@@ -1,0 +1,263 @@
+"""The values of a new shard beside those that are kept: told by filters, looked up where they may be, and always exact."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import gristmill
+from gristmill.pipelines.erase import erase, make_physical
+from gristmill.storage.folder import Folder, open_folder
+from gristmill.storage.versions import publish
+from gristmill.validators import bundles, checked, distinct, states
+from gristmill.validators.api import validate
+from gristmill.validators.bundles import FOLDER, Bundle
+from gristmill.validators.inputs import Data
+from gristmill.validators.profile import profile
+from gristmill.validators.states import KEPT, TOGETHER
+from tests.validators.helpers import one
+from tests.validators.test_inputs import stripped
+from tests.validators.test_states import shards
+
+SUITE = [
+    one("unique", column="id"),
+    one("compound_columns_to_be_unique", column_list=["id", "text"]),
+    one("column_unique_value_count_to_be_between", column="text", max_value=5),
+    one("column_most_common_value_to_be_in_set", column="id", value_set=[1]),
+    one("column_median_to_be_between", column="id", max_value=5),
+    one("column_values_to_be_increasing", column="id"),
+    one("not_null", column="id"),
+]
+COMPLETE = {"result_format": "COMPLETE"}
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch):
+    """Few values have filters too, and small files are mapped."""
+    monkeypatch.setattr(distinct, "FILTERED", 10)
+    monkeypatch.setattr(bundles, "SMALL", 0)
+
+
+def rows(*ids) -> pa.Table:
+    """Rows with these ids, None among them."""
+    numbers = pa.array([each for part in ids for each in part], pa.int64())
+    return pa.table({"id": numbers, "text": pa.array([f"text {each}" for each in numbers.to_pylist()])})
+
+
+class Grown:
+    """A dataset whose versions are made of tables by their numbers."""
+
+    def __init__(self, place: Path | Folder, *tables: pa.Table) -> None:
+        self.folder = place if isinstance(place, Folder) else open_folder(str(place / "d"))
+        self.files = [shards(self.folder, each)[0] for each in tables]
+        self.versions = 0
+
+    def version(self, *numbers: int):
+        files = [self.files[number] for number in numbers]
+        publish(self.folder, files, rows([1]).schema, expected_parent=self.versions or None)
+        self.versions += 1
+        return gristmill.open_dataset(self.folder)
+
+    def together(self) -> list[Bundle]:
+        return [Bundle(self.folder, path) for path, *_ in self.folder.list(TOGETHER)]
+
+
+def fresh(version, **options):
+    return stripped(validate(version, SUITE, result_format=COMPLETE, states=False, **options))
+
+
+def kept(version, **options):
+    return stripped(validate(version, SUITE, result_format=COMPLETE, **options))
+
+
+def looked_at(monkeypatch) -> list[int]:
+    """The rows of each kept array of hashes that are looked at."""
+    seen, whole = [], checked.Checked.__getitem__
+
+    def spied(self, at):
+        found = whole(self, at)
+        seen.extend([len(found)] if self.dtype == np.uint64 else [])
+        return found
+
+    monkeypatch.setattr(checked.Checked, "__getitem__", spied)
+    return seen
+
+
+def test_new_values_are_looked_for_in_few_of_the_kept_ones(tmp_path: Path, monkeypatch):
+    parts = [range(start, start + 5000) for start in range(0, 40_000, 5000)]
+    new = range(50_000, 50_300)
+    grown = Grown(tmp_path, *(rows(part) for part in parts), rows(new), rows(new, [7, 22_222, 39_999, None]))
+    kept(grown.version(*range(8)))
+    version = grown.version(*range(9))
+    expected = fresh(version)
+    seen = looked_at(monkeypatch)
+    assert kept(version) == expected
+    assert sum(seen) < 3 * 40_000 / 20  # of three sets of values; nearly all of the new ones are told by the filters
+    version = grown.version(*range(8), 9)
+    seen.clear()
+    found = validate(version, SUITE, result_format=COMPLETE)
+    assert stripped(found) == fresh(version)
+    assert found.results[0]["result"]["unexpected_index_list"] == [7, 22_222, 39_999, *range(40_300, 40_303)]
+    assert 3 * 8 < sum(seen) < 3 * 40_000 / 10
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [(0, 1, 2, 3), (3, 0, 1, 2), (0, 3, 1, 2), (0, 2, 3), (2, 1, 0, 3), (1, 2, 3), (3,), (0, 1, 2, 4), (0, 1, 2, 3, 4)],
+)
+@pytest.mark.parametrize("memory", [1, 1 << 28])
+def test_shards_added_moved_and_removed(tmp_path: Path, numbers, memory):
+    tables = [rows(range(900), [5]), rows(range(850, 1500)), rows(range(2000, 2400), [None]), rows([3, 1499, 9, 9])]
+    grown = Grown(tmp_path, *tables, rows(range(1490, 1600), [2000]))
+    kept(grown.version(0, 1, 2), memory=memory)
+    version = grown.version(*numbers)
+    assert kept(version, memory=memory) == fresh(version)
+    assert kept(version, memory=memory) == fresh(version)
+
+
+def test_filters_are_extended_and_at_last_made_anew(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(distinct, "FILTERS", 3)
+    parts = [range(start, start + 2000) for start in range(0, 8000, 2000)]
+    tables = [rows(part) for part in parts] + [rows(range(9000 + 50 * i, 9051 + 50 * i), [i]) for i in range(9)]
+    grown = Grown(tmp_path, *tables)
+    lengths = []
+    for more in range(10):
+        version = grown.version(*range(4 + more))
+        assert kept(version) == fresh(version)
+        newest = max(grown.together(), key=lambda bundle: len(bundle.facts["shards"]))
+        (earlier,) = {
+            len(newest.plain(name)["earlier"]) for name in newest.names if "earlier" in newest.plain(name)
+        } or {0}
+        lengths.append(earlier)
+        assert len(grown.together()) <= KEPT + 3
+    assert lengths == [0, 1, 2, 0, 1, 2, 0, 1, 2, 0]
+
+
+def test_a_filter_that_is_gone_is_done_without(tmp_path: Path):
+    grown = Grown(tmp_path, rows(range(3000)), rows(range(4000, 4100)), rows([5, 4001, 9000]), rows(range(4090, 4200)))
+    kept(grown.version(0))
+    first = {path for path, *_ in grown.folder.list(TOGETHER)}
+    kept(grown.version(0, 1))
+    for path in first:
+        grown.folder.delete(path)
+    for numbers in ((0, 1, 2), (0, 1, 2, 3)):
+        version = grown.version(*numbers)
+        assert kept(version) == fresh(version)
+    assert any(not bundle.plain(name).get("extends", True) for bundle in grown.together() for name in bundle.names)
+
+
+def test_damage_is_found_where_it_matters_and_mended(tmp_path: Path):
+    grown = Grown(tmp_path, rows(range(3000), [None]), rows(range(2990, 3300)), rows(range(3290, 3400), [17]))
+    kept(grown.version(0, 1))
+    sound = {path: grown.folder.read_bytes(path) for path, *_ in grown.folder.list(FOLDER)}
+    version = grown.version(0, 1, 2)
+    expected = fresh(version)
+    for place in np.linspace(0, 1, 12, endpoint=False):
+        for path, content in sound.items():
+            at = int(place * len(content))
+            grown.folder.write_atomic(path, content[:at] + bytes([content[at] ^ 0x41]) + content[at + 1 :])
+        assert kept(version) == expected
+        assert kept(version) == expected
+        for path, *_ in grown.folder.list(FOLDER):
+            grown.folder.delete(path)
+    kept(version)
+
+
+def test_damage_in_a_dataset_that_may_only_be_read(tmp_path: Path, monkeypatch):
+    grown = Grown(tmp_path, rows(range(3000)), rows(range(2990, 3300)))
+    kept(grown.version(0))
+    (path,) = [path for path, *_ in grown.folder.list(FOLDER) if not path.startswith(TOGETHER)]
+    content = grown.folder.read_bytes(path)
+    half = len(content) // 3
+    grown.folder.write_atomic(path, content[:half] + bytes(100) + content[half + 100 :])
+    version = grown.version(0, 1)
+    expected = fresh(version)
+
+    def refuse(self, *given):
+        raise PermissionError("may only be read")
+
+    monkeypatch.setattr(Folder, "delete", refuse)
+    monkeypatch.setattr(Folder, "writer", refuse)
+    assert kept(version) == expected
+
+
+def test_filters_from_an_object_store_count_as_memory(s3_folder: Folder):
+    grown = Grown(s3_folder, rows(range(3000)), rows(range(2990, 3300)), rows([0, 1, 3299, 5000]))
+    for numbers in ((0,), (0, 1), (0, 1, 2)):
+        version = grown.version(*numbers)
+        expected = fresh(version)
+        for memory in (1, 1 << 28):
+            assert kept(version, memory=memory) == expected
+            for path, *_ in s3_folder.list(TOGETHER) if memory == 1 and len(numbers) == 3 else ():
+                s3_folder.delete(path)
+
+
+def test_states_of_several_shards_are_those_of_their_rows(tmp_path: Path, monkeypatch):
+    grown = Grown(tmp_path, rows(range(300), [None]), rows(range(290, 600)), rows([None, 5]), rows([6, 1]))
+    suite = [each for each in SUITE if not any(name in each["type"] for name in ("uniq", "common", "median"))]
+    form = {"result_format": "BOOLEAN_ONLY"}
+    validate(grown.version(0, 1, 2), suite, result_format=form)
+    opened, whole = [], bundles.Bundle.__init__
+    monkeypatch.setattr(
+        bundles.Bundle, "__init__", lambda self, folder, path: opened.append(path) or whole(self, folder, path)
+    )
+    for numbers in ((0, 1, 2, 3), (3, 0, 1, 2), (0, 3, 1, 2)):
+        opened.clear()
+        version = grown.version(*numbers)
+        found = validate(version, suite, result_format=form)
+        assert stripped(validate(version, suite)) == stripped(validate(version, suite, states=False))
+        assert (
+            found.bad_row_numbers(failed_only=False).to_numpy().tolist()
+            == validate(version, suite, states=False).bad_row_numbers(failed_only=False).to_numpy().tolist()
+        )
+        if numbers[1] != 3:
+            mine = {f"{FOLDER}/{grown.files[number].sha256[:20]}" for number in (0, 1, 2)}
+            assert not {path.rpartition("/")[0] for path in opened} & mine  # they follow each other here too
+
+
+@pytest.mark.parametrize("how", ["validate", "profile"])
+def test_a_validation_that_an_erasure_overtakes_keeps_nothing(tmp_path: Path, monkeypatch, how):
+    lines = [{"id": f"row-{i}", "text": "Zanzibarquokka" if i == 5 else f"text {i}"} for i in range(40)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    place = str(tmp_path / "out")
+    pipeline = {
+        "name": "t",
+        "id": "id",
+        "sources": [{"kind": "jsonl", "path": str(tmp_path / "in.jsonl"), "name": "web"}],
+        "output": {"path": place},
+    }
+    gristmill.run(pipeline, progress="quiet")
+    read = Data.read
+
+    def erased(self, piece, columns):
+        found = list(read(self, piece, columns))
+        if not Path(place, "erased").exists():
+            erase(place, where="id == 'row-5'")
+            make_physical(place)
+        return iter(found)
+
+    monkeypatch.setattr(Data, "read", erased)
+    version = gristmill.open_dataset(place)
+    if how == "profile":
+        assert profile(version).rows == 40
+    else:
+        suite = [one("column_value_lengths_to_be_between", column="text", max_value=3), one("unique", column="text")]
+        assert validate(version, suite, result_format={"result_format": "BOOLEAN_ONLY"}).num_rows == 40
+    left = [path for path in Path(place, FOLDER).rglob("*") if path.is_file()]
+    assert left == []
+    now = gristmill.open_dataset(place)
+    validate(now, [one("unique", column="text")])
+    assert [path for path in Path(place, FOLDER).rglob("*.state")]
+
+
+def test_what_several_versions_share_is_kept_once(tmp_path: Path):
+    grown = Grown(tmp_path, *(rows(range(100 * i, 100 * i + 100)) for i in range(KEPT + 4)))
+    for count in range(2, KEPT + 4):
+        kept(grown.version(*range(count)))
+    names = {name for bundle in grown.together() for name in bundle.names}
+    assert len(grown.together()) <= KEPT + distinct.FILTERS and len(names) <= 2 * len(SUITE)
+    assert states.KEPT < len(grown.together())  # those that are extended stay too
