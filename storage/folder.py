@@ -79,10 +79,11 @@ class Folder:
             return Path(self.url(path)).open("rb")
 
     @contextlib.contextmanager
-    def writer(self, path: str) -> Iterator[WritableFile]:
+    def writer(self, path: str, *, sync: bool = True) -> Iterator[WritableFile]:
         """A file to write, which appears whole when the block ends without an error; `rename` may change its name until then.
 
-        A remote file is collected in the local temporary folder and uploaded at the end, so that no half of it is ever there.
+        sync: whether it does so after a power failure too; False for what can be made again and is checked when it is read. A remote file is
+        collected in the local temporary folder and uploaded at the end, so that no half of it is ever there.
         """
         with _clear_errors(self.url(path), "write"):
             if self.remote:
@@ -101,11 +102,13 @@ class Folder:
                     target = WritableFile(path, sink)
                     yield target
                     sink.flush()
-                    os.fsync(sink.fileno())
+                    if sync:
+                        os.fsync(sink.fileno())
                 final = Path(self.url(target.path))
                 _make_folder(final.parent)
                 temporary.replace(final)
-                _sync_folder(final.parent)
+                if sync:
+                    _sync_folder(final.parent)
             finally:
                 temporary.unlink(missing_ok=True)
 

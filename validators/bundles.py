@@ -65,7 +65,7 @@ def write(
     if first is None:
         return True
     try:
-        with folder.writer(f"{place}/{name or 'new'}.state") as target:
+        with folder.writer(f"{place}/{name or 'new'}.state", sync=False) as target:
             names = _encode(target.sink, itertools.chain([first], states), facts or {})
             target.rename(f"{place}/{name or digest(sorted(names))}.state")
         if dataset.is_erased():

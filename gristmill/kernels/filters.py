@@ -14,7 +14,7 @@ U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 
 LOAD = 8  # hashes in a bucket at most, on average; at least half as many
-PART = 1 << 14  # hashes in a part, about
+PART = 1 << 16  # hashes in a part, about
 
 
 @njit(cache=True, nogil=True)

@@ -268,7 +268,7 @@ def test_a_dataset_that_may_only_be_read_is_validated(grown, monkeypatch, caplog
     folder, _ = grown
     shutil.rmtree(Path(folder.base) / FOLDER)
 
-    def refuse(self, path):
+    def refuse(self, path, **named):
         raise InputError(f"no permission to write '{path}'")
 
     monkeypatch.setattr(Folder, "writer", refuse)

@@ -133,7 +133,7 @@ def test_what_cant_be_kept_or_removed_fails_no_validation(tmp_path: Path, monkey
     version = gristmill.open_dataset(folder)
     expected = stripped(validate(version, SUITE, states=False))
 
-    def refuse(self, *given):
+    def refuse(self, *given, **named):
         raise error
 
     monkeypatch.setattr(states, "KEPT", 0)

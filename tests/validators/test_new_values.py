@@ -177,7 +177,7 @@ def test_damage_in_a_dataset_that_may_only_be_read(tmp_path: Path, monkeypatch):
     version = grown.version(0, 1)
     expected = fresh(version)
 
-    def refuse(self, *given):
+    def refuse(self, *given, **named):
         raise PermissionError("may only be read")
 
     monkeypatch.setattr(Folder, "delete", refuse)
