@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import uuid
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Any, Self
@@ -209,12 +211,12 @@ def _start(address: str | None, workers: int, conf: dict[str, str]) -> Any:
             "ignore", message="PySpark does not yet fully support pandas"
         )  # rows reach Spark as Arrow alone
         from pyspark.sql import SparkSession
+        from pyspark.testing import utils  # noqa: F401  which getOrCreate imports, with the same warning
 
     local = address is None or address.startswith("local")
     settings = {
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
-        "spark.log.level": "ERROR",
         "spark.task.maxFailures": str(TRIES + 1),
         **(
             {"spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1"}
@@ -224,10 +226,11 @@ def _start(address: str | None, workers: int, conf: dict[str, str]) -> Any:
         **conf,
     }
     builder = SparkSession.builder.appName("gristmill").master(address or f"local[{workers},{TRIES + 1}]")
-    for key, value in settings.items():
-        builder = builder.config(key, value)
     try:
-        session = builder.getOrCreate()
+        with _errors_only(settings):
+            for key, value in settings.items():
+                builder = builder.config(key, value)
+            session = builder.getOrCreate()
     except Exception as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         where = f"the Spark master at {address}" if address else "Spark on this machine"
@@ -237,6 +240,34 @@ def _start(address: str | None, workers: int, conf: dict[str, str]) -> Any:
     if "PYSPARK_PYTHON" not in os.environ:  # Spark's own default is whatever `python3` is on the worker's PATH
         session.sparkContext.pythonExec = settings.get("spark.pyspark.python", sys.executable)
     return session
+
+
+LOGGING = """
+rootLogger.level = error
+logger.gateway.name = org.apache.spark.api.python.PythonGatewayServer
+logger.gateway.level = error
+rootLogger.appenderRef.stdout.ref = console
+appender.console.type = Console
+appender.console.name = console
+appender.console.target = SYSTEM_ERR
+appender.console.layout.type = PatternLayout
+appender.console.layout.pattern = %d{yy/MM/dd HH:mm:ss} %p %c{1}: %m%n%ex
+"""
+
+
+@contextlib.contextmanager
+def _errors_only(settings: dict[str, str]) -> Iterator[None]:
+    """Adds to the settings that Spark, while it starts in the block, logs errors only, unless it is configured otherwise; `spark.log.level` still counts."""
+    homes = [os.environ.get("SPARK_CONF_DIR"), os.path.join(os.environ.get("SPARK_HOME", ""), "conf")]
+    if any(home and os.path.exists(os.path.join(home, "log4j2.properties")) for home in homes):
+        yield
+        return
+    with tempfile.NamedTemporaryFile("w", prefix="gristmill-log4j2-", suffix=".properties") as file:
+        file.write(LOGGING)
+        file.flush()
+        options = "spark.driver.extraJavaOptions"  # of a setting given twice Java takes the last
+        settings[options] = f"-Dlog4j2.configurationFile=file:{file.name} {settings.get(options, '')}".strip()
+        yield
 
 
 def _check_address(address: str) -> None:

@@ -6,6 +6,8 @@ import os
 import signal
 import socket
 import stat
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -173,6 +175,27 @@ def test_a_frame_as_a_source_and_a_version_as_a_frame(session, tmp_path):
     assert sorted(map(tuple, back.collect())) == sorted(
         zip(*result.dataset.to_table(columns=["_uid", "score"]).to_pydict().values(), strict=True)
     )
+
+
+LOGGED = """
+from gristmill.pipelines.engines.spark import SparkEngine
+with SparkEngine(1, "local[1]", conf={"spark.driver.extraJavaOptions": "-Dof.the.user=kept"}) as engine:
+    print(engine.map(dict, [[("a", 1)]], lambda _: None))
+    java = engine._session.result()._jvm
+    print(java.java.lang.System.getProperty("of.the.user"))
+    log = java.org.apache.logging.log4j.LogManager.getLogger("org.apache.spark.Some")
+    log.warn("noise")
+    log.error("trouble")
+"""
+
+
+def test_spark_prints_errors_and_no_noise(java):
+    clean = {name: value for name, value in os.environ.items() if name not in ("SPARK_HOME", "SPARK_CONF_DIR")}
+    done = subprocess.run([sys.executable, "-c", LOGGED], capture_output=True, text=True, timeout=300, env=clean)
+    assert done.stdout == "[{'a': 1}]\nkept\n", done.stderr
+    lines = done.stderr.splitlines()
+    assert lines[-1].endswith(" ERROR Some: trouble")
+    assert [line for line in lines[:-1] if "incubator modules" not in line] == [], "that line is Java's own"
 
 
 def test_java_that_is_missing_or_too_old_says_the_install_line(java, tmp_path, monkeypatch):
