@@ -18,6 +18,7 @@ import xxhash
 
 from gristmill.errors import RunError
 from gristmill.pipelines.sizes import parse_size
+from gristmill.pipelines.work import FULL
 from gristmill.storage.folder import Folder, is_alive, open_folder
 
 LIMIT = "20GB"  # unless GRISTMILL_CACHE_BYTES says otherwise
@@ -56,7 +57,8 @@ class Cache:
         with self.making() as folder:
             copy = folder / "copy"
             if start is None:
-                remote.download(path, copy)
+                with _own_errors():
+                    remote.download(path, copy)
             else:
                 copy.write_bytes(remote.read_range(path, start, start + size))
             if (found := copy.stat().st_size) != size:
@@ -70,9 +72,17 @@ class Cache:
     def making(self) -> Iterator[Path]:
         """A new folder to write to, removed at the end."""
         folder = self._folder / "making" / f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"
-        folder.mkdir(parents=True)
         try:
+            folder.mkdir(parents=True)
             yield folder
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            raise RunError(
+                f"no space left for copies of work files in '{self._folder}' on {socket.gethostname()} ({error.strerror}); free some, name another folder "
+                "by GRISTMILL_CACHE where its workers are started, or let it hold less by GRISTMILL_CACHE_BYTES. "
+                "What is finished is kept: the same command resumes."
+            ) from error
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -119,6 +129,15 @@ class Cache:
                 return
             path.unlink(missing_ok=True)
             over -= size
+
+
+@contextlib.contextmanager
+def _own_errors() -> Iterator[None]:
+    """A full disk is told by who knows whose it is."""
+    try:
+        yield
+    except RunError as error:
+        raise error.__cause__ if isinstance(error.__cause__, OSError) else error from None
 
 
 @functools.cache

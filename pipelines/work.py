@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 DAY = 86_400.0
 MANY = 1_000  # keys from which on listing all that is there costs less than asking for each that isn't
 VISIBLE = 60.0  # seconds in which what another machine wrote becomes visible on any network file system
+FULL = (errno.ENOSPC, errno.EDQUOT)  # what a full disk answers
 FORMAT = 4  # part of every key: raise it when the files that stages write change
 
 
@@ -169,13 +170,13 @@ class WorkStore:
             yield lock
 
     @contextmanager
-    def _clear_errors(self, place: str = "") -> Iterator[None]:
+    def _clear_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            if error.errno is not None and error.errno in _FULL:
+            if error.errno is not None and error.errno in FULL:
                 raise RunError(
-                    f"no space left for work files in {place or self.root} ({error.strerror}); free some, or give another folder with --scratch. "
+                    f"no space left for work files in {self.root} ({error.strerror}); free some, or give another folder with --scratch. "
                     "What is finished is kept: the same command resumes."
                 ) from error
             raise
@@ -273,9 +274,6 @@ class Lock:
         except BlockingIOError:
             return False
         return True
-
-
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def mapped(path: Path, start: int, stop: int) -> pa.Buffer:

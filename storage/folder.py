@@ -85,7 +85,7 @@ class Folder:
         sync: whether it does so after a power failure too; False for what can be made again and is checked when it is read. A remote file is
         collected in the local temporary folder and uploaded at the end, so that no half of it is ever there.
         """
-        with _clear_errors(self.url(path), "write"):
+        with _clear_errors(self.url(path), "write", _temporary_folder if self.remote else None):
             if self.remote:
                 with tempfile.NamedTemporaryFile(prefix=f"gristmill{TEMPORARY}") as sink:
                     target = WritableFile(path, sink)
@@ -327,9 +327,13 @@ def _walk(folder: str, prefix: str, *, recursive: bool) -> Iterator[tuple[str, i
                 yield f"{prefix}{entry.name}", info.st_size, info.st_mtime
 
 
+def _temporary_folder() -> str:
+    return f" by way of the temporary folder '{tempfile.gettempdir()}' of {socket.gethostname()} (TMPDIR names another)"
+
+
 @contextlib.contextmanager
-def _clear_errors(path: str, doing: str) -> Iterator[None]:
-    """Says what to do about a full disk, a missing permission or a remote that doesn't answer."""
+def _clear_errors(path: str, doing: str, full: Callable[[], str] | None = None) -> Iterator[None]:
+    """Says what to do about a full disk, a missing permission or a remote that doesn't answer. full: which disk that is, where `path` doesn't say."""
     try:
         yield
     except (GristmillError, FileExistsError, FileNotFoundError):
@@ -338,7 +342,8 @@ def _clear_errors(path: str, doing: str) -> Iterator[None]:
         number = getattr(error, "errno", None)
         if number in (errno.ENOSPC, errno.EDQUOT):
             raise RunError(
-                f"no space left to write '{path}': free some and run the same command again, it resumes", path=path
+                f"no space left to write '{path}'{full() if full else ''}: free some and run the same command again, it resumes",
+                path=path,
             ) from error
         if isinstance(error, PermissionError) or number == errno.EROFS:
             at = getattr(error, "filename", None) or path

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import tempfile
 import threading
 import time
 from dataclasses import dataclass
@@ -303,6 +305,42 @@ def test_the_driver_reads_no_rows(run, tmp_path, bucket, monkeypatch):
     assert found.published and machines.tasks > 12
     names = [name for machine, name, _ in machines.fetched if machine == "driver"]
     assert "schema.arrow" in names and not [name for name in names if name.startswith("rows")]
+
+
+@pytest.fixture
+def full_disk(tmp_path):
+    """A folder on a disk of 1 MB."""
+    folder = tmp_path / "full"
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"A FULL DISK IS NOT TESTED: no small one can be mounted here ({done.stderr.strip()})")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_of_a_worker_names_its_setting(store, tmp_path, full_disk, monkeypatch):
+    large = os.urandom(3 << 20)
+    with store.create("aa11") as (folder, _):
+        (folder / "rows.arrow").write_bytes(large)
+    there = elsewhere(store, full_disk)
+    host = os.uname().nodename
+    text = rf"no space left for copies of work files in '{full_disk}/.*' on {host} .*GRISTMILL_CACHE where its workers are started"
+    for read in (
+        lambda: there.folder("aa11") / "rows.arrow",
+        lambda: there.block("aa11", "rows.arrow", 0, 2 << 20),
+    ):
+        with pytest.raises(RunError, match=text):
+            read()
+    with pytest.raises(RunError, match=text), there.create("bb22") as (folder, _):
+        (folder / "rows.arrow").write_bytes(large)
+    assert there.done("bb22") is None and not list(full_disk.rglob("making/*"))
+    monkeypatch.setattr(tempfile, "tempdir", str(full_disk))
+    with (
+        pytest.raises(RunError, match=rf"temporary folder '{full_disk}' of {host} \(TMPDIR names another\)"),
+        there.remote.writer("data/x") as target,
+    ):
+        target.sink.write(large)
 
 
 def test_frames_are_put_beside_the_work(run, tmp_path, bucket):
