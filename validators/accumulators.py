@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -229,28 +229,48 @@ class Present(Accumulator):
         self.found = fields["found"].copy()
 
 
+MOST_COUNTED = 1 << 20  # different values: some hundred MB, outside of what `spill` bounds
+
+
 class Counts(Accumulator):
-    """How often each non-null value of a column occurs, in order of first occurrence. Memory grows with the distinct values."""
+    """How often each non-null value of a column occurs, in order of first occurrence; an error for more than MOST_COUNTED."""
 
     def __init__(self, column: str) -> None:
         self.columns = (column,)
         self.counts: dict[Any, int] = {}
+        self._types: set[pa.DataType | None] = set()
 
     def update(self, view: View) -> None:
         column = view.column(self.columns[0])
         if column.array is not None and column.kind != "object":
-            pairs = pc.value_counts(
-                column.array if column.valid is None else column.array.filter(pa.array(column.valid))
-            )
-            values, numbers = pairs.field("values").to_pylist(), pairs.field("counts").to_pylist()
+            array = column.array if column.valid is None else column.array.filter(pa.array(column.valid))
+            pairs = pc.value_counts(array.dictionary_decode() if pa.types.is_dictionary(array.type) else array)
+            self._types.add(pairs.field("values").type)
+            self._add(pairs.field("values").to_pylist(), pairs.field("counts").to_pylist())
         else:
-            values, numbers = list(column.objects), [1] * column.nonnull
-        for value, number in zip(values, numbers, strict=True):
-            self.counts[value] = self.counts.get(value, 0) + number
+            self._types.add(None)
+            self._add(list(column.objects), [1] * column.nonnull)
 
     def merge(self, later: Self) -> None:
-        for value, number in later.counts.items():
+        self._types |= later._types
+        self._add(later.counts.keys(), later.counts.values())
+
+    def _add(self, values: Iterable[Any], numbers: Iterable[int]) -> None:
+        for value, number in zip(values, numbers, strict=True):
             self.counts[value] = self.counts.get(value, 0) + number
+        if len(self.counts) > MOST_COUNTED:
+            text = f"column '{self.columns[0]}' has more than {MOST_COUNTED:,} different values, too many to count each as a category"
+            raise ValueError(f"{text}; give a partition_object with bins")
+
+    def save(self, first: int) -> Fields | None:
+        if len(self._types) > 1 or None in self._types:
+            return None  # what has no one Arrow type
+        kind = next(iter(self._types), pa.null())
+        return {"values": pa.array(list(self.counts), kind), "counts": np.array(list(self.counts.values()), np.int64)}
+
+    def load(self, fields: Fields, first: int) -> None:
+        self._types = {fields["values"].type} if len(fields["values"]) else set()
+        self.counts = dict(zip(fields["values"].to_pylist(), fields["counts"].tolist(), strict=True))
 
 
 class Histogram(Accumulator):

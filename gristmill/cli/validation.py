@@ -14,7 +14,9 @@ from gristmill.errors import UsageError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from gristmill.validators.gate import Kept
     from gristmill.validators.profile import ColumnProfile, Profile
+    from gristmill.validators.verdict import Verdict
 
 Data = Annotated[
     str,
@@ -62,7 +64,7 @@ def validate(
 ) -> None:
     """Judge data by a suite. Exit status 1 if a critical expectation fails. A dataset version keeps its verdict."""
     from gristmill.pipelines.sizes import parse_size
-    from gristmill.validators.gate import judge_data, keep, short_failures
+    from gristmill.validators.gate import judge_data, keep
     from gristmill.validators.report import render
     from gristmill.validators.spill import DEFAULT_MEMORY
     from gristmill.validators.suites import load_suite
@@ -83,23 +85,11 @@ def validate(
         from gristmill.validators.quarantine import write_quarantine
 
         write_quarantine(judged.verdict, judged.data, quarantine)
-    verdict = judged.verdict
     if as_json:
         print(json.dumps({**judged.facts.verdict, **({"path": kept.path, "report": kept.report} if kept else {})}))
     else:
-        held = verdict.statistics["successful_expectations"]
-        print(
-            f"{verdict.data_name}: {counted(verdict.num_rows, 'row')}, {held:,} of {counted(len(verdict.results), 'expectation')} hold, {verdict.seconds:.1f} s"
-        )
-        outcome = {"suite": verdict.suite_name, "success": verdict.success, "failed": short_failures(verdict.results)}
-        places = {
-            "report": report or (kept.report if kept else None),
-            "bad_rows": quarantine or (kept.bad_rows if kept else None),
-        }
-        print_outcome({**outcome, **places})
-        if kept is not None:
-            print(f"  verdict: {kept.path}")
-    if not verdict.success:
+        _print_verdict(judged.verdict, kept, report, quarantine)
+    if not judged.verdict.success:
         raise typer.Exit(1)
 
 
@@ -178,6 +168,23 @@ def labels(
         print(f"  {row['uid'] or 'row ' + str(row['row'])}: {given}, probably {better}")
     if out is not None:
         print(f"wrote {out}")
+
+
+def _print_verdict(verdict: Verdict, kept: Kept | None, report: str | None, quarantine: str | None) -> None:
+    from gristmill.validators.gate import short_failures
+
+    held = verdict.statistics["successful_expectations"]
+    print(
+        f"{verdict.data_name}: {counted(verdict.num_rows, 'row')}, {held:,} of {counted(len(verdict.results), 'expectation')} hold, {verdict.seconds:.1f} s"
+    )
+    outcome = {"suite": verdict.suite_name, "success": verdict.success, "failed": short_failures(verdict.results)}
+    places = {
+        "report": report or (kept.report if kept else None),
+        "bad_rows": quarantine or (kept.bad_rows if kept else None),
+    }
+    print_outcome({**outcome, **places})
+    if kept is not None:
+        print(f"  verdict: {kept.path}")
 
 
 def _parameters(given: list[str]) -> dict[str, Any]:

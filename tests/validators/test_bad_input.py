@@ -13,7 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from gristmill.errors import InputError, InputNotFoundError, SchemaMismatchError, SuiteError, UsageError
+from gristmill.validators import accumulators
 from gristmill.validators.api import validate
+from gristmill.validators.inputs import of_tables
 from tests.validators.helpers import message, one, result
 
 TABLE = pa.table({"name": ["a", "b"], "age": [1, 2]})
@@ -229,3 +231,13 @@ def test_a_thousand_expectations_on_one_column():
     verdict = validate(TABLE, suite)
     assert verdict.statistics["successful_expectations"] == 998
     assert len({each["expectation_config"]["id"] for each in verdict.results}) == 1000
+
+
+def test_more_categories_than_can_be_counted_are_refused(monkeypatch):
+    monkeypatch.setattr(accumulators, "MOST_COUNTED", 50)
+    suite = [one("column_kl_divergence_to_be_less_than", column="x", bucketize_data=False, threshold=1)]
+    assert validate(pa.table({"x": list(range(50)) * 2}), suite).success
+    for tables in ([pa.table({"x": list(range(51))})], [pa.table({"x": range(40)}), pa.table({"x": range(20, 60)})]):
+        (found,) = validate(of_tables([each.cast(pa.schema({"x": pa.int64()})) for each in tables], "t"), suite).results
+        assert not found["success"] and "'x' has more than 50 different values" in message(found)
+        assert "give a partition_object with bins" in message(found)

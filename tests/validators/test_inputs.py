@@ -106,6 +106,9 @@ def test_a_dask_frame():
     frame = dd.from_pandas(TABLE.to_pandas(), npartitions=4)
     verdict = validate(frame, SUITE, result_format="COMPLETE")
     assert stripped(verdict) == EXPECTED and len(verdict.shards) == 4
+    categories = [one("column_kl_divergence_to_be_less_than", column="s", bucketize_data=False, threshold=0.1)]
+    found = validate(frame, categories)
+    assert found.success and stripped(found) == stripped(validate(TABLE, categories))
 
 
 def test_a_dataset_version_and_its_splits(tmp_path: Path):

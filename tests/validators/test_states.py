@@ -31,6 +31,12 @@ EVERY = [
         threshold=1,
         partition_object={"bins": [0, 100, 250], "weights": [0.5, 0.5]},
     ),
+    one(
+        "column_kl_divergence_to_be_less_than",
+        column="s",
+        threshold=1,
+        partition_object={"values": ["ok", "wrong"], "weights": [0.5, 0.5]},
+    ),
     one("column_values_to_not_be_outliers", column="x", method="iqr", multiplier=0.2),
     one(
         "between",
