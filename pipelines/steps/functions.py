@@ -5,14 +5,17 @@ from __future__ import annotations
 import functools
 import importlib
 import os
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import xxhash
 from pydantic import Field, PrivateAttr, field_validator
 
 from gristmill.errors import PipelineError, RunError, did_you_mean
@@ -29,13 +32,14 @@ class Python(RowStep):
     `_uid` names the rows and must come back with them. A row that doesn't come back is dropped with the function's name as rule; one whose
     cells changed is an edit; a new row needs a `_uid` of its own and a non-null `_parent_uid`. `options` are passed as keyword arguments.
     The function sees any number of rows at a time, so a row's result must not depend on its neighbours. Finished work is found again by the
-    module's text, so an edited function runs again.
+    module's text, so an edited function runs again, also on workers that had loaded it before.
     """
 
     step: Literal["python"] = "python"
     function: str
     options: dict[str, Any] = Field(default_factory=dict)
     _home: str = PrivateAttr(default_factory=os.getcwd)  # the run's: workers find the modules there too
+    _text: str = PrivateAttr(default="")  # the module's, by hash: workers run this one and no other
 
     @field_validator("function")
     @classmethod
@@ -43,10 +47,13 @@ class Python(RowStep):
         load(value)
         return value
 
+    def model_post_init(self, context: Any, /) -> None:
+        super().model_post_init(context)
+        self._text = _hash_of(_module_of(load(self.function)))
+
     def code(self) -> str:
         """The text of the function's module: part of the name under which finished work is stored."""
-        module = sys.modules[load(self.function).__module__]
-        return Path(str(module.__file__)).read_text(encoding="utf-8")
+        return Path(str(_module_of(load(self.function)).__file__)).read_text(encoding="utf-8")
 
     def apply(self, table: pa.Table) -> tuple[pa.Table, pa.Table]:
         result = self._call(table)
@@ -60,7 +67,7 @@ class Python(RowStep):
     def _run(self, frame: Any) -> Any:
         """The user's function on the frame; an error of its own names it."""
         try:
-            return load(self.function, self._home)(frame, **self.options)
+            return load(self.function, self._home, self._text)(frame, **self.options)
         except Exception as error:
             error.add_note(f"in {self.function}, called by step {self.step}")
             raise
@@ -109,11 +116,14 @@ def _is_pandas_form(kind: pa.DataType, old: pa.DataType) -> bool:
 
 
 @functools.lru_cache(maxsize=64)
-def load(name: str, home: str = "") -> Callable[..., Any]:
+def load(name: str, home: str = "", text: str = "") -> Callable[..., Any]:
     """The function that `module:function` names, imported from the Python path or the folder `home`, the current one if "".
+
+    text: the hash of the function's module; where it was loaded with another one, it is loaded anew.
 
     Raises:
         PipelineError: the module can't be imported or has no such function.
+        RunError: the module is there with another text.
     """
     module_name, colon, attribute = name.partition(":")
     if not colon or not attribute:
@@ -130,7 +140,33 @@ def load(name: str, home: str = "") -> Callable[..., Any]:
         raise PipelineError(
             f"function '{name}': module '{module_name}' has no function '{attribute}'.{did_you_mean(attribute, vars(module))}"
         )
-    return found
+    own = _module_of(found)
+    if _loaded.setdefault(own.__name__, _hash_of(own)) == text or not text:
+        return found
+    importlib.invalidate_caches()
+    for each in dict.fromkeys((own, module)):
+        importlib.reload(each)
+    _loaded[own.__name__] = _hash_of(own)
+    if _loaded[own.__name__] != text:
+        raise RunError(
+            f"function '{name}': '{own.__file__}' on {socket.gethostname()} is not the module that the run was started with; "
+            "give all workers the same one"
+        )
+    return getattr(module, attribute)
+
+
+_loaded: dict[str, str] = {}
+"""The hash of the text with which modules of steps were loaded by this process, by name."""
+
+
+def _module_of(function: Callable[..., Any]) -> ModuleType:
+    return sys.modules[function.__module__]
+
+
+def _hash_of(module: ModuleType) -> str:
+    """Of the text on disk; "" for what is in no file, such as a notebook."""
+    path = getattr(module, "__file__", None)
+    return xxhash.xxh3_128_hexdigest(Path(path).read_bytes()) if path and os.path.exists(path) else ""
 
 
 def accounted(before: pa.Table, after: pa.Table, rule: str) -> tuple[pa.Table, pa.Table]:

@@ -159,8 +159,13 @@ def test_relative_paths_start_where_the_run_was_started(started, tmp_path, monke
         return gristmill.run(model, progress="quiet", **options)
 
     one = go("one", in_process=True)
-    cluster = go("cluster", address=dask_cluster(started))
+    address = dask_cluster(started)
+    cluster = go("cluster", address=address)
     assert (cluster.fingerprint, cluster.layout, cluster.counts) == (one.fingerprint, one.layout, one.counts)
+    edited = "def same(table):\n    return table.slice(0, 0)\n"
+    (project / "own_steps.py").write_text(edited)
+    assert go("edited", address=address).counts["kept"] == 0, "workers had loaded the module before it was edited"
+    (project / "own_steps.py").write_text("def same(table):\n    return table\n")
     uid = cluster.dataset.to_table()["_uid"][0].as_py()
     assert explain_row("cluster", uid)["origins"][0]["position"].startswith("in/part-")
     project.rename(tmp_path / "moved")

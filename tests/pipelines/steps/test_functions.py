@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import pandas as pd
@@ -11,7 +12,7 @@ import pytest
 
 from gristmill.errors import GristmillError, PipelineError, RunError
 from gristmill.pipelines.frames import check_step
-from gristmill.pipelines.steps.functions import accounted
+from gristmill.pipelines.steps.functions import accounted, load
 
 TABLE = pa.table({"_uid": ["a", "b", "c"], "text": ["x", "y", None], "n": pa.array([1, None, 3], pa.int32())})
 HERE = "tests.pipelines.steps.test_functions"
@@ -195,3 +196,22 @@ def test_an_edited_function_runs_again(run, tmp_path, monkeypatch):
     importlib.invalidate_caches()
     sys.modules.pop("edited_step_of_a_test")
     assert run(tmp_path / "in.jsonl", steps=step).counts["kept"] == 0
+
+
+def test_a_module_that_was_edited_is_loaded_anew_and_another_one_is_refused(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "edited_meanwhile.py"
+    path.write_text("def step(table):\n    return table.slice(0, 1)\n")
+    block = {"step": "python", "function": "edited_meanwhile:step"}
+    first = check_step(block)
+    assert first.apply(TABLE)[0].num_rows == 1
+    path.write_text("def step(table):\n    return table.slice(0, 2)  # two\n")
+    assert check_step(block).apply(TABLE)[0].num_rows == 2
+    sent = pickle.loads(pickle.dumps(check_step(block)))
+    path.write_text("def step(table):\n    return table.slice(0, 0)  # on another machine\n")
+    load.cache_clear()
+    assert sent.apply(TABLE)[0].num_rows == 2, "what is loaded is what the run was started with"
+    check_step(block).apply(TABLE)
+    load.cache_clear()
+    with pytest.raises(RunError, match="'.*edited_meanwhile.py' on .* is not the module that the run was started with"):
+        sent.apply(TABLE)
