@@ -55,6 +55,7 @@ class Checked:
     ) -> None:
         self.dtype, self.shape = dtype, shape
         self._content, self._checks, self._path = content, checks, path
+        self._bytes = memoryview(content)
         self._sound = np.zeros(len(checks), bool)
 
     def __len__(self) -> int:
@@ -64,11 +65,12 @@ class Checked:
         start, stop, _ = rows.indices(len(self))
         size = self.dtype.itemsize * math.prod(self.shape[1:])
         first, last = start * size, max(start, stop) * size
-        for block in range(first // BLOCK, -(-last // BLOCK)):
-            if not self._sound[block]:
-                content = self._content[block * BLOCK : (block + 1) * BLOCK]
-                if xxhash.xxh3_64_intdigest(content.data) != self._checks[block]:
-                    raise DamagedStateError(f"'{self._path}' is damaged", path=self._path)
-                self._sound[block] = True
-        found: npt.NDArray[Any] = self._content[first:last].view(self.dtype).reshape(-1, *self.shape[1:])
-        return found
+        blocks = slice(first // BLOCK, -(-last // BLOCK))
+        if not self._sound[blocks].all():
+            starts = range(blocks.start * BLOCK, blocks.stop * BLOCK, BLOCK)
+            found = [xxhash.xxh3_64_intdigest(self._bytes[start : start + BLOCK]) for start in starts]
+            if found != self._checks[blocks].tolist():
+                raise DamagedStateError(f"'{self._path}' is damaged", path=self._path)
+            self._sound[blocks] = True
+        part: npt.NDArray[Any] = self._content[first:last].view(self.dtype).reshape(-1, *self.shape[1:])
+        return part

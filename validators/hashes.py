@@ -106,12 +106,12 @@ def filter_fields(chunks: Sequence[Chunk], threads: int) -> Fields:
     """A filter of the hashes of chunks, to be kept: made part by part as it is written."""
     layout = Layout.of(np.diff(np.sum([chunk.ends for chunk in chunks], axis=0)))
 
-    def part(partitions: range) -> npt.NDArray[np.uint16]:
+    def part(partitions: range) -> npt.NDArray[np.uint32]:
         each = [chunk.hashes[chunk.ends[partitions.start] : chunk.ends[partitions.stop]] for chunk in chunks]
         return layout.fill(np.concatenate(each))
 
     tables = in_order((partial(part, each) for each in layout.partitions), min(threads, len(layout.partitions)))
-    return {"filter": Parts(tables, np.uint16), "sizes": layout.sizes}
+    return {"filter": Parts(tables, np.uint32), "sizes": layout.sizes}
 
 
 def unknown(hashes: U64, filters: Sequence[Fields]) -> npt.NDArray[np.bool_]:

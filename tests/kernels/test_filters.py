@@ -53,12 +53,12 @@ def test_what_is_in_is_found(seed, size, width, kind):
 
 
 @pytest.mark.parametrize("size", [5000, 65_537, 300_000])
-def test_few_others_are_found_in_three_bytes_each(size):
+def test_hardly_any_other_is_found_in_five_bytes_each(size):
     rng = np.random.default_rng(size)
     for hashes, others in (
         (np.arange(size, dtype=np.uint64)[:, None], np.arange(size, size + 200_000, dtype=np.uint64)[:, None]),
         (rng.integers(0, 2**64, (size, 2), np.uint64), rng.integers(0, 2**64, (200_000, 2), np.uint64)),
     ):
         made = filtered(hashes)
-        assert sum(table.nbytes for table in made[1]) < 3.1 * size
-        assert np.count_nonzero(asked(made, others)) < 200_000 / 4000
+        assert sum(table.nbytes for table in made[1]) < 4.6 * size
+        assert np.count_nonzero(asked(made, others)) <= 1

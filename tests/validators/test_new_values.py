@@ -96,7 +96,7 @@ def test_new_values_are_looked_for_in_few_of_the_kept_ones(tmp_path: Path, monke
     expected = fresh(version)
     seen = looked_at(monkeypatch)
     assert kept(version) == expected
-    assert sum(seen) < 3 * 40_000 / 20  # of three sets of values; nearly all of the new ones are told by the filters
+    assert not seen  # the filters tell that all are new
     version = grown.version(*range(8), 9)
     seen.clear()
     found = validate(version, SUITE, result_format=COMPLETE)
