@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from gristmill.pipelines.identity import id_texts
 from gristmill.pipelines.model import Pipeline, Split
 from gristmill.pipelines.published import Base, fitted
 from gristmill.pipelines.sources import FrameSource, Source, WorkItem, plan_items, read_item, store_frame, unify_schemas
-from gristmill.pipelines.stages import identified
+from gristmill.pipelines.stages import identified, stored_schema
 from gristmill.pipelines.steps.base import RowStep, Step
 from gristmill.pipelines.steps.dedupe import DropExactDuplicates, DropNearDuplicates, WideStep
 from gristmill.pipelines.steps.expectations import quarantine_step
@@ -24,6 +24,9 @@ from gristmill.pipelines.work import WorkStore, key_of
 from gristmill.storage.tombstones import Tombstones
 
 SAMPLE_BYTES = 256 << 10  # how much of an item is read to learn its columns before any work
+SAMPLED = 64  # items of a source that are read for that
+Known = Callable[[Source, WorkItem], Sequence[pa.Schema] | None]
+"""The schemas of an item's rows where they are known, else None."""
 
 
 @dataclass(frozen=True)
@@ -187,8 +190,14 @@ def _lies_in(path: str, folder: str) -> bool:
     return inner == outer or inner.startswith(f"{outer.rstrip('/')}/")
 
 
-def check_columns(pipeline: Pipeline, planned: list[Planned], base: Base | None = None) -> None:
-    """Refuses a column that no input has, or a source that isn't there, before any work: the start of every item (of the first 64 of a source) is read for its columns.
+def check_columns(
+    pipeline: Pipeline,
+    planned: list[Planned],
+    base: Base | None = None,
+    known: Known = lambda *_: None,
+) -> None:
+    """Refuses a column that no input has, or a source that isn't there, before any work: the start of every item (of the first 64 of a source) is read
+    for its columns, unless they are known from an earlier run.
 
     Raises:
         ColumnError, PipelineError: naming the step, with its `location` in the pipeline; also a `priority` that names no source.
@@ -197,7 +206,7 @@ def check_columns(pipeline: Pipeline, planned: list[Planned], base: Base | None 
     _check_priorities(pipeline)
     if base is not None:
         _check_base(pipeline, base)
-    schema = _sampled_schema(planned)
+    schema = _sampled_schema(planned, known)
     if schema is not None:
         last = walk_columns(pipeline, schema)
         if base is not None and last is not None:
@@ -301,14 +310,34 @@ def _located(error: GristmillError, *location: str | int) -> GristmillError:
     return error
 
 
-def _sampled_schema(planned: list[Planned]) -> pa.Schema | None:
-    found = []
+def _sampled_schema(planned: list[Planned], known: Known) -> pa.Schema | None:
+    found: list[tuple[pa.Schema, str]] = []
     for plan in planned:
-        for item in plan.items[:64]:
-            chunk = next(iter(read_item(plan.source, item, chunk_bytes=SAMPLE_BYTES)), None)
-            if chunk is not None and (chunk.table.num_rows or chunk.table.num_columns):
-                found.append((chunk.table.schema, str(item)))
+        for item in plan.items[:SAMPLED]:
+            schemas = known(plan.source, item)
+            found += [
+                (schema, str(item)) for schema in (_columns_of(plan.source, item) if schemas is None else schemas)
+            ]
     return unify_schemas(found) if found else None
+
+
+def _columns_of(source: Source, item: WorkItem) -> list[pa.Schema]:
+    """The schema of an item's first rows; none where it has no rows."""
+    chunk = next(iter(read_item(source, item, chunk_bytes=SAMPLE_BYTES)), None)
+    return [chunk.table.schema] if chunk is not None and (chunk.table.num_rows or chunk.table.num_columns) else []
+
+
+def known_columns(store: WorkStore, id_column: str | None, erased: Tombstones) -> Known:
+    """What the ingested rows in a store say of their items' columns."""
+
+    def known(source: Source, item: WorkItem) -> list[pa.Schema] | None:
+        done = store.done(ingest_key(source, item, id_column, erased))
+        if done is None:
+            return None
+        schemas = [stored_schema(store, key) for key in done["schemas"]]
+        return [schema for schema in schemas if schema != identified(pa.schema([]))]  # of an item without rows
+
+    return known
 
 
 def ingest_key(source: Source, item: WorkItem, id_column: str | None, erased: Tombstones) -> str:

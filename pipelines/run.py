@@ -20,7 +20,7 @@ from gristmill.pipelines.engines.watch import WAIT
 from gristmill.pipelines.gating import checked_suite, publish_gated
 from gristmill.pipelines.loading import load_pipeline, naming_lines
 from gristmill.pipelines.model import Pipeline
-from gristmill.pipelines.plan import Planned, check_columns, ingest_key, plan_segments, plan_sources
+from gristmill.pipelines.plan import Planned, check_columns, ingest_key, known_columns, plan_segments, plan_sources
 from gristmill.pipelines.progress import Progress
 from gristmill.pipelines.published import Base, read_base
 from gristmill.pipelines.report import write_report
@@ -123,8 +123,9 @@ def run(
     store = open_store(scratch_folder(model, scratch, shared=shared))
     planned, cache = _plan(model, inputs or {}, store)
     base = base_of(folder, model, parent)
+    known = known_columns(store, model.id, read_tombstones(folder))
     with naming_lines(pipeline):
-        check_columns(model, planned, base)
+        check_columns(model, planned, base, known)
     suite = checked_suite(model.validate_) if model.validate_ else None
     threads = _threads(model, planned, engine, workers) if in_process is None else int(in_process)
     with store.held() as lock:
@@ -259,7 +260,7 @@ def plan(
     planned, _ = _plan(model, {}, store)
     base = base_of(folder, model, parent)
     with naming_lines(pipeline):
-        check_columns(model, planned, base)
+        check_columns(model, planned, base, known_columns(store, model.id, erased))
     if model.validate_:
         checked_suite(model.validate_)
     last = _last(store)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from gristmill.pipelines.work import WorkStore
 
 I64 = npt.NDArray[np.int64]
 U32 = npt.NDArray[np.uint32]
+OPENED = 256  # extracts that a process has open: several pieces of a task look into each
 Members = Sequence[tuple[ExtractOf, Any]]
 """Extracts, each with the sorted numbers of the rows that are meant."""
 
@@ -90,13 +92,18 @@ def set_sizes(store: WorkStore, source: ExtractOf, rows: I64) -> I64:
 
 def _chosen(store: WorkStore, source: ExtractOf, rows: I64, columns: list[str]) -> Iterator[tuple[pa.RecordBatch, I64]]:
     """The batches that hold some of the rows, mapped, and the places of those in each."""
-    found = parts.table(store.folder(source.key), source.name, list(dict.fromkeys(["row", *columns])))
-    for batch in found.to_batches() if found is not None else ():
+    for batch in _batches(store, source.key, source.name):
         numbers = batch["row"].to_numpy()
-        if len(numbers):
-            low, high = np.searchsorted(rows, [numbers[0], numbers[-1] + 1])
-            if low < high:
-                yield batch, np.searchsorted(numbers, rows[low:high])
+        low, high = np.searchsorted(rows, [numbers[0], numbers[-1] + 1])
+        if low < high:
+            yield batch.select(columns), np.searchsorted(numbers, rows[low:high])
+
+
+@functools.lru_cache(maxsize=OPENED)
+def _batches(store: WorkStore, key: str, name: str) -> list[pa.RecordBatch]:
+    """The batches of an extract that have rows, mapped."""
+    found = parts.table(store.folder(key), name)
+    return [batch for batch in found.to_batches() if batch.num_rows] if found is not None else []
 
 
 def flat_sets(table: pa.Table) -> tuple[U32, I64]:

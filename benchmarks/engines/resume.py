@@ -47,7 +47,7 @@ def linked(source: Path, out: Path, files: int) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--variants", type=int, default=13)
-    parser.add_argument("--engine", choices=list(ENGINES), default="threads")
+    parser.add_argument("--engine", choices=list(ENGINES), default="dask")
     chosen = parser.parse_args()
     options = {"workers": 2, **ENGINES[chosen.engine]}
     common.header("pyarrow", "numba", "dask")

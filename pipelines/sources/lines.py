@@ -63,7 +63,9 @@ def stream_blocks(source: IO[bytes], start: int, stop: int) -> Iterator[bytes]:
 def _gzip(source: IO[bytes]) -> Iterator[bytes]:
     inflate = zlib.decompressobj(31)
     whole = True  # at a border between members
-    while raw := source.read(4 * BLOCK):
+    size = BLOCK // 4  # the first block is small: it may be all that is wanted
+    while raw := source.read(size):
+        size = 4 * BLOCK
         while raw:
             whole = False
             before = inflate.copy()  # a failing call gives nothing, so what it had read is read again in smaller parts

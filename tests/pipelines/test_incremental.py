@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import gristmill
+from gristmill.errors import ColumnError
 from gristmill.pipelines import runner as runner_module
 from gristmill.pipelines.steps.normalize_text import NormalizeText
 from tests.pipelines.conftest import corpus, ledger_of, rows_of, write_jsonl
@@ -86,6 +87,29 @@ def test_a_file_added_costs_that_file(model, done, tmp_path):
     second = run(model)
     assert (done["ingest"], done["steps 1/2"]) == (1, 1)
     assert second.version == 2 and second.fingerprint == fresh(model, tmp_path).fingerprint
+
+
+def test_only_new_files_are_opened(model, tmp_path, monkeypatch):
+    """Their columns are looked at before any work; those of the others are known, of a file without rows too."""
+    from gristmill.pipelines import plan as plan_module
+
+    (tmp_path / "in" / "empty.jsonl").write_text("")
+    run(model)
+    opened: list[str] = []
+    original = plan_module.read_item
+
+    def noting(source, item, chunk_bytes):
+        opened.append(Path(item.files[0]).name)
+        return original(source, item, chunk_bytes=chunk_bytes)
+
+    monkeypatch.setattr(plan_module, "read_item", noting)
+    (tmp_path / "in" / "new.jsonl").write_text('{"id": "new", "text": "A new text, of some words.", "score": 1}\n')
+    first = run(model)
+    assert first.version == 2 and opened == ["new.jsonl"]
+    lacking = {**model, "steps": [{"step": "normalize_text", "column": "txet"}]}
+    with pytest.raises(ColumnError, match="txet"):
+        run(lacking)
+    assert opened == ["new.jsonl"], "the columns of all are known by now"
 
 
 def test_a_file_changed_costs_that_file_and_what_its_rows_decide(model, done, tmp_path):
