@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import mmap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -91,19 +92,38 @@ def set_sizes(store: WorkStore, source: ExtractOf, rows: I64) -> I64:
 
 
 def _chosen(store: WorkStore, source: ExtractOf, rows: I64, columns: list[str]) -> Iterator[tuple[pa.RecordBatch, I64]]:
-    """The batches that hold some of the rows, mapped, and the places of those in each."""
-    for batch in _batches(store, source.key, source.name):
-        numbers = batch["row"].to_numpy()
-        low, high = np.searchsorted(rows, [numbers[0], numbers[-1] + 1])
-        if low < high:
-            yield batch.select(columns), np.searchsorted(numbers, rows[low:high])
+    """The batches that hold some of the rows, mapped, and the places of those in each; for the caller to copy from."""
+    with _mapped(store, source.key, source.name) as batches:
+        for batch in batches:
+            numbers = batch["row"].to_numpy()
+            low, high = np.searchsorted(rows, [numbers[0], numbers[-1] + 1])
+            if low < high:
+                yield batch.select(columns), np.searchsorted(numbers, rows[low:high])
+
+
+class _Mapped:
+    """The batches of an extract that have rows. Their pages count as this process's memory only in the block."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._batches: list[pa.RecordBatch] = []
+        self._maps: list[mmap.mmap] = []
+        for path in paths:
+            with path.open("rb") as file:
+                self._maps.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            found = pa.ipc.open_file(pa.py_buffer(self._maps[-1])).read_all()
+            self._batches += [batch for batch in found.to_batches() if batch.num_rows]
+
+    def __enter__(self) -> list[pa.RecordBatch]:
+        return self._batches
+
+    def __exit__(self, *error: object) -> None:
+        for each in self._maps:
+            each.madvise(mmap.MADV_DONTNEED)
 
 
 @functools.lru_cache(maxsize=OPENED)
-def _batches(store: WorkStore, key: str, name: str) -> list[pa.RecordBatch]:
-    """The batches of an extract that have rows, mapped."""
-    found = parts.table(store.folder(key), name)
-    return [batch for batch in found.to_batches() if batch.num_rows] if found is not None else []
+def _mapped(store: WorkStore, key: str, name: str) -> _Mapped:
+    return _Mapped(parts.paths(store.folder(key), name))
 
 
 def flat_sets(table: pa.Table) -> tuple[U32, I64]:

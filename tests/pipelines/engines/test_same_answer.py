@@ -191,20 +191,23 @@ def test_dask_processes_and_spark(processes, session, steps):
 
 
 def test_appended_rows(threads, processes, session):
-    """Source b appended to what source a gave."""
-
     @settings(max_examples=1, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(inputs().filter(lambda sources: min(map(len, sources)) > 9))
     def same(sources):
-        with tempfile.TemporaryDirectory() as base:
-            write(Path(base) / "in", sources, 3, seed=0)
-            one = appended(Path(base), "one", in_process=True)
-            assert one[1][0].rows["before"] and one[1][0].rows["added"] and one[1][0].counts["dropped"]
-            for name, engine in (("threads", threads), ("processes", processes), ("spark", session)):
-                found = appended(Path(base), name, engine=engine, in_process=False)
-                assert [facts for _, *facts in found] == [facts for _, *facts in one], name
+        check_appended({"threads": threads, "processes": processes, "spark": session}, sources)
 
     same()
+
+
+def check_appended(engines: dict[str, Any], sources: list[list[dict[str, Any]]]) -> None:
+    """Source b appended to what source a gave is the same on each engine as in one process."""
+    with tempfile.TemporaryDirectory() as base:
+        write(Path(base) / "in", sources, 3, seed=0)
+        one = appended(Path(base), "one", in_process=True)
+        assert one[1][0].rows["before"] and one[1][0].rows["added"] and one[1][0].counts["dropped"]
+        for name, engine in engines.items():
+            found = appended(Path(base), name, engine=engine, in_process=False)
+            assert [facts for _, *facts in found] == [facts for _, *facts in one], name
 
 
 def appended(base: Path, out: str, **options: Any) -> list[tuple[Any, ...]]:
@@ -239,7 +242,13 @@ def test_all_engines_over_many_inputs(java, processes, threads):
             def same(sources, steps):
                 check_same(engines, sources, COVERED[steps])
 
+            @settings(max_examples=1, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+            @given(inputs().filter(lambda sources: min(map(len, sources)) > 9))
+            def same_appended(sources):
+                check_appended({"spark": engine._session.result()}, sources)
+
             same()
+            same_appended()
 
 
 @pytest.mark.slow
