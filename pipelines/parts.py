@@ -62,8 +62,8 @@ def _has_dictionary(schema: pa.Schema) -> bool:
 
 
 def paths(folder: Files, prefix: str) -> list[Path]:
-    """The files that a PartWriter made, in order."""
-    return sorted(folder.glob(f"{prefix}-*.arrow"))
+    """The files that a PartWriter made, in order: by number, for there may be more than a thousand."""
+    return sorted(folder.glob(f"{prefix}-*.arrow"), key=lambda path: int(path.stem.rpartition("-")[2]))
 
 
 def schemas(folder: Files, prefix: str) -> list[pa.Schema]:

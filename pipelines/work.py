@@ -11,6 +11,7 @@ import shutil
 import socket
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -183,14 +184,14 @@ class WorkStore:
 
     def forget(self, key: str) -> None:
         """Takes the work of this key out, so that it is done again."""
-        shutil.rmtree(self._place(key), ignore_errors=True)
+        _remove(self._place(key))
 
     def prune(self, keep: set[str]) -> int:
         """How many finished folders were removed: all whose key isn't in `keep`."""
         gone = 0
         for folder in (Path(self.root) / "items").glob("??/*"):
             if folder.name not in keep and not folder.name.startswith(".tmp-"):
-                shutil.rmtree(folder, ignore_errors=True)
+                _remove(folder)
                 gone += 1
         return gone
 
@@ -289,6 +290,14 @@ def _rename(temporary: Path, final: Path) -> None:
     except OSError:
         if not (final / "summary.json").exists():
             raise
+
+
+def _remove(folder: Path) -> None:
+    """Removes finished work, which is gone at once: of a folder that is removed file by file a kill would leave a part, with its summary."""
+    temporary = folder.with_name(f".tmp-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}")
+    with suppress(FileNotFoundError):
+        folder.rename(temporary)
+    shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _plain(value: Any) -> Any:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from gristmill.errors import RunError
+from gristmill.pipelines import work
 from gristmill.pipelines.steps.filter import Filter
 from gristmill.pipelines.work import WorkStore, key_of, once
 
@@ -163,3 +164,23 @@ def test_notes_are_whole(tmp_path):
     store.note("last_run.json", {"files": ["a"]})
     store.note("last_run.json", {"files": ["b"]})
     assert (tmp_path / "last_run.json").read_text() == '{"files": ["b"]}' and len(list(Path(tmp_path).iterdir())) == 1
+
+
+@pytest.mark.parametrize("remove", [lambda store: store.prune(set()), lambda store: store.forget("aa11")])
+def test_work_whose_removal_is_cut_short_counts_as_gone(tmp_path, monkeypatch, remove):
+    store = WorkStore(str(tmp_path))
+    with store.create("aa11") as (folder, _):
+        (folder / "rows-000.arrow").write_text("x")
+
+    def killed(folder: Path, **_: object) -> None:
+        next(folder.glob("rows-*")).unlink()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(work.shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        remove(store)
+    monkeypatch.undo()
+    assert store.done("aa11") is None
+    with store.create("aa11"):
+        pass
+    assert store.done("aa11") == {}
