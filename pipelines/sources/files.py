@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fnmatch
 import glob
 import os
 import socket
@@ -63,7 +65,9 @@ def open_file(path: str) -> IO[bytes]:
 def current_version(path: str) -> str:
     """What tells this state of the file from another: size and time of change, which object stores keep in whole seconds."""
     if "://" in path:
-        return _remote(path, ())[0].version
+        if found := _remote_file(path):
+            return found.version
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
     info = os.stat(path)
     return f"{info.st_size}:{info.st_mtime_ns}"
 
@@ -78,7 +82,7 @@ def check_unchanged(path: str, version: str) -> None:
         now = current_version(path)
     except StoreUnreachableError:
         raise
-    except (OSError, IndexError) as error:
+    except OSError as error:
         raise InputError(
             f"input '{path}' is not there on {socket.gethostname()}: it has gone since the run was planned, or this machine has not mounted it. "
             "Workers on other machines need the inputs under the same paths, or in object storage",
@@ -153,34 +157,53 @@ def _stat(path: str) -> Found:
 
 
 def _remote(pattern: str, endings: Sequence[str]) -> list[Found]:
-    import fnmatch
-
-    magic = glob.has_magic(pattern)
-    base = (
-        pattern[: min(i for i in (pattern.find(c) for c in "*?[") if i >= 0)].rpartition("/")[0] if magic else pattern
-    )
-    if not magic:
-        parent, _, name = pattern.rstrip("/").rpartition("/")
-        folder = open_folder(parent)
-        exact = [row for row in folder.list(name) if row[0] == name]
-        if exact:
-            return [Found(f"{parent}/{name}", exact[0][1], f"{exact[0][1]}:{exact[0][2]}")]
+    """The files that a URL means, by the rules of local paths: itself, though it may look like a glob, those in a folder, or those of a glob."""
+    if found := _remote_file(pattern):
+        return [found]
+    base = pattern.rstrip("/")
+    if glob.has_magic(pattern):
+        base = pattern[: min(i for i in (pattern.find(c) for c in "*?[") if i >= 0)].rpartition("/")[0]
     folder = open_folder(base)
-    rows = [(f"{folder.base}/{path}", size, changed) for path, size, changed in folder.list("")]
-    wanted = [
-        row
-        for row in rows
-        if (
-            fnmatch.fnmatch(row[0], pattern.replace("**/", "*"))
-            if magic
-            else not endings or row[0].endswith(tuple(endings))
-        )
-    ]
+    names = [name for name in pattern[len(base) :].split("/") if name]
     return [
-        Found(path, size, f"{size}:{changed}")
-        for path, size, changed in wanted
-        if not Path(path).name.startswith((".", "_"))
+        _found(f"{folder.base}/{path}", size, changed)
+        for path, size, changed in folder.list("")
+        if _means(names, path.split("/"), endings)
     ]
+
+
+def _remote_file(url: str) -> Found | None:
+    parent, _, name = url.rpartition("/")
+    return next(
+        (_found(url, size, changed) for path, size, changed in open_folder(parent).list(name) if path == name), None
+    )
+
+
+def _found(url: str, size: int, changed: float) -> Found:
+    return Found(url, size, f"{size}:{changed}")
+
+
+def _means(pattern: Sequence[str], path: Sequence[str], endings: Sequence[str]) -> bool:
+    """Whether a glob, cut into the names of folders, means the file at the path, cut likewise: itself, or a folder that it is in."""
+    if not pattern:
+        return not any(name.startswith((".", "_")) for name in path) and (
+            not endings or path[-1].endswith(tuple(endings))
+        )
+    if "**" in pattern:
+        return _fits(pattern, path)
+    within = path[len(pattern) :]
+    return _fits(pattern, path[: len(pattern)]) and (not within or _means((), within, endings))
+
+
+def _fits(pattern: Sequence[str], path: Sequence[str]) -> bool:
+    """Whether the names match one by one; `**` stands for any number of them. Names that start with a dot are matched by none that doesn't."""
+    if not pattern or not path:
+        return not path and all(name == "**" for name in pattern)
+    first, *rest = pattern
+    shown = first.startswith(".") or not path[0].startswith(".")
+    if first == "**":
+        return _fits(rest, path) or (shown and _fits(pattern, path[1:]))
+    return shown and fnmatch.fnmatchcase(path[0], first) and _fits(rest, path[1:])
 
 
 def _hint(pattern: str) -> str:

@@ -34,6 +34,35 @@ def bucket(s3_endpoint, monkeypatch):
     return client, name
 
 
+NAMES = [
+    "a.jsonl",
+    "b [1].jsonl",
+    "_c.jsonl",
+    ".d.jsonl",
+    "sub/e.jsonl",
+    "sub/deep/f.jsonl",
+    "_temporary/g.jsonl",
+    ".h/i.jsonl",
+]
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["", "*.jsonl", "**/*.jsonl", "s*", "*/*.jsonl", "**", "b [1].jsonl", "_temporary", ".h/*.jsonl", "sub/**/f.*"],
+)
+def test_a_pattern_means_the_same_files_as_on_a_disk(bucket, tmp_path, pattern):
+    client, name = bucket
+    for path in NAMES:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(lines({"at": path}))
+        client.pipe(f"{name}/raw/{path}", lines({"at": path}))
+    found = []
+    for base in (str(tmp_path), f"s3://{name}/raw"):
+        one = JsonlSource(path=f"{base}/{pattern}".rstrip("/"), name="s")
+        found.append([row["at"] for row in read(one, plan_items(one))[0]])
+    assert found[0] and sorted(found[1]) == sorted(found[0])
+
+
 ROWS = [{"n": i, "text": f"row {i}"} for i in range(2000)]
 
 
