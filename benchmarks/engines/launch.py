@@ -26,7 +26,7 @@ def command(model: dict[str, Any], **options: Any) -> list[str]:
 
 def launch(model: dict[str, Any], *, fresh: bool = True, **options: Any) -> tuple[Any, dict[str, Any], Any]:
     """(what it took from start to end of the process, its result, its memory); into an empty folder if `fresh`."""
-    from common import Clock, Sampler
+    from common import Clock, Sampler, took_by
 
     output = Path(model["output"]["path"])
     if fresh:
@@ -40,7 +40,7 @@ def launch(model: dict[str, Any], *, fresh: bool = True, **options: Any) -> tupl
         out.seek(0), errors.seek(0)
         if status:
             raise SystemExit(f"the run failed:\n{errors.read()[-4000:]}")
-        return clock.took, json.loads(out.read()), memory
+        return took_by(clock, memory), json.loads(out.read()), memory
 
 
 def empty(out: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +77,15 @@ def similar_pairs(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
 
 
 def process(command: list[str], what: str) -> tuple[common.Took, str]:
-    with common.Clock() as clock:
-        done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{what} failed:\n{done.stderr[-3000:]}")
-    return clock.took, done.stdout
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
+        with common.Clock() as clock:
+            running = subprocess.Popen(command, stdout=out, stderr=errors)
+            with common.Sampler(running.pid) as memory:
+                status = running.wait()
+        out.seek(0), errors.seek(0)
+        if status:
+            raise SystemExit(f"{what} failed:\n{errors.read()[-3000:]}")
+        return common.took_by(clock, memory), out.read()
 
 
 def main() -> None:
