@@ -137,6 +137,7 @@ class Bundle:
         text = self._content[:-TAIL][-int.from_bytes(tail[:8], "little") :].tobytes()
         if xxhash.xxh3_64_digest(text) != tail[8:]:
             raise ValueError("not a state, or a part of one")
+        self.mark = tail[8:].hex()  # of all that is in it: the header has the checks of the arrays
         header = json.loads(text)
         self.facts: dict[str, Any] = header["facts"]
         self._states: dict[str, Any] = header["states"]

@@ -25,7 +25,7 @@ SMALL = 4  # new rows are looked up among those that are known where they are fe
 WORKING = 128  # bytes at most for each new row while it is looked up
 FEW_MODES = 1 << 16  # of more values that share the largest count, rows are found only when asked for
 FILTERED = 1 << 16  # of fewer kept hashes all are looked through for new ones, without a filter
-FILTERS = 8  # for which new hashes are tried; where there would be more, a single new one is made of all
+FILTERS = 8  # conclusions that extend each other; where there would be more, a single new filter is made of all hashes
 
 
 class Facts:
@@ -57,7 +57,7 @@ class Facts:
 
 
 class Known(NamedTuple):
-    """What was concluded before of the rows that lie at `places`. filters: fields of `filter_fields` for all of their hashes, None where they aren't there."""
+    """What was concluded before of the rows that lie at `places`. filters: what `conclude` said, one after another, with filters of all of their hashes; None where they aren't there."""
 
     facts: Facts
     places: Places
@@ -139,7 +139,7 @@ class Distinct(Accumulator):
             some = list(each)
             chunks += [joined(some, self._spill)] if is_held else some
         self._chunks, self._held = chunks, 0
-        if self._known and self._known.filters and any(held(fields["filter"]) for fields in self._known.filters):
+        if self._known and self._known.filters and any(held(fields.get("filter")) for fields in self._known.filters):
             self._known = self._known._replace(filters=None)
 
     def save(self, first: int) -> Fields:
@@ -183,9 +183,9 @@ class Distinct(Accumulator):
         facts = Facts(fields["distinct"], fields["most"], places.moved(fields["repeated"]), modes)
         filters = None
         if "extends" in fields and extended is not None:
-            filters = [each for each in (*extended, fields) if "filter" in each]
+            filters = [*extended, fields]
         self._known = Known(facts, places, filters)
-        self._held += sum(held(each["filter"]) for each in filters or ())
+        self._held += sum(held(each.get("filter")) for each in filters or ())
         self._spill.hold(self, self._held)
 
     def facts(self, threads: int = 2) -> Facts:

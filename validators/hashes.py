@@ -115,10 +115,10 @@ def filter_fields(chunks: Sequence[Chunk], threads: int) -> Fields:
 
 
 def unknown(hashes: U64, filters: Sequence[Fields]) -> npt.NDArray[np.bool_]:
-    """(rows,) which hashes are surely in none of some filters, of which there are the fields of `filter_fields`."""
+    """(rows,) which hashes are surely in none of some filters, of which there are the fields of `filter_fields` where they have hashes."""
     hashes, order, ends = partition(hashes)
     new = np.ones(len(hashes), bool)
-    for fields in filters:
+    for fields in (each for each in filters if "filter" in each):
         layout = Layout(fields["sizes"])
         for number, each in enumerate(layout.partitions):
             at = slice(ends[each.start], ends[each.stop])

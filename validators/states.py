@@ -27,7 +27,7 @@ from gristmill.validators.passes import States
 from gristmill.validators.plan import Key, Task
 from gristmill.validators.rows import Places
 
-VERSION = 5
+VERSION = 6
 """To be raised whenever what an accumulator works out changes."""
 TOGETHER = f"{FOLDER}/together"
 KEPT = 4  # files of several shards that stay, with those that they extend: those of the newest validations
@@ -50,7 +50,7 @@ class StateStore:
         self._keeps = True  # until it can't: it is said once
         self._tasks = {task.key: task for task in tasks}
         self._names = {key: _name(task, schema) for key, task in self._tasks.items()}
-        self._extended: dict[Key, list[str]] = {}  # the files with what was assumed
+        self._extended: dict[Key, list[list[str]]] = {}  # (path, mark) of the files with what was assumed
         self._whole: set[Key] = set()  # tasks of which all is kept already
 
     def load(self, shard: Shard, tasks: Sequence[Task], first: int) -> States:
@@ -91,8 +91,9 @@ class StateStore:
                 fields = bundle.fields(self._names[key])
                 if isinstance(state, Accumulator) and state.large:
                     places = Places(np.cumsum(rows[at]) - rows[at], starts, ends[at])
-                    self._extended[key] = [*fields.get("earlier", ()), bundle.path]
-                    state.assume(fields, places, self._fields(self._extended[key][:-1], key))
+                    earlier = fields.get("earlier", [])
+                    self._extended[key] = [*earlier, [bundle.path, bundle.mark]]
+                    state.assume(fields, places, self._earlier(earlier, key))
                 else:
                     joint = self._tasks[key].make()
                     joint.load(fields, int(starts[0]))
@@ -114,9 +115,12 @@ class StateStore:
                         best[key] = rows, bundle, at
         return {key: (bundle, at) for key, (_, bundle, at) in best.items()}
 
-    def _fields(self, paths: Sequence[str], key: Key) -> list[Fields] | None:
+    def _earlier(self, links: Sequence[Sequence[str]], key: Key) -> list[Fields] | None:
+        """The fields in the files of links, None where they aren't those any more: one that was made anew may itself extend others."""
         with contextlib.suppress(*UNREADABLE):
-            return [Bundle(self._folder, path).fields(self._names[key]) for path in paths]
+            found = [Bundle(self._folder, path) for path, _ in links]
+            if [bundle.mark for bundle in found] == [mark for _, mark in links]:
+                return [bundle.fields(self._names[key]) for bundle in found]
         return None
 
     def conclude(self, shards: Sequence[Shard], states: States, threads: int) -> None:
@@ -155,7 +159,7 @@ class StateStore:
         for path in paths[:KEPT]:
             with contextlib.suppress(*UNREADABLE):
                 bundle = Bundle(self._folder, path)
-                needed.update(*(bundle.plain(name).get("earlier", ()) for name in bundle.names))
+                needed.update(link[0] for name in bundle.names for link in bundle.plain(name).get("earlier", ()))
         for path in paths:
             if path not in needed:
                 remove(self._folder, path)

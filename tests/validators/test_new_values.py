@@ -150,6 +150,32 @@ def test_a_filter_that_is_gone_is_done_without(tmp_path: Path):
     assert any(not bundle.plain(name).get("extends", True) for bundle in grown.together() for name in bundle.names)
 
 
+def test_a_filter_that_was_made_anew_and_tells_less_is_done_without(tmp_path: Path):
+    grown = Grown(tmp_path, rows(range(3000)), rows(range(3000, 3500)), rows(range(3500, 3600)), rows([17, 3001, 9000]))
+    both = grown.version(0, 1)
+    kept(both)
+    first = {path for path, *_ in grown.folder.list(TOGETHER)}
+    kept(grown.version(0, 1, 2))
+    kept(grown.version(0))
+    for path in first:
+        grown.folder.delete(path)
+    kept(both)
+    remade = {path for path, *_ in grown.folder.list(TOGETHER)}
+    assert first <= remade  # under the same name, but it extends that of shard 0
+    version = grown.version(0, 1, 2, 3)
+    assert kept(version) == fresh(version)
+
+
+def test_conclusions_that_new_shards_add_nothing_to_are_bounded_too(tmp_path: Path):
+    few = {"type": "comparison", "column": {"name": "id"}, "operator": "<", "parameter": 900}
+    suite = [one("unique", column="id", row_condition=few)]
+    grown = Grown(tmp_path, rows(range(900)), *(rows(range(1000 + 20 * i, 1020 + 20 * i)) for i in range(16)))
+    for count in range(1, 18):
+        version = grown.version(*range(count))
+        assert stripped(validate(version, suite)) == stripped(validate(version, suite, states=False))
+        assert len(grown.together()) <= KEPT + distinct.FILTERS
+
+
 def test_damage_is_found_where_it_matters_and_mended(tmp_path: Path):
     grown = Grown(tmp_path, rows(range(3000), [None]), rows(range(2990, 3300)), rows(range(3290, 3400), [17]))
     kept(grown.version(0, 1))
