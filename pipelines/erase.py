@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gristmill.errors import UsageError, missing_column
+from gristmill.pipelines.fetched import remove_copies
 from gristmill.pipelines.steps import where as expressions
 from gristmill.pipelines.work import scratch_of
 from gristmill.storage.dataset import Dataset, open_dataset, split_version
@@ -82,14 +83,14 @@ def make_physical(dataset: str, scratch: str | None = None, *, dry_run: bool = F
 
 
 def _purge_work(folder: Folder, scratch: str | None, *, dry_run: bool) -> int:
-    """How many work files outside of the dataset went."""
+    """How many work files outside of the dataset went, copies of this machine among them."""
     place = scratch_of(folder.base, scratch)
-    if place == folder.url("_work"):
-        if not dry_run:
-            shutil.rmtree(
-                place, ignore_errors=True
-            )  # its files are counted with the dataset's; these are the empty folders
-        return 0
+    inside = folder.url("_work")  # its files are counted with the dataset's
+    copies = sum(remove_copies(root, dry_run=dry_run) for root in {place, inside} if "://" in root)
+    if place == inside:
+        if not dry_run and not folder.remote:
+            shutil.rmtree(place, ignore_errors=True)  # the empty folders
+        return copies
     work = open_folder(place)
     found = [path for path, *_ in work.list()]
     if not dry_run:
@@ -97,7 +98,7 @@ def _purge_work(folder: Folder, scratch: str | None, *, dry_run: bool) -> int:
             work.delete(path)
         if not work.remote:
             shutil.rmtree(place, ignore_errors=True)
-    return len(found)
+    return len(found) + copies
 
 
 def read_ids(path: str) -> list[str]:

@@ -97,7 +97,7 @@ class Cache:
     def frames(self) -> Path:
         """The folder in which frames are written before they are uploaded."""
         folder = self._folder / "frames"
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def sweep(self) -> None:
@@ -140,6 +140,11 @@ def _own_errors() -> Iterator[None]:
         raise error.__cause__ if isinstance(error.__cause__, OSError) else error from None
 
 
+def _place_of(root: str) -> Path:
+    place = os.environ.get("GRISTMILL_CACHE") or os.path.join(tempfile.gettempdir(), f"gristmill-{os.getuid()}")
+    return Path(place) / xxhash.xxh3_128_hexdigest(root.encode())[:16]
+
+
 @functools.cache
 def cache_of(root: str) -> Cache:
     """The cache for a store's URL: a folder of this user in GRISTMILL_CACHE, or in the system's folder of temporary files.
@@ -147,8 +152,7 @@ def cache_of(root: str) -> Cache:
     Raises:
         RunError: it can't be made.
     """
-    place = os.environ.get("GRISTMILL_CACHE") or os.path.join(tempfile.gettempdir(), f"gristmill-{os.getuid()}")
-    folder = Path(place) / xxhash.xxh3_128_hexdigest(root.encode())[:16]
+    folder = _place_of(root)
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
@@ -156,6 +160,16 @@ def cache_of(root: str) -> Cache:
             f"can't make the folder '{folder}' for copies of work files on {socket.gethostname()}: {error.strerror}; set GRISTMILL_CACHE to another"
         ) from error
     return Cache(folder, parse_size(os.environ.get("GRISTMILL_CACHE_BYTES", LIMIT)))
+
+
+def remove_copies(root: str, *, dry_run: bool = False) -> int:
+    """How many files of a store of work, and of the frames in it, lay in this machine's cache and went (with dry_run, would go)."""
+    count = 0
+    for folder in (_place_of(root), _place_of(f"{root.rstrip('/')}/frames")):
+        count += sum(path.is_file() for path in folder.rglob("*"))
+        if not dry_run:
+            shutil.rmtree(folder, ignore_errors=True)
+    return count
 
 
 def local_copy(path: str) -> str:

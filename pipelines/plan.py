@@ -334,7 +334,10 @@ def known_columns(store: WorkStore, id_column: str | None, erased: Tombstones) -
         done = store.done(ingest_key(source, item, id_column, erased))
         if done is None:
             return None
-        schemas = [stored_schema(store, key) for key in done["schemas"]]
+        try:
+            schemas = [stored_schema(store, key) for key in done["schemas"]]
+        except FileNotFoundError:
+            return None  # another run has removed it just now
         return [schema for schema in schemas if schema != identified(pa.schema([]))]  # of an item without rows
 
     return known

@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,8 +28,10 @@ LEASE = 600.0  # seconds after which a run that gives no sign of life is taken f
 RENEW = 60.0  # seconds between signs of life
 WAIT = 1.0  # seconds between looks at a store that another run has for itself
 
-_known: dict[tuple[str, str], dict[str, Any]] = {}
-"""The markers that this process has read, by root and key: finished work doesn't change."""
+RUNS = 4  # whose markers a process keeps
+
+_known: dict[str, dict[str, dict[str, Any]]] = {}
+"""The markers that this process has read, by run and key: while a run is at work nothing of it is removed, but between two runs all may be."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class RemoteWorkStore(WorkStore):
     that counts. So work is there whole or not at all, and of two attempts that end together one stays.
     """
 
+    run: str = field(default_factory=lambda: uuid.uuid4().hex)  # goes to the workers, which may outlive many runs
     requests: ClassVar[int] = THREADS
 
     @property
@@ -70,15 +73,23 @@ class RemoteWorkStore(WorkStore):
 
     def marker(self, key: str, *, anew: bool = False) -> dict[str, Any] | None:
         """summary, attempt, files (bytes by name) of finished work, or None."""
-        found = None if anew else _known.get((self.root, key))
+        known = self._seen()
+        found = None if anew else known.get(key)
         if found is None:
             try:
                 found = json.loads(self.remote.read_bytes(_marker(key)))
             except FileNotFoundError:
-                _known.pop((self.root, key), None)
+                known.pop(key, None)
                 return None
-            _known[self.root, key] = found
+            known[key] = found
         return found
+
+    def _seen(self) -> dict[str, dict[str, Any]]:
+        """The markers that this process has read for this run."""
+        if self.run not in _known:
+            for old in list(_known)[: 1 - RUNS]:
+                _known.pop(old, None)
+        return _known.setdefault(self.run, {})
 
     @contextlib.contextmanager
     def create(self, key: str) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -92,7 +103,7 @@ class RemoteWorkStore(WorkStore):
                 list(threads.map(lambda name: self.remote.upload(made / name, _file(key, attempt, name)), files))
             marker = {"summary": summary, "attempt": attempt, "files": files}
             if self._make_marker(key, marker):
-                _known[self.root, key] = marker
+                self._seen()[key] = marker
                 self.cache.keep(made, f"{key}/{attempt}")
             else:
                 self._delete([_file(key, attempt, name) for name in files])
@@ -120,13 +131,14 @@ class RemoteWorkStore(WorkStore):
         lease = Lease(self.remote)
         try:
             lease.share()
+            _known.pop(self.run, None)  # what was there before may have been removed
             yield lease
         finally:
             lease.end()
 
     def forget(self, key: str) -> None:
         self.remote.delete(_marker(key))
-        _known.pop((self.root, key), None)
+        self._seen().pop(key, None)
 
     def prune(self, keep: set[str]) -> int:
         """See `WorkStore.prune`. Files of attempts that never ended go after a day: until then a worker may still be at them."""
@@ -135,7 +147,7 @@ class RemoteWorkStore(WorkStore):
         gone = [path for path, key in markers.items() if key not in keep]
         self._delete(gone)
         for path in gone:
-            _known.pop((self.root, markers[path]), None)
+            self._seen().pop(markers[path], None)
         left = set(markers.values()) & keep
         dead = {markers[path] for path in gone}
         old = time.time() - DAY

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import tempfile
 import threading
@@ -17,7 +18,7 @@ import pytest
 from gristmill.errors import RunError, UsageError
 from gristmill.pipelines import exchange, fetched, parts, remote_work
 from gristmill.pipelines.engines.base import InProcess
-from gristmill.pipelines.erase import make_physical
+from gristmill.pipelines.erase import erase, make_physical
 from gristmill.pipelines.fetched import Cache
 from gristmill.pipelines.remote_work import Lease, RemoteWorkStore
 from gristmill.pipelines.run import plan
@@ -25,6 +26,7 @@ from gristmill.pipelines.work import WorkStore, open_store, scratch_of
 from gristmill.storage.folder import Folder, open_folder
 
 from .conftest import STEPS, corpus, rows_of, write_jsonl
+from .test_erase import holding, planted_rows
 
 SPLIT = {"train": 0.7, "test": 0.3, "similarity": 0.5}
 
@@ -112,15 +114,45 @@ def test_what_another_run_removed_and_did_again_is_found(store, tmp_path):
     for content in ("one", "two"):
         with store.create("aa11") as (folder, _):
             (folder / "name").write_text(content)
-        known = dict(remote_work._known)
+        known = dict(remote_work._known[store.run])
         if content == "one":
             store.forget("aa11")
             assert store.done("aa11") is None
             first = known
     there = elsewhere(store, tmp_path)
-    remote_work._known.update(first)
+    remote_work._known[there.run] = first
     there.prune({"aa11"})
     assert (there.folder("aa11") / "name").read_text() in ("one", "two")
+
+
+def test_a_worker_that_outlives_runs_does_again_what_was_removed_between_them(store, tmp_path):
+    with store.create("aa11") as (folder, _):
+        (folder / "name").write_text("one")
+    assert pickle.loads(pickle.dumps(store)).done("aa11") == {}
+    with store.held() as lock:
+        assert lock.alone()
+    for path, *_ in store.remote.list("items"):
+        store.remote.delete(path)  # by a run in another process
+    later = RemoteWorkStore(store.root)
+    assert later.done("aa11") is None
+    with later.create("aa11") as (folder, _):
+        (folder / "name").write_text("two")
+    assert (later.folder("aa11") / "name").read_text() == "two"
+    for _ in range(2 * remote_work.RUNS):
+        RemoteWorkStore(store.root).done("aa11")
+    assert len(remote_work._known) <= remote_work.RUNS
+
+
+def test_erased_rows_leave_no_copy_of_work_files(run, tmp_path, bucket):
+    write_jsonl(tmp_path / "raw", planted_rows(), files=2)
+    options = {"id": "id", "output": {"path": f"{bucket}/out"}, "scratch": f"{bucket}/scratch"}
+    result = run(tmp_path / "raw", **options)
+    assert holding(tmp_path / "copies")
+    receipt = erase(result.path, ids=["planted-0"])
+    assert make_physical(result.path, options["scratch"], dry_run=True)["_work"] > 0 and holding(tmp_path / "copies")
+    make_physical(result.path, options["scratch"])
+    assert not holding(tmp_path / "copies") and not open_folder(options["scratch"]).list()
+    assert run(tmp_path / "raw", **options).fingerprint == receipt["fingerprint"]
 
 
 def test_prune_takes_finished_work_and_old_attempts_that_never_ended(store, monkeypatch):
