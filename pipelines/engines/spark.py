@@ -26,6 +26,9 @@ PROBE_SECONDS = 10.0  # for a master to accept a connection
 _NAMED = re.compile(
     r"(?!org\.apache\.spark\.api\.python)[\w.]*(Error|Exception): ."
 )  # the line of a trace that says what happened
+_LOST = re.compile(
+    r"most recent failure: Lost task \S+ in stage \S+ \(TID \d+\) \((.*?)\): (.*)"
+)  # where it happened, and why, if no Python was reached
 
 
 class SparkEngine:
@@ -189,7 +192,8 @@ def _lost(error: Exception, tasks: Sequence[Task], finished: set[int]) -> WorkIt
         else str(missing[0] if missing else "a job")
     )
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    reason = next((line for line in reversed(lines) if _NAMED.match(line)), lines[0])
+    said = [line for line in lines if _NAMED.match(line)] or [f"{m[2]} ({m[1]})" for m in map(_LOST.search, lines) if m]
+    reason = (said or lines[:1])[-1]
     return WorkItemError(
         f"Spark gave up before {named} could finish: {reason}. What is finished is kept: mend the cause and run the same command again."
     )

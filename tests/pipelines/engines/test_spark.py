@@ -17,7 +17,7 @@ import pytest
 import gristmill
 from gristmill.errors import InputError, MissingDependencyError, RunError, UsageError, WorkItemError
 from gristmill.pipelines.engines.choose import choose_engine
-from gristmill.pipelines.engines.spark import SparkEngine, check_java
+from gristmill.pipelines.engines.spark import SparkEngine, _lost, check_java
 from gristmill.pipelines.frames import apply, near_duplicates
 from tests.pipelines.conftest import STEPS, corpus, write_jsonl
 
@@ -112,6 +112,21 @@ def test_an_item_that_always_fails_is_named_after_its_tries_and_the_others_are_d
 def test_an_item_that_kills_every_worker_is_named(session, tmp_path):
     with SparkEngine(session=session) as engine, pytest.raises(WorkItemError, match="Spark gave up before square of 3"):
         engine.map(always_killed, [Square(n, str(tmp_path)) for n in range(5)], lambda _: None)
+
+
+def test_a_python_that_executors_do_not_have_is_told():
+    said = (
+        "An error occurred while calling z:org.apache.spark.api.python.PythonRDD.collectAndServe.\n"
+        ": org.apache.spark.SparkException: Job aborted due to stage failure: Task 0 in stage 0.0 failed 4 times, most recent failure: Lost task 0.3 "
+        'in stage 0.0 (TID 3) (10.0.0.2 executor 1): java.io.IOException: Cannot run program "/opt/python": error=2, No such file or directory\n'
+        "\tat java.base/java.lang.ProcessBuilder.start(ProcessBuilder.java:1143)\n"
+        "Caused by: java.io.IOException: error=2, No such file or directory"
+    )
+    error = str(_lost(RuntimeError(said), [Square(1, "")], set()))
+    assert (
+        'finish: java.io.IOException: Cannot run program "/opt/python": error=2, No such file or directory (10.0.0.2 executor 1).'
+        in error
+    )
 
 
 def test_wrong_input_keeps_its_own_error(session, tmp_path):
