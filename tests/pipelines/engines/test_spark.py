@@ -123,10 +123,8 @@ def test_a_python_that_executors_do_not_have_is_told():
         "Caused by: java.io.IOException: error=2, No such file or directory"
     )
     error = str(_lost(RuntimeError(said), [Square(1, "")], set()))
-    assert (
-        'finish: java.io.IOException: Cannot run program "/opt/python": error=2, No such file or directory (10.0.0.2 executor 1).'
-        in error
-    )
+    assert "before square of 1 could finish: java.io.IOException: Cannot run program" in error
+    assert "No such file or directory (10.0.0.2 executor 1). What is finished" in error
 
 
 def test_wrong_input_keeps_its_own_error(session, tmp_path):
