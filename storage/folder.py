@@ -264,14 +264,14 @@ def is_abandoned(path: str) -> bool:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process of this machine has that number."""
+    """Whether a process of this machine has that number; one that has ended and that nobody has waited for yet is gone."""
     try:
         os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
     except ProcessLookupError:
         return False
-    except PermissionError:
+    except OSError:  # another user's process, or no /proc
         return True
-    return True
 
 
 def _temporary_name(path: str) -> str:

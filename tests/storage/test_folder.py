@@ -19,7 +19,7 @@ import pytest
 
 from gristmill.errors import InputError, RunError
 from gristmill.storage import folder as folder_module
-from gristmill.storage.folder import Folder, is_temporary, open_folder
+from gristmill.storage.folder import Folder, is_alive, is_temporary, open_folder
 
 from .conftest import names
 
@@ -238,3 +238,15 @@ def test_a_forked_child_reads_with_its_own_client(s3_folder: Folder) -> None:
             os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         assert found.read() == b"from S3"
+
+
+def test_a_process_is_alive_until_it_ends() -> None:
+    """Not until somebody asks how it ended: in a container often nobody does."""
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    assert is_alive(child.pid) and is_alive(os.getpid())
+    assert child.stdin is not None
+    child.stdin.close()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert not is_alive(child.pid)
+    child.wait()
+    assert not is_alive(child.pid)
