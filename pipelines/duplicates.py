@@ -90,14 +90,14 @@ def near_duplicates(engine: Engine, store: WorkStore, step: DropNearDuplicates, 
 
 def rows_of(store: WorkStore, sources: Sequence[ExtractOf]) -> int:
     """Of all items, before rows left by slices."""
-    return sum(int((store.done(source.key) or {}).get("rows_out", 0)) for source in sources)
+    return sum(int((found or {}).get("rows_out", 0)) for found in store.summaries([each.key for each in sources]))
 
 
 def _sketch_bytes(store: WorkStore, sources: Sequence[ExtractOf]) -> int:
     """Of a row, on average."""
     total = rows = 0
-    for source in sources:
-        summary = store.done(source.key) or {}
+    for source, found in zip(sources, store.summaries([each.key for each in sources]), strict=True):
+        summary = found or {}
         total += summary.get("extract_bytes", {}).get(source.name, 0)
         rows += summary.get("rows_out", 0)
     return max(1, total // max(rows, 1))

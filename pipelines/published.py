@@ -101,7 +101,9 @@ class Base:
 
     def outlook(self, store: WorkStore, extracts: Sequence[Extract]) -> dict[str, Any]:
         """What a run is going to do with the version: its rows and shards stay; `read`: the shards that no run has read for these extracts."""
-        left = {task.path for task in self.tasks(store, [self.uids, *extracts]) if store.done(task.key) is None}
+        tasks = self.tasks(store, [self.uids, *extracts])
+        done = store.summaries([task.key for task in tasks])
+        left = {task.path for task, summary in zip(tasks, done, strict=True) if summary is None}
         sizes = zip(self.files.table["path"].to_pylist(), self.files.table["bytes"].to_pylist(), strict=True)
         return {
             "version": self.manifest.version,

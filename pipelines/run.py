@@ -265,21 +265,22 @@ def plan(
         checked_suite(model.validate_)
     last = _last(store)
     known = set(last.get("files", []))
-    items = []
-    for source_plan in planned:
-        for item in source_plan.items:
-            done = store.done(ingest_key(source_plan.source, item, model.id, erased)) is not None
-            seen = any(file in known for file in item.files)
-            reason = "done" if done else ("content or reading options changed" if seen else "new")
-            items.append(
-                {
-                    "source": source_plan.source.name,
-                    "item": str(item),
-                    "bytes": item.bytes,
-                    "action": "reuse" if done else "read",
-                    "reason": reason,
-                }
-            )
+    every = [(source_plan.source, item) for source_plan in planned for item in source_plan.items]
+    done = store.summaries([ingest_key(source, item, model.id, erased) for source, item in every])
+    items = [
+        {
+            "source": source.name,
+            "item": str(item),
+            "bytes": item.bytes,
+            "action": "read" if summary is None else "reuse",
+            "reason": "done"
+            if summary is not None
+            else "content or reading options changed"
+            if any(file in known for file in item.files)
+            else "new",
+        }
+        for (source, item), summary in zip(every, done, strict=True)
+    ]
     now, before = _segment_texts(model), last.get("segments", [])
     gone = sorted(known - {file for p in planned for item in p.items for file in item.files}) if base is None else []
     outlook = None if base is None else base.outlook(store, [e for part in plan_segments(model) for e in part.extracts])

@@ -184,13 +184,14 @@ class Runner:
         sources = [identity.IdentityOf(item.number, item.ingested, item.source) for item in items]
         if self.base is not None:
             sources += [identity.IdentityOf(found.item, found.key, "") for found in self.base.sources(self.base.uids)]
-        size = sum(int((self.store.done(source.digest) or {}).get("rows", 0)) for source in sources) * 80
+        found = self.store.summaries([source.digest for source in sources])
+        size = sum(int((summary or {}).get("rows", 0)) for summary in found) * 80
         reduce = identity.resolver(by_id=self.pipeline.id is not None)
-        found = exchange(
+        names = exchange(
             self.engine, self.store, identity.in_order(sources), identity.view, reduce, size=size, name="identity"
         )
-        self.used.update(found.used)
-        for item in self._take_away(items, "id", found.parts):
+        self.used.update(names.used)
+        for item in self._take_away(items, "id", names.parts):
             item.identity = item.pending
         self.seconds["identity"] = time.monotonic() - start
 
@@ -245,7 +246,7 @@ class Runner:
         for number, extract in enumerate(part.extracts):
             if isinstance(extract, UidKey):
                 sources = self._extracts(items, part, number)
-                size = sum(int((self.store.done(source.key) or {}).get("rows_out", 0)) for source in sources) * 80
+                size = duplicates.rows_of(self.store, sources) * 80
                 found = exchange(self.engine, self.store, sources, uid_view, already_published, size=size, name="names")
                 self.used.update(found.used)
                 self._take_away(items, "output", found.parts)
@@ -349,11 +350,20 @@ class Runner:
 
     def _with_files(self, tasks: Sequence[Any]) -> list[Any]:
         """Forgets finished shards whose file is gone from the dataset, so that they are written again."""
-        for task in tasks:
-            summary = self.store.done(task.key)
-            if summary and not all(self.folder.exists(entry["path"]) for entry in summary["files"]):
-                self.store.forget(task.key)
+        found = self.store.summaries([task.key for task in tasks])
+        held = [
+            (task.key, entry["path"])
+            for task, summary in zip(tasks, found, strict=True)
+            for entry in (summary or {"files": ()})["files"]
+        ]
+        self._forget_lost(held)
         return list(tasks)
+
+    def _forget_lost(self, held: Sequence[tuple[str, str]]) -> None:
+        """Forgets the work of each key whose file is gone from the dataset."""
+        sizes = self.folder.sizes([path for _, path in held])
+        for key in {key for (key, _), size in zip(held, sizes, strict=True) if size is None}:
+            self.store.forget(key)
 
     def _ledger(self, items: Sequence[ItemState]) -> str:
         facts = [[item.ingested, item.identity, item.stages, item.pending] for item in items]
@@ -375,9 +385,15 @@ class Runner:
                 item.pending,
                 appended,
             )
-            if self.store.done(key) is not None and not self.folder.exists(f"{base}/origin-{item.number:06d}.parquet"):
-                self.store.forget(key)
             tasks.append(task)
+        found = self.store.summaries([task.key for task in tasks])
+        self._forget_lost(
+            [
+                (task.key, f"{base}/origin-{task.number:06d}.parquet")
+                for task, summary in zip(tasks, found, strict=True)
+                if summary is not None
+            ]
+        )
         self.map("ledger", write_ledger, tasks)
         return base
 

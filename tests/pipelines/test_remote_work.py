@@ -17,6 +17,7 @@ import pytest
 
 from gristmill.errors import RunError, UsageError
 from gristmill.pipelines import exchange, fetched, parts, remote_work
+from gristmill.pipelines import plan as plans
 from gristmill.pipelines.engines.base import InProcess
 from gristmill.pipelines.erase import erase, make_physical
 from gristmill.pipelines.fetched import Cache
@@ -337,6 +338,34 @@ def test_the_driver_reads_no_rows(run, tmp_path, bucket, monkeypatch):
     assert found.published and machines.tasks > 12
     names = [name for machine, name, _ in machines.fetched if machine == "driver"]
     assert "schema.arrow" in names and not [name for name in names if name.startswith("rows")]
+
+
+def test_the_driver_asks_for_many_markers_at_a_time(run, tmp_path, bucket, monkeypatch):
+    """How many it asks for one by one doesn't grow with the items, in a run and in one after it that adds a step."""
+    monkeypatch.setattr("gristmill.pipelines.sources.items.SMALL_BYTES", 0)
+    monkeypatch.setattr(exchange, "DRIVER_BYTES", 0)
+    monkeypatch.setattr(plans, "SAMPLED", 1)
+    machines, asked = Machines(monkeypatch, tmp_path / "machines"), []
+    monkeypatch.setattr("gristmill.pipelines.engines.choose.InProcess", lambda *_: machines)
+    seen: dict[str, dict] = {}
+    monkeypatch.setattr(RemoteWorkStore, "_seen", lambda store: seen.setdefault(machines.here + store.run, {}))
+    read = Folder.read_bytes
+
+    def noted(folder, path):
+        if machines.here == "driver" and threading.current_thread() is threading.main_thread():
+            asked.append(path)
+        return read(folder, path)
+
+    monkeypatch.setattr(Folder, "read_bytes", noted)
+    counts = []
+    for files in (3, 9):
+        write_jsonl(tmp_path / f"raw{files}", corpus(), files=files)
+        options = {"id": "id", "output": {"path": f"{bucket}/out{files}"}, "scratch": f"{bucket}/scratch"}
+        for steps in (STEPS, [*STEPS, {"step": "filter", "where": "score < 9"}]):
+            asked.clear()
+            run(tmp_path / f"raw{files}", steps=steps, **options)
+            counts.append(len([path for path in asked if path.startswith("items/")]))
+    assert counts[:2] == counts[2:] and 0 < max(counts) < 60, counts
 
 
 @pytest.fixture
