@@ -96,10 +96,17 @@ class Dataset:
         return list(self.file_list.of_split(split))
 
     def is_erased(self) -> bool:
-        """Whether rows of the version were erased since it was opened; of a candidate, whether it is gone."""
-        if not self.manifest.version:
-            return not self.folder.exists(candidate_path(self.manifest))
-        return self.folder.exists(tainted_path(self.manifest.version))
+        """Whether rows of the version were erased since it was opened; of a candidate, whether it is gone and no version that opens."""
+        if self.manifest.version:
+            return self.folder.exists(tainted_path(self.manifest.version))
+        if self.folder.exists(candidate_path(self.manifest)):
+            return False
+        later = (number for number in version_numbers(self.folder) if number > (self.manifest.parent or 0))
+        return not any(
+            read_manifest(self.folder, number).fingerprint == self.fingerprint
+            and not self.folder.exists(tainted_path(number))
+            for number in later
+        )
 
     def open_file(self, entry: FileEntry, *, metadata: Any = None, checksums: bool = False) -> Any:
         """A file of this version as a pyarrow ParquetFile; the arguments are those of `open_parquet`.

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gristmill.errors import DatasetError, InputError, SuiteError
+from gristmill.errors import DatasetError, InputError, SuiteError, TaintedVersionError
 from gristmill.storage.dataset import Dataset
 from gristmill.storage.versions import now
 from gristmill.validators import history, report
@@ -128,7 +128,11 @@ def _with_past(facts: report.Facts, found: Profile, dataset: Dataset) -> report.
 
 
 def keep(judged: Judged, consequence: str = "") -> Kept:
-    """Keeps the verdict on a whole version: its file, made only if absent, the report, and the bad rows where something failed."""
+    """Keeps the verdict on a whole version: its file, made only if absent, the report, and the bad rows where something failed.
+
+    Raises:
+        TaintedVersionError: rows of it were erased while it was judged; nothing stays, as what says why would show them.
+    """
     dataset, verdict = judged.dataset, judged.verdict
     assert dataset is not None
     folder, base = dataset.folder, _report_base(dataset, verdict.suite_hash)
@@ -137,7 +141,15 @@ def keep(judged: Judged, consequence: str = "") -> Kept:
     folder.write_atomic(f"{base}/validation.html", report.render(facts).encode())
     links = {"report": f"{base}/validation.html", "bad_rows": f"{base}/bad_rows.parquet" if found_bad else None}
     plain = {**facts.verdict, "suite": verdict.suite_name, "created": facts.created, **links}
-    return _kept(dataset, plain, _record(dataset, plain))
+    path = _record(dataset, plain)
+    if dataset.is_erased():  # looked for last: an erasure leaves its mark before it removes files
+        for made in filter(None, (path, *links.values())):
+            folder.delete(made)
+        text = (
+            f"{dataset.name}: rows of it were erased, or it was rejected, while it was judged: nothing of that is kept"
+        )
+        raise TaintedVersionError(f"{text}; validate a newer version", version=dataset.version)
+    return _kept(dataset, plain, path)
 
 
 def kept_verdict(dataset: Dataset, suite: Suite) -> Kept | None:

@@ -38,6 +38,7 @@ def test_a_candidate_is_seen_and_published(folder: Folder) -> None:
     assert (opened.version, opened.num_rows, opened.name) == (0, 20, f"{folder.base}@{name}") and opened.verify() == []
     found = publish_candidate(folder, name[:6])
     assert found.published and list_candidates(folder) == []
+    assert not opened.is_erased()  # it is a version now
     version = open_dataset(folder)
     assert (version.version, version.splits, list(version.manifest.gate), version.manifest.counts) == (
         1,
@@ -56,8 +57,10 @@ def test_the_same_candidate_twice_is_one(folder: Folder) -> None:
 
 def test_a_rejected_candidate_is_gone(folder: Folder) -> None:
     made = propose(folder, shards(folder, rows(20)), SCHEMA, expected_parent=None)
+    opened = open_dataset(f"{folder.base}@{made.fingerprint[:16]}", options=folder.options)
+    assert not opened.is_erased()
     assert reject_candidate(folder, made.fingerprint)["num_rows"] == 20
-    assert list_candidates(folder) == []
+    assert list_candidates(folder) == [] and opened.is_erased()
     with pytest.raises(DatasetNotFoundError, match="has no candidates"):
         publish_candidate(folder, made.fingerprint)
 

@@ -10,12 +10,14 @@ import pyarrow as pa
 import pytest
 
 import gristmill
+from gristmill.errors import TaintedVersionError
 from gristmill.pipelines.erase import erase, make_physical
 from gristmill.storage.folder import Folder, open_folder
 from gristmill.storage.versions import publish
-from gristmill.validators import bundles, checked, distinct, states
+from gristmill.validators import bundles, checked, distinct, report, states
 from gristmill.validators.api import validate
 from gristmill.validators.bundles import FOLDER, Bundle
+from gristmill.validators.gate import judge
 from gristmill.validators.inputs import Data
 from gristmill.validators.profile import profile
 from gristmill.validators.states import KEPT, TOGETHER
@@ -245,8 +247,8 @@ def test_states_of_several_shards_are_those_of_their_rows(tmp_path: Path, monkey
             assert not {path.rpartition("/")[0] for path in opened} & mine  # they follow each other here too
 
 
-@pytest.mark.parametrize("how", ["validate", "profile"])
-def test_a_validation_that_an_erasure_overtakes_keeps_nothing(tmp_path: Path, monkeypatch, how):
+def with_a_row_to_erase(tmp_path: Path) -> str:
+    """A dataset of 40 rows, of which row-5 is erased by `erase_it`."""
     lines = [{"id": f"row-{i}", "text": "Zanzibarquokka" if i == 5 else f"text {i}"} for i in range(40)]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     place = str(tmp_path / "out")
@@ -257,13 +259,23 @@ def test_a_validation_that_an_erasure_overtakes_keeps_nothing(tmp_path: Path, mo
         "output": {"path": place},
     }
     gristmill.run(pipeline, progress="quiet")
+    return place
+
+
+def erase_it(place: str) -> None:
+    if not Path(place, "erased").exists():
+        erase(place, where="id == 'row-5'")
+        make_physical(place)
+
+
+@pytest.mark.parametrize("how", ["validate", "profile"])
+def test_a_validation_that_an_erasure_overtakes_keeps_nothing(tmp_path: Path, monkeypatch, how):
+    place = with_a_row_to_erase(tmp_path)
     read = Data.read
 
     def erased(self, piece, columns):
         found = list(read(self, piece, columns))
-        if not Path(place, "erased").exists():
-            erase(place, where="id == 'row-5'")
-            make_physical(place)
+        erase_it(place)
         return iter(found)
 
     monkeypatch.setattr(Data, "read", erased)
@@ -278,6 +290,25 @@ def test_a_validation_that_an_erasure_overtakes_keeps_nothing(tmp_path: Path, mo
     now = gristmill.open_dataset(place)
     validate(now, [one("unique", column="text")])
     assert [path for path in Path(place, FOLDER).rglob("*.state")]
+
+
+def test_a_verdict_that_an_erasure_overtakes_is_not_kept(tmp_path: Path, monkeypatch):
+    place = with_a_row_to_erase(tmp_path)
+    suite = [one("column_value_lengths_to_be_between", column="text", max_value=9)]
+    rendered, render = [], report.render
+
+    def erased(facts):
+        erase_it(place)
+        rendered.append(render(facts))
+        return rendered[0]
+
+    monkeypatch.setattr(report, "render", erased)
+    with pytest.raises(TaintedVersionError, match=r"erased.* while it was judged.*validate a newer version"):
+        judge(gristmill.open_dataset(place), suite)
+    assert "Zanzibarquokka" in rendered[0]
+    assert not [path for path in Path(place).rglob("*") if path.name in ("validation.html", "bad_rows.parquet")]
+    assert not open_folder(place).list("verdicts")
+    assert judge(gristmill.open_dataset(place), suite).success
 
 
 def test_what_several_versions_share_is_kept_once(tmp_path: Path):
