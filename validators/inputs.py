@@ -123,8 +123,9 @@ class Data:
     def pieces(self, shards: Sequence[int] | None = None, *, rows: int = BATCH_ROWS) -> list[Piece]:
         """The parts of the shards (all for None) that can be read by themselves, in order. rows: in each at most, if it can be cut so."""
         found, first = [], 0
+        wanted = set(range(len(self.shards)) if shards is None else shards)
         for number, shard in enumerate(self.shards):
-            if shards is None or number in shards:
+            if number in wanted:
                 offset = 0
                 for count, groups in shard.reader.pieces(rows):
                     found.append(Piece(number, offset, first + offset, count, groups))
