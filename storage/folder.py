@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import contextlib
 import errno
+import functools
 import os
 import shutil
 import socket
@@ -22,6 +23,7 @@ from gristmill.storage import remote
 COPIED = 4 << 20  # bytes copied at a time
 THREADS = 8  # of requests to a store at a time
 TEMPORARY = ".tmp-"  # files so named are being written, or were when their writer died
+SPOOLED = f"gristmill{TEMPORARY}"  # local files on their way to a store
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)  # what file systems without hard links answer
 
 
@@ -87,7 +89,8 @@ class Folder:
         """
         with _clear_errors(self.url(path), "write", _temporary_folder if self.remote else None):
             if self.remote:
-                with tempfile.NamedTemporaryFile(prefix=f"gristmill{TEMPORARY}") as sink:
+                _sweep_spooled(tempfile.gettempdir())
+                with tempfile.NamedTemporaryFile(prefix=f"{SPOOLED}{socket.gethostname()}-{os.getpid()}-") as sink:
                     target = WritableFile(path, sink)
                     yield target
                     sink.flush()
@@ -278,6 +281,15 @@ def _temporary_name(path: str) -> str:
     """A new temporary name in the same folder; host and process tell whose it is."""
     folder, slash, _ = path.rpartition("/")
     return f"{folder}{slash}{TEMPORARY}{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:12]}"
+
+
+@functools.cache
+def _sweep_spooled(folder: str) -> None:
+    """Removes, once a process, the files on their way to a store whose writers were killed; those of other users stay."""
+    for path in Path(folder).glob(f"{SPOOLED}*"):
+        if is_abandoned(path.name.removeprefix("gristmill")):
+            with contextlib.suppress(FileNotFoundError, PermissionError):
+                path.unlink()
 
 
 def _write_new(path: Path, content: bytes) -> None:

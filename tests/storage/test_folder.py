@@ -19,7 +19,7 @@ import pytest
 
 from gristmill.errors import InputError, RunError
 from gristmill.storage import folder as folder_module
-from gristmill.storage.folder import Folder, is_alive, is_temporary, open_folder
+from gristmill.storage.folder import SPOOLED, Folder, is_alive, is_temporary, open_folder
 
 from .conftest import names
 
@@ -151,6 +151,28 @@ def test_a_full_disk_is_told_and_nothing_is_left(tmp_path: Path, monkeypatch: py
             write("x" if write == folder.write_atomic else "y", b"1" * 100_000)
     monkeypatch.undo()
     assert names(folder) == ["x"] and folder.read_bytes("x") == b"old"
+
+
+def test_what_a_killed_writer_left_on_its_way_to_a_store_goes(
+    s3_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    killed = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import os, sys; from gristmill.storage.folder import open_folder\n"
+            "with open_folder(sys.argv[1]).writer('a') as target:\n target.sink.write(b'row'); target.sink.flush(); os.kill(os.getpid(), 9)",
+            s3_folder.base,
+        ],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        check=False,
+    )
+    left = [path.name for path in tmp_path.iterdir()]
+    assert killed.returncode == -9 and len(left) == 1 and left[0].startswith(SPOOLED)
+    with s3_folder.writer("b") as target:
+        assert [path.name for path in tmp_path.iterdir()] == [Path(target.sink.name).name], "the living one's"
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
