@@ -1,4 +1,5 @@
-"""What a kill and a new file cost: a run killed at half of its time and run again; one new file among a hundred.
+"""What a kill and a new file cost: a run killed at half of its time and run again; one new file among a hundred, whose documents are versions of
+documents in nearly all other files, as they come in the shuffled history; and one whose documents are like none of the others.
 
     python benchmarks/engines/resume.py                     # 13 x 336 MB, a run of some 100 s: about 10 minutes, once the corpus is made
     python benchmarks/engines/resume.py --variants 3        # smaller
@@ -9,9 +10,13 @@ Seconds are net of an empty run on the same engine.
 from __future__ import annotations
 
 import argparse
+import gzip
+import json
+import re
 import shutil
 import subprocess
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +47,21 @@ def linked(source: Path, out: Path, files: int) -> Path:
     for file in sorted(source.glob("*.jsonl.gz"))[:files]:
         (out / file.name).hardlink_to(file)
     return out
+
+
+def apart(file: Path) -> None:
+    """Replaces the file by one of as many new documents: a third of the words in another form, as the corpus maker's variants are."""
+
+    def other(match: re.Match[str]) -> str:
+        return f"{match[0]}x" if zlib.crc32(match[0].encode()) % 3 == 0 else match[0]
+
+    with gzip.open(file, "rt", encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines]
+    file.unlink()  # the corpus keeps its own
+    with gzip.open(file, "wt", compresslevel=3, encoding="utf-8") as out:
+        for row in rows:
+            text = re.sub(r"[A-Za-z]{3,}", other, row["text"])
+            out.write(json.dumps({**row, "id": f"{row['id']}-x", "text": text}, ensure_ascii=False) + "\n")
 
 
 def main() -> None:
@@ -77,6 +97,13 @@ def main() -> None:
     rows.append(
         [f"one new file among {FILES}", *one, one.seconds - begun, (one.seconds - begun) / net, added["reused_items"]]
     )
+    launch(common.pipeline(linked(source, inputs, FILES - 1), output, common.ALPHA), fresh=False, **options)
+    last = linked(source, inputs, FILES) / sorted(source.glob("*.jsonl.gz"))[FILES - 1].name
+    apart(last)
+    new, of_new, _ = launch(model, fresh=False, **options)
+    rows.append(
+        ["one of new documents", *new, new.seconds - begun, (new.seconds - begun) / net, of_new["reused_items"]]
+    )
     print(
         f"{chosen.engine}, 2 workers, {chosen.variants} x 336 MB of text in {FILES} JSONL.gz files; start-up {begun:.1f} s"
     )
@@ -84,6 +111,10 @@ def main() -> None:
     print(
         "seconds of stages, with one new file: "
         + ", ".join(f"{name} {value:.1f}" for name, value in added["seconds"].items())
+    )
+    print(
+        "seconds of stages, one of new documents: "
+        + ", ".join(f"{name} {value:.1f}" for name, value in of_new["seconds"].items())
     )
     print(
         "seconds of stages, whole run:         "
