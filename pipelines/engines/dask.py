@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from gristmill.errors import RunError, UsageError
-from gristmill.pipelines.engines.base import Task, gather, guarded
+from gristmill.pipelines.engines.base import Task, gather
 from gristmill.pipelines.engines.watch import WAIT, Watch, Workers, quiet
 from gristmill.storage.folder import is_alive
 
@@ -126,16 +126,41 @@ def _outcomes(
     client: Any, function: Callable[[Task], dict[str, Any]], tasks: Sequence[Task], place: dict[str, int]
 ) -> Iterator[tuple[int, Any]]:
     """(number of the task, its outcome) as they come. place: is given the numbers of tasks that haven't come, by Dask's key."""
+    import cloudpickle
     from distributed import as_completed
 
+    run = unpacking()
     # submission order keeps the start of the input first
-    futures = [client.submit(guarded, function, task, pure=False) for task in tasks]
+    futures = [client.submit(run, cloudpickle.dumps((function, task)), pure=False) for task in tasks]
     place.update((future.key, i) for i, future in enumerate(futures))
     waiting = as_completed(futures, loop=client.loop)
     del futures  # Dask keeps what is referred to here, and would make it again when a worker dies
     for future in waiting:
         outcome = future.exception() or future.result()
+        if isinstance(outcome, str):
+            outcome = RunError(f"{outcome}. Workers need this package, and what it needs, as they are on the driver")
         yield place.pop(future.key), outcome
+
+
+def unpacking() -> Callable[[bytes], Any]:
+    """A function for the workers that does a packed (function, task): the outcome, or as text why the worker can't.
+
+    It goes to them by value: a worker that can't import what comes to it, the package for one, would end without a word to the run.
+    """
+
+    def run(packed: bytes) -> Any:
+        import pickle
+        import socket
+        import sys
+
+        try:
+            function, task = pickle.loads(packed)  # noqa: S301  the driver's
+            from gristmill.pipelines.engines.base import guarded
+        except ImportError as error:
+            return f"{error} in {sys.executable} of the worker on {socket.gethostname()}"
+        return guarded(function, task)
+
+    return run
 
 
 def _threads(client: Any) -> list[int]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gristmill.errors import ColumnError, WorkItemError
+from gristmill.errors import ColumnError, RunError, WorkItemError
 from gristmill.pipelines.engines.base import TRIES, InProcess
 from gristmill.pipelines.engines.choose import MOST_THREADS, SMALL_BYTES, THREADED_BYTES, threads_for
 from gristmill.pipelines.engines.dask import DaskEngine
@@ -129,3 +129,19 @@ def test_an_interrupt_that_a_kernel_swallows_ends_the_run_after_the_item(tmp_pat
     with pytest.raises(KeyboardInterrupt):
         InProcess().map(swallowing, [Item(str(tmp_path), i) for i in range(5)], print)
     assert len(tries(tmp_path)) == 1 and signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_dask_worker_without_the_package_says_so(tmp_path):
+    from distributed import Client, LocalCluster
+
+    hiding = tmp_path / "hiding.py"
+    hiding.write_text("import sys\nsys.modules['gristmill'] = None\n")
+    with (
+        LocalCluster(
+            1, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, preload=[str(hiding)]
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+        DaskEngine(client=client, wait=20) as engine,
+        pytest.raises(RunError, match=r"gristmill.* in .*python.* of the worker on .*Workers need this package"),
+    ):
+        engine.map(work, [Item(str(tmp_path), number) for number in range(3)], lambda _: None)
