@@ -23,7 +23,7 @@ from gristmill.validators.profile import profile
 from gristmill.validators.states import KEPT, TOGETHER
 from tests.validators.helpers import one
 from tests.validators.test_inputs import stripped
-from tests.validators.test_states import shards
+from tests.validators.test_states import read_rows, shards
 
 SUITE = [
     one("unique", column="id"),
@@ -193,6 +193,22 @@ def test_damage_is_found_where_it_matters_and_mended(tmp_path: Path):
         for path, *_ in grown.folder.list(FOLDER):
             grown.folder.delete(path)
     kept(version)
+
+
+def test_of_a_damaged_state_only_its_shard_is_read_again(tmp_path: Path, monkeypatch):
+    grown = Grown(tmp_path, rows(range(3000)), rows(range(5000, 7000)), rows([7, 9000]))
+    validate(grown.version(0, 1), SUITE[:1])
+    (path,) = [path for path, *_ in grown.folder.list(f"{FOLDER}/{grown.files[1].sha256[:20]}")]
+    content = grown.folder.read_bytes(path)
+    half = len(content) // 3
+    grown.folder.write_atomic(path, content[:half] + bytes(100) + content[half + 100 :])
+    for together, *_ in grown.folder.list(TOGETHER):
+        grown.folder.delete(together)
+    version = grown.version(0, 1, 2)
+    read = read_rows(monkeypatch)
+    validate(version, SUITE[:1], result_format="BOOLEAN_ONLY")
+    assert 2000 in read and 3000 not in read
+    assert grown.folder.exists(path)
 
 
 def test_damage_in_a_dataset_that_may_only_be_read(tmp_path: Path, monkeypatch):
