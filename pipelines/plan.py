@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from gristmill.errors import GristmillError, PipelineError, did_you_mean, missing_column
-from gristmill.pipelines.extracts import ExactHash, Extract, GroupKey, Sketch
+from gristmill.pipelines.extracts import PUBLISHED, ExactHash, Extract, GroupKey, Sketch
 from gristmill.pipelines.identity import id_texts
 from gristmill.pipelines.model import Pipeline, Split
 from gristmill.pipelines.published import Base, fitted
@@ -146,7 +146,7 @@ def plan_sources(
 
     Raises:
         InputNotFoundError: a path that matches nothing.
-        PipelineError: a frame that wasn't passed, or one that no source takes; an output inside an input.
+        PipelineError: a frame that wasn't passed, or one that no source takes; an output inside an input; more items than a run can number.
     """
     wanted = {source.name for source in pipeline.sources if isinstance(source, FrameSource)}
     for name in frames:
@@ -165,6 +165,11 @@ def plan_sources(
         pipeline,
         [plan for plan, source in zip(planned, pipeline.sources, strict=True) if not isinstance(source, FrameSource)],
     )
+    items = sum(len(plan.items) for plan in planned)
+    if items >= PUBLISHED:
+        raise PipelineError(
+            f"the sources have {items:,} work items, more than the {PUBLISHED - 1:,} that a run can number; put small files together"
+        )
     return planned
 
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from gristmill.cli.options import counted
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 
 
@@ -32,7 +34,7 @@ def erase(
         print(json.dumps(receipt))
         return
     print(
-        f"{receipt['dataset']}: {receipt['rows']:,} rows erased, version {receipt['version']} is without them ({receipt['marked']:,} uids marked)"
+        f"{receipt['dataset']}: {counted(receipt['rows'], 'row')} erased, version {receipt['version']} is without them ({counted(receipt['marked'], 'uid')} marked)"
     )
     if receipt["tainted"]:
         print(

@@ -382,6 +382,17 @@ def test_output_that_is_no_dataset_or_a_file(run, tmp_path):
     assert (tmp_path / "file").read_text() == "a file"
 
 
+def test_more_items_than_a_run_can_number(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("gristmill.pipelines.sources.items.BUNDLE_BYTES", 1)
+    for number in range(3):
+        (tmp_path / f"in-{number}.jsonl").write_bytes(lines(*GOOD))
+    monkeypatch.setattr("gristmill.pipelines.plan.PUBLISHED", 3)
+    with pytest.raises(PipelineError, match="3 work items, more than the 2"):
+        run(tmp_path / "in-*.jsonl", steps=[])
+    monkeypatch.setattr("gristmill.pipelines.plan.PUBLISHED", 4)
+    run(tmp_path / "in-*.jsonl", steps=[])
+
+
 def test_file_that_changes_under_the_run(run, tmp_path, monkeypatch):
     (tmp_path / "in.jsonl").write_bytes(lines(*GOOD))
     from gristmill.pipelines import run as module
