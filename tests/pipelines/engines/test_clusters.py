@@ -118,6 +118,7 @@ def bucket(s3_folder, s3_endpoint, tmp_path, monkeypatch) -> str:
     fetched.cache_of.cache_clear()
 
 
+@pytest.mark.slow
 def test_dask_workers_that_share_only_the_store(started, hidden, bucket, s3_folder, tmp_path, run, monkeypatch):
     """Sources, output and work files are in S3; workers see nothing of the driver's files."""
     write_jsonl(tmp_path / "in", corpus(20), files=5)
@@ -199,6 +200,7 @@ def test_a_scheduler_that_is_lost_ends_the_run_and_the_next_one_goes_on(started,
     assert found.reused_items > 0 and (found.fingerprint, found.layout) == (one.fingerprint, one.layout)
 
 
+@pytest.mark.slow
 def test_workers_that_come_late_are_waited_for_and_those_that_never_come_are_given_up(started, tmp_path, run):
     from distributed import Client
 

@@ -202,6 +202,7 @@ with SparkEngine(1, "local[1]", conf={"spark.driver.extraJavaOptions": "-Dof.the
 """
 
 
+@pytest.mark.slow
 def test_spark_prints_errors_and_no_noise(java):
     clean = {name: value for name, value in os.environ.items() if name not in ("SPARK_HOME", "SPARK_CONF_DIR")}
     done = subprocess.run([sys.executable, "-c", LOGGED], capture_output=True, text=True, timeout=300, env=clean)
