@@ -193,6 +193,7 @@ def test_only_a_run_that_is_alone_has_the_store_for_itself(store):
     assert store.remote.list("runs") == []
 
 
+@pytest.mark.slow
 def test_a_dead_run_holds_nothing_for_long(store, monkeypatch):
     store.remote.write_atomic("runs/otherhost-77-abc", b"")
     store.remote.write_atomic("runs/alone", b"runs/otherhost-77-abc")
@@ -340,6 +341,7 @@ def test_the_driver_reads_no_rows(run, tmp_path, bucket, monkeypatch):
     assert "schema.arrow" in names and not [name for name in names if name.startswith("rows")]
 
 
+@pytest.mark.slow
 def test_the_driver_asks_for_many_markers_at_a_time(run, tmp_path, bucket, monkeypatch):
     """How many it asks for one by one doesn't grow with the items, in a run and in one after it that adds a step."""
     monkeypatch.setattr("gristmill.pipelines.sources.items.SMALL_BYTES", 0)
