@@ -10,7 +10,6 @@ import socket
 import tempfile
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,8 +17,8 @@ import xxhash
 
 from gristmill.errors import RunError
 from gristmill.pipelines.sizes import parse_size
-from gristmill.pipelines.work import FULL
-from gristmill.storage.folder import Folder, is_alive, open_folder
+from gristmill.pipelines.work import FULL, sweep
+from gristmill.storage.folder import Folder, open_folder, temporary_name
 
 LIMIT = "20GB"  # unless GRISTMILL_CACHE_BYTES says otherwise
 YOUNG = 60.0  # seconds in which a copy that was just asked for stays
@@ -71,7 +70,7 @@ class Cache:
     @contextlib.contextmanager
     def making(self) -> Iterator[Path]:
         """A new folder to write to, removed at the end."""
-        folder = self._folder / "making" / f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"
+        folder = Path(temporary_name(f"{self._folder}/making/new"))
         try:
             folder.mkdir(parents=True)
             yield folder
@@ -102,10 +101,7 @@ class Cache:
 
     def sweep(self) -> None:
         """Removes what killed processes of this machine left half-written."""
-        for folder in (self._folder / "making").glob("*"):
-            host, pid, _ = folder.name.rsplit("-", 2)
-            if host == socket.gethostname() and not is_alive(int(pid)):
-                shutil.rmtree(folder, ignore_errors=True)
+        sweep(self._folder, ("making/", "frames/"))
 
     def _count(self, size: int) -> None:
         """Now and then makes room: a look at all copies for each twentieth of the limit that is new."""

@@ -9,9 +9,7 @@ import json
 import os
 import shutil
 import socket
-import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,7 +21,7 @@ import xxhash
 from pydantic import BaseModel
 
 from gristmill.errors import RunError
-from gristmill.storage.folder import is_alive
+from gristmill.storage.folder import TEMPORARY, is_abandoned, is_temporary, temporary_name
 
 if TYPE_CHECKING:
     from gristmill.pipelines.engines.base import Engine
@@ -132,7 +130,8 @@ class WorkStore:
                     "that all of them have mounted, or a URL such as s3://bucket/scratch, with --scratch"
                 )
             final.parent.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(prefix=f".tmp-{socket.gethostname()}-{os.getpid()}-", dir=final.parent))
+            temporary = Path(temporary_name(str(final)))
+            temporary.mkdir()
         summary: dict[str, Any] = {}
         try:
             with self._clear_errors():
@@ -144,7 +143,7 @@ class WorkStore:
 
     def note(self, name: str, content: Any) -> None:
         """Writes the JSON file `name` beside the work, whole or not at all."""
-        temporary = Path(self.root) / f".tmp-{name}-{os.getpid()}"
+        temporary = Path(temporary_name(f"{self.root}/{name}"))
         try:
             with self._clear_errors():
                 temporary.write_text(json.dumps(content))
@@ -190,7 +189,7 @@ class WorkStore:
         """How many finished folders were removed: all whose key isn't in `keep`."""
         gone = 0
         for folder in (Path(self.root) / "items").glob("??/*"):
-            if folder.name not in keep and not folder.name.startswith(".tmp-"):
+            if folder.name not in keep and not is_temporary(folder.name):
                 _remove(folder)
                 gone += 1
         return gone
@@ -217,17 +216,8 @@ class WorkStore:
                 shutil.rmtree(stored, ignore_errors=True) if stored.is_dir() else stored.unlink(missing_ok=True)
 
     def sweep(self) -> None:
-        """Removes what killed processes of this machine left behind; folders of living ones stay."""
-        for folder in (Path(self.root) / "items").glob("??/.tmp-*"):
-            host, pid = folder.name.removeprefix(".tmp-").rsplit("-", 2)[:2]
-            if host == socket.gethostname() and not is_alive(int(pid)):
-                shutil.rmtree(folder, ignore_errors=True)
-        for file in Path(self.root).glob(".tmp-*"):
-            if not is_alive(int(file.name.rpartition("-")[2])):
-                file.unlink(missing_ok=True)
-        for stored in (Path(self.root) / "frames").glob(".tmp-*"):
-            if not is_alive(int(stored.name.split("-")[1])):
-                shutil.rmtree(stored, ignore_errors=True) if stored.is_dir() else stored.unlink(missing_ok=True)
+        """Removes what killed processes of this machine left behind; what living ones write stays."""
+        sweep(Path(self.root), ("", "items/??/", "frames/"))
 
 
 def finish(
@@ -292,9 +282,17 @@ def _rename(temporary: Path, final: Path) -> None:
             raise
 
 
+def sweep(root: Path, places: Sequence[str]) -> None:
+    """Removes the temporary files and folders of dead processes of this machine in these folders of one (`a/`, as globs)."""
+    for place in places:
+        for left in root.glob(f"{place}{TEMPORARY}*"):
+            if is_abandoned(left.name):
+                shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+
+
 def _remove(folder: Path) -> None:
     """Removes finished work, which is gone at once: of a folder that is removed file by file a kill would leave a part, with its summary."""
-    temporary = folder.with_name(f".tmp-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}")
+    temporary = Path(temporary_name(str(folder)))
     with suppress(FileNotFoundError):
         folder.rename(temporary)
     shutil.rmtree(temporary, ignore_errors=True)

@@ -94,11 +94,9 @@ class Folder:
                     target = WritableFile(path, sink)
                     yield target
                     sink.flush()
-                    remote.upload(
-                        self._client, sink.name, self.url(target.path), self.url(_temporary_name(target.path))
-                    )
+                    remote.upload(self._client, sink.name, self.url(target.path), self.url(temporary_name(target.path)))
                 return
-            temporary = Path(self.url(_temporary_name(path)))
+            temporary = Path(self.url(temporary_name(path)))
             _make_folder(temporary.parent)
             try:
                 with temporary.open("xb") as sink:
@@ -119,7 +117,7 @@ class Folder:
         """Makes or replaces the file with the content of a local one, all at once."""
         if self.remote:
             with _clear_errors(self.url(path), "write"):
-                remote.upload(self._client, os.fspath(local), self.url(path), self.url(_temporary_name(path)))
+                remote.upload(self._client, os.fspath(local), self.url(path), self.url(temporary_name(path)))
             return
         with self.writer(path) as target, open(local, "rb") as source:
             shutil.copyfileobj(source, target.sink, COPIED)
@@ -140,7 +138,7 @@ class Folder:
         """Writes or replaces the file; a reader sees the old content or the new, never a part."""
         if self.remote:
             with _clear_errors(self.url(path), "write"):
-                remote.put(self._client, self.url(path), content, self.url(_temporary_name(path)))
+                remote.put(self._client, self.url(path), content, self.url(temporary_name(path)))
             return
         with self.writer(path) as target:
             target.sink.write(content)
@@ -159,7 +157,7 @@ class Folder:
                 remote.create(self._client, self.url(path), content)
                 return
             final = Path(self.url(path))
-            temporary = Path(self.url(_temporary_name(path)))
+            temporary = Path(self.url(temporary_name(path)))
             _make_folder(final.parent)
             try:
                 _write_new(temporary, content)
@@ -261,7 +259,7 @@ def is_temporary(path: str) -> bool:
 
 
 def is_abandoned(path: str) -> bool:
-    """Whether it is a temporary file of this machine whose writer is dead."""
+    """Whether it is a temporary file or folder (`temporary_name`) of this machine whose writer is dead."""
     host, _, rest = path.rpartition("/")[2].removeprefix(TEMPORARY).rpartition("-")[0].rpartition("-")
     return is_temporary(path) and host == socket.gethostname() and rest.isdecimal() and not is_alive(int(rest))
 
@@ -277,8 +275,8 @@ def is_alive(pid: int) -> bool:
         return True
 
 
-def _temporary_name(path: str) -> str:
-    """A new temporary name in the same folder; host and process tell whose it is."""
+def temporary_name(path: str) -> str:
+    """A new temporary name in the same folder; host and process tell whose it is, so that `is_abandoned` can say whether it is still wanted."""
     folder, slash, _ = path.rpartition("/")
     return f"{folder}{slash}{TEMPORARY}{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:12]}"
 

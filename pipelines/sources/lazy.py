@@ -10,6 +10,7 @@ from typing import Any
 import xxhash
 
 from gristmill.pipelines.sources.base import FrameSource, ParquetSource
+from gristmill.storage.folder import temporary_name
 
 
 def is_lazy(frame: Any) -> bool:
@@ -20,8 +21,7 @@ def is_lazy(frame: Any) -> bool:
 def store_lazy(source: FrameSource, frame: Any, folder: Path) -> ParquetSource:
     """The source as Parquet files under the hash of their content in the folder, which every worker must reach."""
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".tmp-{os.getpid()}-{source.name}"
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary = Path(temporary_name(f"{folder}/{source.name}"))
     try:
         if type(frame).__module__.startswith("pyspark"):
             frame.write.parquet(f"file://{temporary.resolve()}")

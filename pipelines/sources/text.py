@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from gristmill.pipelines.sources.base import (
 from gristmill.pipelines.sources.files import check_unchanged, open_file
 from gristmill.pipelines.sources.lazy import is_lazy, store_lazy
 from gristmill.pipelines.work import WorkStore
+from gristmill.storage.folder import temporary_name
 
 BOM = b"\xef\xbb\xbf"
 
@@ -83,7 +84,7 @@ def store_frame(source: FrameSource, frame: Any, store: WorkStore) -> FrameSourc
     if is_lazy(frame):
         return store_lazy(source, frame, store.frames())
     table = as_arrow(frame, f"inputs['{source.name}']")
-    temporary = store.frames(here=True) / f".tmp-{os.getpid()}-{source.name}"
+    temporary = Path(temporary_name(f"{store.frames(here=True)}/{source.name}"))
     with pa.ipc.new_file(str(temporary), table.schema) as writer:
         writer.write_table(table)
     digest = xxhash.xxh3_128()

@@ -14,6 +14,7 @@ from gristmill.errors import RunError
 from gristmill.pipelines import work
 from gristmill.pipelines.steps.filter import Filter
 from gristmill.pipelines.work import WorkStore, key_of, once
+from gristmill.storage.folder import temporary_name
 
 
 def test_keys_differ_when_any_part_does():
@@ -97,13 +98,13 @@ def test_sweep_takes_what_the_dead_left_and_spares_the_living(tmp_path):
     items = tmp_path / "items" / "aa"
     for host, pid in ((socket.gethostname(), dead.pid), (socket.gethostname(), os.getpid()), ("elsewhere", dead.pid)):
         (items / f".tmp-{host}-{pid}-x_y1").mkdir(parents=True)
-    (tmp_path / f".tmp-hashes.json-{dead.pid}").write_text("{")
-    (tmp_path / f".tmp-hashes.json-{os.getpid()}").write_text("{")
+    (tmp_path / f".tmp-{socket.gethostname()}-{dead.pid}-a1").write_text("{")
+    (tmp_path / f".tmp-elsewhere-{dead.pid}-a1").write_text("{")  # on a disk that machines share a number is not all
     store.sweep()
     assert sorted(path.name.split("-")[1] for path in items.iterdir()) == sorted(
         [socket.gethostname().split("-")[0], "elsewhere"]
     )
-    assert [path.name for path in tmp_path.glob(".tmp-*")] == [f".tmp-hashes.json-{os.getpid()}"]
+    assert [path.name for path in tmp_path.glob(".tmp-*")] == [f".tmp-elsewhere-{dead.pid}-a1"]
 
 
 def test_stored_frames_of_old_runs_go(tmp_path):
@@ -114,14 +115,15 @@ def test_stored_frames_of_old_runs_go(tmp_path):
     for name in ("old-1", "used-2"):
         (frames / name).mkdir()
         (frames / name / "part-000000.parquet").write_text("x")
-    (frames / f".tmp-{os.getpid()}-mine").write_text("x")
+    mine = temporary_name(f"{frames}/mine")
+    Path(mine).write_text("x")
     for name in ("a.arrow", "b.arrow", "old-1", "used-2"):
         os.utime(frames / name, (0, 0))
     store = WorkStore(str(tmp_path))
     store.prune_frames([str(frames / "b.arrow"), str(frames / "used-2" / "part-000000.parquet"), "/elsewhere/in.jsonl"])
     store.sweep()
     assert sorted(path.name for path in frames.iterdir()) == [
-        f".tmp-{os.getpid()}-mine",
+        Path(mine).name,
         "b.arrow",
         "c.arrow",
         "used-2",
