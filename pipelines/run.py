@@ -119,20 +119,15 @@ def run(
     shown = Progress(progress)
     folder = open_folder(model.output.path)
     parent = check_output(folder, model)
-    shared = address is not None or not isinstance(engine, str)
-    store = open_store(scratch_folder(model, scratch, shared=shared))
+    store = open_store(scratch_folder(model, scratch, shared=address is not None or not isinstance(engine, str)))
     planned, cache = _plan(model, inputs or {}, store)
     base = base_of(folder, model, parent)
-    known = known_columns(store, model.id, read_tombstones(folder))
     with naming_lines(pipeline):
-        check_columns(model, planned, base, known)
+        check_columns(model, planned, base, known_columns(store, model.id, read_tombstones(folder)))
     suite = checked_suite(model.validate_) if model.validate_ else None
     threads = _threads(model, planned, engine, workers) if in_process is None else int(in_process)
     with store.held() as lock:
-        _claim(folder)
-        _sweep(store, folder)
-        if fresh:
-            _forget_all(store, lock)
+        _make_ready(store, folder, lock, fresh=fresh)
         with choose_engine(
             engine, address=address, workers=workers, conf=conf, threads=threads, wait=wait, note=shown.note
         ) as chosen:
@@ -143,6 +138,14 @@ def run(
         _remember(store, model, planned, cache)
         _tidy(runner, planned, lock)
     return result
+
+
+def _make_ready(store: WorkStore, folder: Folder, lock: Lock, *, fresh: bool) -> None:
+    """Claims the output, removes what was left half-written and, if `fresh`, what is finished."""
+    _claim(folder)
+    _sweep(store, folder)
+    if fresh:
+        _forget_all(store, lock)
 
 
 def _claim(folder: Folder) -> None:
