@@ -114,7 +114,7 @@ class FileRecords:
                 numbers[nearest] >= start or self.kinds.get(row["source"]) == "csv"
             ):  # whose records may have several lines
                 return row["uid"], row["position"]
-        raise UsageError(f"line {line} of '{self.place}' is no record; is it blank?")
+        raise UsageError(f"line {line} of '{self.place}' is no record: it is blank, or there are fewer")
 
 
 def file_records(dataset: Dataset, file: str) -> FileRecords:

@@ -278,7 +278,7 @@ def test_what_of_a_file_is_quarantined_is_listed(mixed):
 
 def test_a_place_that_is_none_is_said(mixed, run, tmp_path):
     result, raw = mixed
-    with pytest.raises(UsageError, match="line 2 of '.*part.jsonl.gz' is no record; is it blank"):
+    with pytest.raises(UsageError, match="line 2 of '.*part.jsonl.gz' is no record: it is blank"):
         file_records(result.dataset, "part.jsonl.gz").record_of_line(2, "")
     with pytest.raises(UsageError, match="'.*part.jsonl.gz' has 4 lines, not 9"):
         file_records(result.dataset, "part.jsonl.gz").record_of_line(9, "")
