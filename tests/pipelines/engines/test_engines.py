@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,15 @@ def test_threads_begin_no_further_item_after_an_interrupt(tmp_path):
     assert len(tries(tmp_path)) < 500
 
 
-def test_an_interrupt_that_a_kernel_swallows_ends_the_run_after_the_item(tmp_path):
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Python's own handling of SIGINT: a shell that starts tests in the background has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_that_a_kernel_swallows_ends_the_run_after_the_item(tmp_path, interruptible):
     before = signal.getsignal(signal.SIGINT)
 
     def swallowing(task):
