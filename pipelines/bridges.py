@@ -20,7 +20,7 @@ from gristmill.pipelines.engines.base import Engine
 from gristmill.pipelines.exchange import Chunks, Part, exchange, spread, store_list, stored_list
 from gristmill.pipelines.extracts import OLD, PUBLISHED, ROW_BITS, ExtractOf, catalog, store_catalog
 from gristmill.pipelines.model import Split
-from gristmill.pipelines.sketched import by_item, load_rows
+from gristmill.pipelines.sketched import load_rows
 from gristmill.pipelines.splits import linked_pairs
 from gristmill.pipelines.work import WorkStore
 
@@ -191,9 +191,8 @@ class Links:
         alike = np.isin(ids, np.concatenate([self.pairs["left"].to_numpy(), self.pairs["right"].to_numpy()]))
         found = [pa.table({"id": pa.array([], pa.int64()), "uid": pa.array([], pa.large_string())})]
         for chosen, sources in ((ids[alike], self.sketches), (ids[~alike], self.groups)):
-            members = [rows for rows, _ in by_item(sources, chosen)]
-            if members:
-                table = load_rows(self.store, members, ["row", "uid"])
+            if len(chosen):
+                table = load_rows(self.store, sources, chosen, ["row", "uid"])
                 found.append(pa.table({"id": ids_of(table), "uid": table["uid"]}))
         return pa.concat_tables(found).sort_by("id")["uid"]
 

@@ -16,13 +16,14 @@ import pyarrow.compute as pc
 
 from gristmill.kernels.minhash import band_keys, bands
 from gristmill.kernels.resolve import resolve
+from gristmill.kernels.tally import Tally
 from gristmill.pipelines import decisions, parts
 from gristmill.pipelines.components import EDGES, components
 from gristmill.pipelines.engines.base import Engine
 from gristmill.pipelines.exchange import Chunks, Part, exchange, spread
 from gristmill.pipelines.extracts import OLD, PUBLISHED, ROW_BITS, ExtractOf, catalog, digests_of, store_catalog
-from gristmill.pipelines.grouped import among, distinct_pairs, first_of_each, least, place_in, repeated, summed
-from gristmill.pipelines.sketched import Members, by_item, load_keys, load_rows, load_sets, set_sizes, signature_matrix
+from gristmill.pipelines.grouped import among, distinct_pairs, first_of_each, place_in, repeated
+from gristmill.pipelines.sketched import Chosen, choose, signature_matrix
 from gristmill.pipelines.slices import ROUTED
 from gristmill.pipelines.steps.dedupe import DropExactDuplicates, DropNearDuplicates
 from gristmill.pipelines.work import WorkStore, finish, key_of
@@ -31,7 +32,7 @@ U32 = npt.NDArray[np.uint32]
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 SURVIVOR_ORDER = [("rank", "ascending"), ("quality", "descending"), ("uid", "ascending")]
-BATCH_BYTES = 64 << 20  # shingle sets in memory at a time; those of a larger component are in a file
+BATCH_BYTES = 128 << 20  # shingle sets in memory at a time; those of a larger component are in a file
 
 
 @dataclass
@@ -154,15 +155,13 @@ def bucket_edges(chunks: Chunks) -> Iterator[pa.Table]:
 
     A bucket of nothing but published rows, whose numbers are the highest, joins none. Notes `largest_bucket`: its rows.
     """
-    keys, counts, first = np.zeros(0, np.uint64), np.zeros(0, np.int64), np.zeros(0, np.int64)
+    tally = Tally()
     for table in chunks:
-        every = np.concatenate([keys, table["key"].to_numpy()])
-        _, first = least(every, np.concatenate([first, table["id"].to_numpy()]))
-        keys, counts = summed(every, np.concatenate([counts, np.ones(table.num_rows, np.int64)]))
-    chunks.note(largest_bucket=int(counts.max(initial=0)))
+        tally.add(table["key"].to_numpy(), table["id"].to_numpy())
+    chunks.note(largest_bucket=tally.most)
     for table in chunks:
         ids = table["id"].to_numpy()
-        centre = first[np.searchsorted(keys, table["key"].to_numpy())]
+        _, centre = tally.find(table["key"].to_numpy())
         beside = (ids != centre) & (centre < OLD)
         yield pa.table(list(distinct_pairs(centre[beside], ids[beside])), schema=EDGES)
 
@@ -236,9 +235,10 @@ def resolve_batch(task: ResolveBatch) -> dict[str, Any]:
     """Writes the decisions for the batch, in pieces of whole components whose shingle sets fit in BATCH_BYTES."""
     counts = {"candidate_rows": 0, "comparisons": 0, "comparisons_left_out": 0, "decided": 0}
     with task.store.create(task.key) as (folder, summary), parts.PartWriter(folder, "decided") as writer:
-        for members, size in _pieces(task):
+        for rows in _pieces(task):
+            size = 4 * int(rows.sets.sizes.sum())
             spill = folder / "sets.bin" if size > 2 * BATCH_BYTES else None
-            decided, more = _resolved(task, members, spill)
+            decided, more = _resolved(task, rows, spill)
             for name, value in more.items():
                 counts[name] += value
             counts["decided"] += decided.num_rows
@@ -250,27 +250,23 @@ def resolve_batch(task: ResolveBatch) -> dict[str, Any]:
     return summary
 
 
-def _pieces(task: ResolveBatch) -> Iterator[tuple[Members, int]]:
-    """(whole components, the bytes of their shingle sets): as many at a time as fit in BATCH_BYTES, but at least one."""
+def _pieces(task: ResolveBatch) -> Iterator[Chosen]:
+    """The rows of whole components: as many at a time as have shingle sets that fit in BATCH_BYTES, but those of at least one."""
     found = list(task.members.tables(task.store))
     if not found:
         return
     labels, ids = (pa.concat_tables(found)[name].to_numpy() for name in ("label", "id"))
-    extracts = catalog(task.store, task.extracts)
-    sizes = np.empty(len(ids), np.int64)
-    for (extract, rows), places in by_item(extracts, ids):
-        sizes[places] = 4 * set_sizes(task.store, extract, rows)
+    rows = choose(task.store, catalog(task.store, task.extracts), ids, ["row", "uid", "rank", "quality"])
     starts = parts.runs(labels.astype(np.uint64))
-    for start, stop in _ranges(starts, np.cumsum(np.add.reduceat(sizes, starts[:-1])) // BATCH_BYTES):
-        yield [rows for rows, _ in by_item(extracts, ids[start:stop])], int(sizes[start:stop].sum())
+    sizes = np.cumsum(np.add.reduceat(4 * rows.sets.sizes, starts[:-1]))
+    for start, stop in _ranges(starts, sizes // BATCH_BYTES):
+        yield rows.take(np.arange(start, stop))
 
 
-def _resolved(task: ResolveBatch, members: Members, spill: Path | None) -> tuple[pa.Table, dict[str, int]]:
-    slim = load_rows(task.store, members, ["row", "uid", "rank", "quality"])
-    order = pc.sort_indices(slim, SURVIVOR_ORDER)
-    keys = load_keys(task.store, members, task.bands, task.width)[order.to_numpy()]
-    sets = load_sets(task.store, members, order.to_numpy().astype(np.int64), spill)
-    return decide_near(slim.take(order), keys, sets, task.step)
+def _resolved(task: ResolveBatch, rows: Chosen, spill: Path | None) -> tuple[pa.Table, dict[str, int]]:
+    rows = rows.take(pc.sort_indices(rows.columns, SURVIVOR_ORDER).to_numpy().astype(np.int64))
+    keys = band_keys(rows.matrix(), task.bands, task.width)
+    return decide_near(rows.columns, keys, rows.sets.read(spill), task.step)
 
 
 def decide_near(

@@ -295,8 +295,9 @@ def _scatter(task: _Scatter) -> dict[str, Any]:
                 schema = table.schema
                 writer.write_batch(pa.RecordBatch.from_pylist([], schema))  # the file's head comes with its first batch
             place = table["key"].to_numpy() % np.uint64(task.partitions)
-            order = np.argsort(place, kind="stable")
-            cuts = np.searchsorted(place[order], np.arange(task.partitions + 1, dtype=np.uint64))
+            small = place.astype(np.min_scalar_type(task.partitions))  # of two bytes at most it is sorted in one pass
+            order = np.argsort(small, kind="stable")
+            cuts = np.searchsorted(small[order], np.arange(task.partitions + 1))
             batch = table.take(pa.array(order)).combine_chunks().to_batches()[0]
             for start, stop in itertools.pairwise(cuts.tolist()):
                 before = sink.tell()

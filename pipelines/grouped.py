@@ -9,24 +9,18 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gristmill.kernels.tally import Tally
+
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 
 
 def repeated(tables: Iterable[pa.Table]) -> tuple[U64, int]:
     """(the values of `key` that more than one row has, sorted; how many rows have the most frequent one)."""
-    keys, counts = np.zeros(0, np.uint64), np.zeros(0, np.int64)
+    tally = Tally()
     for table in tables:
-        found, times = np.unique(table["key"].to_numpy(), return_counts=True)
-        keys, counts = summed(np.concatenate([keys, found]), np.concatenate([counts, times]))
-    return keys[counts > 1], int(counts.max(initial=0))
-
-
-def summed(keys: U64, counts: I64) -> tuple[U64, I64]:
-    """(the different keys, sorted; the sum of the counts of each)."""
-    order = np.argsort(keys, kind="stable")
-    starts = np.flatnonzero(heads_of(keys[order]))
-    return keys[order][starts], np.add.reduceat(counts[order], starts) if len(keys) else counts
+        tally.add(table["key"].to_numpy(), np.zeros(table.num_rows, np.int64))
+    return tally.repeated()[0], tally.most
 
 
 def least(keys: I64, values: I64) -> tuple[I64, I64]:

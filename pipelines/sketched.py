@@ -1,119 +1,164 @@
-"""Sketches of chosen rows: their columns, and their shingle sets in one flat array, copied once from the mapped work files."""
+"""Sketches of chosen rows, wherever they lie: their columns through a memory map; their signatures and shingle sets are read when needed."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import mmap
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from gristmill.kernels.jaccard import copy_sets
-from gristmill.kernels.minhash import band_keys
+from gristmill.kernels.spans import read_spans
 from gristmill.pipelines import parts
 from gristmill.pipelines.extracts import ROW_BITS, ExtractOf
 from gristmill.pipelines.work import WorkStore
 
 I64 = npt.NDArray[np.int64]
 U32 = npt.NDArray[np.uint32]
-OPENED = 256  # extracts that a process has open: several pieces of a task look into each
-Members = Sequence[tuple[ExtractOf, Any]]
-"""Extracts, each with the sorted numbers of the rows that are meant."""
+OPENED = 256  # files that are open at a time, and extracts that a process has mapped
 
 
-def load_rows(store: WorkStore, members: Members, columns: list[str]) -> pa.Table:
-    """These columns of the member rows, in the order of the members, with `item`."""
-    found = []
-    for source, rows in members:
-        for batch, places in _chosen(store, source, rows, columns):
-            table = pa.Table.from_batches([batch.take(pa.array(places))]).select(columns)
-            found.append(table.append_column("item", pa.repeat(pa.scalar(source.item, pa.int64()), table.num_rows)))
-    return pa.concat_tables(found)
+@dataclass(frozen=True)
+class Spans:
+    """An array of uint32 for each row, as a part of a file: the file's place in `paths`, the first byte, how many values."""
+
+    paths: Sequence[Path]
+    file: I64
+    at: I64
+    sizes: I64
+
+    def take(self, rows: I64) -> Spans:
+        """Those of these rows, in this order."""
+        return Spans(self.paths, self.file[rows], self.at[rows], self.sizes[rows])
+
+    def read(self, spill: Path | None = None) -> tuple[U32, I64]:
+        """(values, offsets): the arrays, one after the other.
+
+        spill: a file to map the values from, whose pages the system may take back, instead of memory.
+        """
+        offsets = np.concatenate([[0], np.cumsum(self.sizes)])
+        shape = int(offsets[-1])
+        values = np.empty(shape, np.uint32) if spill is None else np.memmap(spill, np.uint32, "w+", shape=shape)
+        used, file = np.unique(self.file, return_inverse=True)
+        order = np.lexsort((self.at, file))
+        for start, stop in itertools.pairwise([*range(0, len(used), OPENED), len(used)]):
+            some = order[slice(*np.searchsorted(file[order], [start, stop]))]
+            with contextlib.ExitStack() as stack:
+                files = [stack.enter_context(self.paths[each].open("rb", 0)).fileno() for each in used[start:stop]]
+                numbers = np.array(files, np.int64)[file[some] - start]
+                read_spans(numbers, self.at[some], 4 * self.sizes[some], values, 4 * offsets[some])
+        return np.asarray(values), offsets
 
 
-def by_item(extracts: Mapping[int, ExtractOf], ids: I64) -> Iterator[tuple[tuple[ExtractOf, I64], I64]]:
-    """((extract, the sorted numbers of its rows), the places of these among `ids`) of every item of these ids, each of which comes once."""
-    order = np.argsort(ids, kind="stable")
-    items = ids[order] >> ROW_BITS
+class Chosen(NamedTuple):
+    """Rows of any items, in the order that was asked for: columns, with `item`; where their signatures and their shingle sets are."""
+
+    columns: pa.Table
+    signatures: Spans
+    sets: Spans
+
+    def take(self, rows: I64) -> Chosen:
+        """These rows, in this order."""
+        return Chosen(self.columns.take(pa.array(rows)), self.signatures.take(rows), self.sets.take(rows))
+
+    def matrix(self) -> U32:
+        """(rows, permutations): the signatures."""
+        return self.signatures.read()[0].reshape(len(self.signatures.at), -1)
+
+
+def choose(store: WorkStore, extracts: Mapping[int, ExtractOf], ids: I64, columns: Sequence[str]) -> Chosen:
+    """The rows with these numbers within the run, at least one and each once, from extracts that are sketches."""
+    tables: list[pa.Table] = []
+    paths: list[Path] = []
+    signatures: list[tuple[I64, I64, I64]] = []
+    sets: list[tuple[I64, I64, I64]] = []
+    for item, batch, places in _batches(store, extracts, ids):
+        tables.append(batch.columns(item, places, columns))
+        if not paths or paths[-1] != batch.path:
+            paths.append(batch.path)
+        file = np.full(len(places), len(paths) - 1)
+        signatures.append((file, *batch.signatures(places)))
+        sets.append((file, *batch.sets(places)))
+    spans = (Spans(paths, *map(np.concatenate, zip(*found, strict=True))) for found in (signatures, sets))
+    return Chosen(pa.concat_tables(tables), *spans).take(_back(ids))
+
+
+def load_rows(store: WorkStore, extracts: Mapping[int, ExtractOf], ids: I64, columns: Sequence[str]) -> pa.Table:
+    """These columns, with `item`, of the rows with these numbers within the run, at least one and each once."""
+    found = [batch.columns(item, places, columns) for item, batch, places in _batches(store, extracts, ids)]
+    return pa.concat_tables(found).take(pa.array(_back(ids)))
+
+
+def _back(ids: I64) -> I64:
+    """The place of each id among the sorted ones."""
+    places = np.empty(len(ids), np.int64)
+    places[np.argsort(ids)] = np.arange(len(ids))
+    return places
+
+
+def _batches(store: WorkStore, extracts: Mapping[int, ExtractOf], ids: I64) -> Iterator[tuple[int, _Batch, I64]]:
+    """(item, batch, the places of rows in it) in the order of the ids; the batch is mapped until the next one."""
+    ids = np.sort(ids)
+    items = ids >> ROW_BITS
     for start, stop in itertools.pairwise(parts.runs(items.astype(np.uint64)).tolist()):
-        places = order[start:stop]
-        yield (extracts[int(items[start])], ids[places] & ((1 << ROW_BITS) - 1)), places
+        item, rows = int(items[start]), ids[start:stop] & ((1 << ROW_BITS) - 1)
+        with _mapped(store, extracts[item].key, extracts[item].name) as batches:
+            for batch in batches:
+                low, high = np.searchsorted(rows, [batch.numbers[0], batch.numbers[-1] + 1])
+                if low < high:
+                    yield item, batch, np.searchsorted(batch.numbers, rows[low:high])
 
 
-def load_keys(store: WorkStore, members: Members, count: int, width: int) -> npt.NDArray[np.uint64]:
-    """(rows, count): the band keys of the member rows, in the order of the members."""
-    found = [
-        band_keys(
-            signature_matrix(pa.Table.from_batches([batch.select(["signature"]).take(pa.array(places))])), count, width
-        )
-        for source, rows in members
-        for batch, places in _chosen(store, source, rows, ["signature"])
-    ]
-    return np.concatenate(found)
+class _Batch(NamedTuple):
+    """Rows of an extract that are mapped."""
 
+    path: Path
+    base: int  # the address of the file's first byte
+    rows: pa.RecordBatch
+    numbers: I64  # of the rows within the item, ascending
 
-def load_sets(
-    store: WorkStore, members: Members, order: I64 | None = None, spill: Path | None = None
-) -> tuple[U32, I64]:
-    """(values, offsets): the shingle sets of the member rows, in the order of the members or, given `order`, row order[k] of them k-th.
+    def columns(self, item: int, places: I64, names: Sequence[str]) -> pa.Table:
+        found = pa.Table.from_batches([self.rows.select(list(names)).take(pa.array(places))])
+        return found.append_column("item", pa.repeat(pa.scalar(item, pa.int64()), len(places)))
 
-    spill: a file to map the values from, whose pages the system may take back, instead of memory.
-    """
-    sizes = np.concatenate([set_sizes(store, source, rows) for source, rows in members] or [np.zeros(0, np.int64)])
-    order = np.arange(len(sizes)) if order is None else order
-    offsets = np.concatenate([[0], np.cumsum(sizes[order])])
-    starts = np.empty(len(sizes), np.int64)
-    starts[order] = offsets[:-1]
-    if spill is None:
-        values = np.empty(offsets[-1], np.uint32)
-    else:
-        values = np.asarray(np.memmap(spill, np.uint32, "w+", shape=(int(offsets[-1]),)))
-    at = 0
-    for source, rows in members:
-        for batch, places in _chosen(store, source, rows, ["shingles"]):
-            sets = batch["shingles"]
-            copy_sets(sets.values.to_numpy(), sets.offsets.to_numpy(), places, values, starts[at : at + len(places)])
-            at += len(places)
-    return values, offsets
+    def signatures(self, places: I64) -> tuple[I64, I64]:
+        """(first byte in the file, values) of each."""
+        column = self.rows["signature"]
+        width = column.type.list_size
+        return self._start(column) + 4 * width * places, np.full(len(places), width)
 
+    def sets(self, places: I64) -> tuple[I64, I64]:
+        """(first byte in the file, values) of each."""
+        column = self.rows["shingles"]
+        offsets = column.offsets.to_numpy()
+        return self._start(column) + 4 * offsets[places], offsets[places + 1] - offsets[places]
 
-def set_sizes(store: WorkStore, source: ExtractOf, rows: I64) -> I64:
-    """How many shingles each of these rows of an item has."""
-    found = [
-        np.diff(batch["shingles"].offsets.to_numpy())[places]
-        for batch, places in _chosen(store, source, rows, ["shingles"])
-    ]
-    return np.concatenate([np.zeros(0, np.int64), *found])
-
-
-def _chosen(store: WorkStore, source: ExtractOf, rows: I64, columns: list[str]) -> Iterator[tuple[pa.RecordBatch, I64]]:
-    """The batches that hold some of the rows, mapped, and the places of those in each; for the caller to copy from."""
-    with _mapped(store, source.key, source.name) as batches:
-        for batch in batches:
-            numbers = batch["row"].to_numpy()
-            low, high = np.searchsorted(rows, [numbers[0], numbers[-1] + 1])
-            if low < high:
-                yield batch.select(columns), np.searchsorted(numbers, rows[low:high])
+    def _start(self, lists: pa.Array) -> int:
+        return int(lists.values.buffers()[1].address) - self.base
 
 
 class _Mapped:
     """The batches of an extract that have rows. Their pages count as this process's memory only in the block."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        self._batches: list[pa.RecordBatch] = []
+        self._batches: list[_Batch] = []
         self._maps: list[mmap.mmap] = []
         for path in paths:
             with path.open("rb") as file:
                 self._maps.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-            found = pa.ipc.open_file(pa.py_buffer(self._maps[-1])).read_all()
-            self._batches += [batch for batch in found.to_batches() if batch.num_rows]
+            buffer = pa.py_buffer(self._maps[-1])
+            for batch in pa.ipc.open_file(buffer).read_all().to_batches():
+                if batch.num_rows:
+                    self._batches.append(_Batch(path, buffer.address, batch, batch["row"].to_numpy()))
 
-    def __enter__(self) -> list[pa.RecordBatch]:
+    def __enter__(self) -> list[_Batch]:
         return self._batches
 
     def __exit__(self, *error: object) -> None:

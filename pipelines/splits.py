@@ -14,15 +14,16 @@ import pyarrow as pa
 from gristmill.kernels.hashing import hash_text
 from gristmill.kernels.jaccard import pairs
 from gristmill.kernels.minhash import bands
+from gristmill.kernels.tally import Tally
 from gristmill.pipelines import parts
 from gristmill.pipelines.components import EDGES, components
 from gristmill.pipelines.duplicates import band_view, bucket_edges, ids_of, rows_of
 from gristmill.pipelines.engines.base import Engine
 from gristmill.pipelines.exchange import Chunks, Part, Reduce, exchange, spread
 from gristmill.pipelines.extracts import OLD, ExtractOf, catalog, digests_of, store_catalog
-from gristmill.pipelines.grouped import among, distinct_pairs, summed
+from gristmill.pipelines.grouped import among, distinct_pairs
 from gristmill.pipelines.model import Split
-from gristmill.pipelines.sketched import by_item, load_rows, load_sets, signature_matrix
+from gristmill.pipelines.sketched import Chosen, choose
 from gristmill.pipelines.work import WorkStore, finish, key_of
 
 I64 = npt.NDArray[np.int64]
@@ -124,12 +125,14 @@ def bucket_pairs(chunks: Chunks, *, window: int) -> Iterator[pa.Table]:
     range to the next. Pairs of two published rows, whose ids are the highest, are left aside: they stay where they are. Notes `pairs_left_out`,
     the other pairs of rows of one bucket, and `largest_bucket`, its rows.
     """
-    keys, counts, old = np.zeros(0, np.uint64), np.zeros(0, np.int64), np.zeros(0, np.int64)
+    every, published = Tally(), Tally()
     for table in chunks:
-        every = np.concatenate([keys, table["key"].to_numpy()])
-        _, old = summed(every, np.concatenate([old, table["id"].to_numpy() >= OLD]))
-        keys, counts = summed(every, np.concatenate([counts, np.ones(table.num_rows, np.int64)]))
-    shared = (counts > 1) & (old < counts)
+        keys, ids = table["key"].to_numpy(), table["id"].to_numpy()
+        every.add(keys, ids)
+        published.add(keys[ids >= OLD], ids[ids >= OLD])
+    keys, counts = every.repeated()
+    old, _ = published.find(keys)
+    shared = old < counts
     keys, counts, old = keys[shared], counts[shared], old[shared]
     chunks.note(largest_bucket=int(counts.max(initial=0)), pairs_left_out=int((_pairs(counts) - _pairs(old)).sum()))
     large = counts > SORTED
@@ -217,26 +220,23 @@ def verify(task: VerifyPairs) -> dict[str, Any]:
     """Writes the pairs that are similar: first by their signatures, then by their shingle sets, some hundred pairs of which are loaded at a time."""
     every = pa.concat_tables(task.pairs.tables(task.store))
     candidates = np.stack([every["left"].to_numpy(), every["right"].to_numpy()], axis=1)
-    extracts = catalog(task.store, task.extracts)
-    ids = np.unique(candidates)
-    minima = signature_matrix(load_rows(task.store, [rows for rows, _ in by_item(extracts, ids)], ["signature"]))
-    left, right = (np.searchsorted(ids, candidates[:, side]) for side in (0, 1))
-    likely = candidates[_estimate(minima, left, right) >= _floor(task.threshold, minima.shape[1])]
-    linked = [_linked(task, likely[start : start + LOADED]) for start in range(0, len(likely), LOADED)]
-    both = np.concatenate(linked) if linked else np.zeros((0, 2), np.int64)
+    ids, places = np.unique(candidates, return_inverse=True)
+    rows, places = choose(task.store, catalog(task.store, task.extracts), ids, []), places.reshape(-1, 2)
+    minima = rows.matrix()
+    likely = places[_estimate(minima, *places.T) >= _floor(task.threshold, minima.shape[1])]
+    linked = [_linked(task.threshold, rows, likely[start : start + LOADED]) for start in range(0, len(likely), LOADED)]
+    both = ids[np.concatenate(linked)] if linked else np.zeros((0, 2), np.int64)
     with task.store.create(task.key) as (folder, summary), parts.PartWriter(folder, "linked", parts.PLAIN) as writer:
         writer.write(pa.table([both[:, 0], both[:, 1]], schema=EDGES))
         summary.update(pairs=len(candidates), linked=len(both))
     return summary
 
 
-def _linked(task: VerifyPairs, some: I64) -> I64:
-    """The pairs whose Jaccard similarity reaches the threshold."""
-    wanted = np.unique(some)
-    members = [rows for rows, _ in by_item(catalog(task.store, task.extracts), wanted)]
-    values, offsets = load_sets(task.store, members)
-    left, right = (np.searchsorted(wanted, some[:, side]) for side in (0, 1))
-    return some[pairs(values, offsets, left, right) >= task.threshold]
+def _linked(threshold: float, rows: Chosen, some: I64) -> I64:
+    """The pairs (places of rows) whose Jaccard similarity reaches the threshold."""
+    wanted, places = np.unique(some, return_inverse=True)
+    left, right = places.reshape(-1, 2).T
+    return some[pairs(*rows.sets.take(wanted).read(), left, right) >= threshold]
 
 
 def _estimate(

@@ -1,4 +1,4 @@
-"""Sorted sets: their exact Jaccard similarity, and copies of some of them."""
+"""Sorted sets: their exact Jaccard similarity."""
 
 from __future__ import annotations
 
@@ -7,20 +7,28 @@ import numpy.typing as npt
 from numba import njit
 
 from gristmill.kernels.buffers import read_only
+from gristmill.kernels.native import BLOCK, matches
 
 
 @njit
 def common(values, a, a_end, b, b_end, needed):  # type: ignore[no-untyped-def]
-    """How many values two sorted sets share; -1 as soon as fewer than `needed` are possible."""
-    shared = 0
-    while a < a_end and b < b_end:
+    """How many values two sorted sets (uint32, each value once) share; -1 as soon as fewer than `needed` are possible.
+
+    A block of one is compared with a block of the other, all with all; then the one that ends first moves on, so no pair of values is left out.
+    """
+    shared, at = 0, values.ctypes.data
+    while a + BLOCK <= a_end and b + BLOCK <= b_end:
         if shared + min(a_end - a, b_end - b) < needed:
             return -1
-        for _ in range(min(64, a_end - a, b_end - b)):  # no branch inside: neither side can run out in so many moves
-            x, y = values[a], values[b]
-            shared += int(x == y)
-            a += int(x <= y)
-            b += int(y <= x)
+        shared += matches(at + 4 * a, at + 4 * b)
+        x, y = values[a + BLOCK - 1], values[b + BLOCK - 1]
+        a += BLOCK * int(x <= y)
+        b += BLOCK * int(y <= x)
+    while a < a_end and b < b_end:
+        x, y = values[a], values[b]
+        shared += int(x == y)
+        a += int(x <= y)
+        b += int(y <= x)
     return shared if shared >= needed else -1
 
 
@@ -59,22 +67,3 @@ def _pairs(values, offsets, left, right, threshold):  # type: ignore[no-untyped-
     for k in range(len(left)):
         out[k] = max(0.0, at_least(values, offsets, left[k], right[k], threshold))
     return out
-
-
-def copy_sets(
-    values: npt.NDArray[np.uint32],
-    offsets: npt.NDArray[np.int64],
-    rows: npt.NDArray[np.int64],
-    out: npt.NDArray[np.uint32],
-    starts: npt.NDArray[np.int64],
-) -> None:
-    """Copies set rows[k] of (values, offsets) to `out` from starts[k] on."""
-    _copy_sets(read_only(values), read_only(offsets), read_only(rows), out, read_only(starts))
-
-
-@njit(cache=True, nogil=True)
-def _copy_sets(values, offsets, rows, out, starts):  # type: ignore[no-untyped-def]
-    for k in range(len(rows)):
-        first, at = offsets[rows[k]], starts[k]
-        for i in range(offsets[rows[k] + 1] - first):
-            out[at + i] = values[first + i]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 
@@ -11,12 +13,14 @@ from gristmill.kernels.csv import csv_records
 from gristmill.kernels.digests import row_digests
 from gristmill.kernels.filters import Layout
 from gristmill.kernels.groups import Index, group, partition, parts_of
-from gristmill.kernels.jaccard import copy_sets, pairs
+from gristmill.kernels.jaccard import pairs
 from gristmill.kernels.minhash import band_keys, sketches
 from gristmill.kernels.normalize import clean, scan
 from gristmill.kernels.packing import best_fit, copy_pieces, number_pieces
 from gristmill.kernels.resolve import components, resolve
 from gristmill.kernels.signals import text_signals
+from gristmill.kernels.spans import read_spans
+from gristmill.kernels.tally import Tally
 from gristmill.kernels.whitespace import collapse
 
 
@@ -31,9 +35,13 @@ def warm() -> None:
     clean(rows, scan(rows))
     found = sketches(texts)
     resolve(band_keys(found.signatures, 14, 8), found.values, found.offsets, 0.8)
-    copy_sets(found.values, found.offsets, np.array([0]), np.empty(8, np.uint32), np.array([0]))
+    none = np.zeros(0, np.int64)
+    read_spans(none, none, none, np.empty(0, np.uint32), none)
     pairs(found.values, found.offsets, np.array([0]), np.array([1]))
     components(np.array([0]), np.array([1]), 2)
+    tally = Tally()
+    tally.add(np.arange(10_000, dtype=np.uint64), np.arange(10_000))  # so many that it grows
+    tally.find(np.zeros(1, np.uint64))
     _warm_validation(rows)
 
 
@@ -55,5 +63,12 @@ def _warm_validation(rows: Slices) -> None:
     number_pieces(one, one - 1, one, np.empty(1, np.int32), np.empty(1, np.int32))
 
 
+def forget() -> None:
+    """Removes what numba has kept: it notices a change in a kernel's own file, but not in the files of what the kernel calls."""
+    for file in Path(__file__).parent.glob("__pycache__/*.nb[ic]"):
+        file.unlink(missing_ok=True)
+
+
 if __name__ == "__main__":
+    forget()
     warm()

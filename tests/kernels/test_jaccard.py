@@ -65,6 +65,14 @@ def test_long_sets_that_part_early_or_late() -> None:
         assert pairs(*flat([base, other]), np.array([0]), np.array([1]), 0.5)[0] == (found if found >= 0.5 else 0)
 
 
+def test_sets_of_some_blocks() -> None:
+    rng = np.random.default_rng(6)
+    sets = [set(rng.integers(0, 70, size).tolist()) for size in rng.integers(0, 90, 400)]
+    left, right = rng.integers(0, 400, (2, 5000))
+    found = pairs(*flat(sets), left, right)
+    assert found.tolist() == [jaccard(sets[i], sets[j]) for i, j in zip(left, right, strict=True)]
+
+
 def test_hashed_shingles_give_the_similarity_of_the_words_themselves(shared_data: Path) -> None:
     """Two 32-bit hashes meet by chance about once in all these pairs, as the docstring of `shingle_sets` has it: m^2 / 2^32 for each pair."""
     files = sorted((shared_data / "text/spdx_licences").glob("*.txt"))[::5]
