@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +18,7 @@ from gristmill.pipelines.engines.watch import WAIT, Watch, Workers, quiet
 from gristmill.storage.folder import is_alive
 
 CONNECT = "20s"  # to wait for a scheduler that doesn't answer
+TOGETHER = 0.1  # seconds of work that are sent to a worker at least, where there is as much
 
 
 class DaskEngine:
@@ -59,16 +61,16 @@ class DaskEngine:
         if not tasks:
             return []
         client = self._client.result()
-        place: dict[str, int] = {}
+        sent: dict[str, range] = {}
 
         def give_up() -> None:
-            client.cancel([Future(key, client) for key in list(place)])
+            client.cancel([Future(key, client) for key in list(sent)])
 
         try:
             slots = sum(_threads(client)) or self.workers
             with Watch(tasks, slots, self.note, Workers(self._missing, self._advice, self._wait, give_up)) as watch:
                 try:
-                    return gather(tasks, _outcomes(client, function, tasks, place), done, watch)
+                    return gather(tasks, _outcomes(client, function, tasks, sent, slots, watch), done, watch)
                 except CancelledError:
                     watch.check()
                     raise
@@ -123,27 +125,61 @@ class DaskEngine:
 
 
 def _outcomes(
-    client: Any, function: Callable[[Task], dict[str, Any]], tasks: Sequence[Task], place: dict[str, int]
+    client: Any,
+    function: Callable[[Task], dict[str, Any]],
+    tasks: Sequence[Task],
+    sent: dict[str, range],
+    slots: int,
+    watch: Watch,
 ) -> Iterator[tuple[int, Any]]:
-    """(number of the task, its outcome) as they come. place: is given the numbers of tasks that haven't come, by Dask's key."""
+    """(number of the task, its outcome) as they come. sent: is given the numbers of tasks that haven't come, by Dask's key.
+
+    The first ones show how long a task takes; of short ones several are sent together, for each that is sent costs some milliseconds.
+    """
     import cloudpickle
     from distributed import as_completed
 
     run = unpacking()
-    # submission order keeps the start of the input first
-    futures = [client.submit(run, cloudpickle.dumps((function, task)), pure=False) for task in tasks]
-    place.update((future.key, i) for i, future in enumerate(futures))
-    waiting = as_completed(futures, loop=client.loop)
-    del futures  # Dask keeps what is referred to here, and would make it again when a worker dies
+    waiting = as_completed([], loop=client.loop)
+
+    def send(groups: Sequence[range]) -> None:  # submission order keeps the start of the input first
+        packed = [cloudpickle.dumps((function, [tasks[number] for number in group])) for group in groups]
+        futures = client.map(run, packed, pure=False)
+        sent.update((future.key, group) for future, group in zip(futures, groups, strict=True))
+        waiting.update(
+            futures
+        )  # nothing else refers to them: Dask keeps what is referred to, and would make it again when a worker dies
+
+    first = len(tasks) if len(tasks) <= 4 * slots else 2 * slots
+    send([range(number, number + 1) for number in range(first)])
+    took: list[float] = []
     for future in waiting:
-        outcome = future.exception() or future.result()
-        if isinstance(outcome, str):
-            outcome = RunError(f"{outcome}. Workers need this package, and what it needs, as they are on the driver")
-        yield place.pop(future.key), outcome
+        error = future.exception()
+        group = sent.pop(future.key)
+        if error is not None and len(group) > 1:  # one of them has killed workers: which, shows by itself
+            send([range(number, number + 1) for number in group])
+            continue
+        outcomes, seconds = ([error], 0.0) if error is not None else future.result()
+        if isinstance(outcomes, str):
+            why = f"{outcomes}. Workers need this package, and what it needs, as they are on the driver"
+            outcomes = [RunError(why)] * len(group)
+        took.append(seconds)
+        if first < len(tasks) and len(took) >= slots:
+            groups = _groups(first, len(tasks), slots, statistics.median(took))
+            watch.group(groups)
+            send(groups)
+            first = len(tasks)
+        yield from zip(group, outcomes, strict=True)
+
+
+def _groups(first: int, stop: int, slots: int, seconds: float) -> list[range]:
+    """The tasks from `first` on, so many at a time that they take TOGETHER seconds, if there are two such groups for each slot."""
+    each = max(1, min(int(TOGETHER / max(seconds, 1e-6)), (stop - first) // (2 * slots)))
+    return [range(start, min(start + each, stop)) for start in range(first, stop, each)]
 
 
 def unpacking() -> Callable[[bytes], Any]:
-    """A function for the workers that does a packed (function, task): the outcome, or as text why the worker can't.
+    """A function for the workers that does packed (function, tasks): the outcome of each, or as text why the worker can't, and the seconds of one.
 
     It goes to them by value: a worker that can't import what comes to it, the package for one, would end without a word to the run.
     """
@@ -152,13 +188,16 @@ def unpacking() -> Callable[[bytes], Any]:
         import pickle
         import socket
         import sys
+        import time
 
         try:
-            function, task = pickle.loads(packed)  # noqa: S301  the driver's
+            function, tasks = pickle.loads(packed)  # noqa: S301  the driver's
             from gristmill.pipelines.engines.base import guarded
         except ImportError as error:
-            return f"{error} in {sys.executable} of the worker on {socket.gethostname()}"
-        return guarded(function, task)
+            return f"{error} in {sys.executable} of the worker on {socket.gethostname()}", 0.0
+        start = time.monotonic()
+        outcomes = [guarded(function, task) for task in tasks]
+        return outcomes, (time.monotonic() - start) / len(tasks)
 
     return run
 

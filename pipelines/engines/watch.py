@@ -40,7 +40,7 @@ class Workers:
 class Watch:
     """Tells, while the block runs, which tasks are slow, each again whenever its time has doubled; and that a cluster has no workers.
 
-    When a task began is taken from the order: engines begin tasks in it, `slots` at a time.
+    When a task began is taken from the order: engines begin tasks in it, `slots` at a time. What was sent together (`group`) counts as one.
     """
 
     def __init__(
@@ -52,22 +52,32 @@ class Watch:
     ) -> None:
         self._tasks, self._note, self._workers = tasks, note, workers
         self._gave_up: str | None = None
-        self._next = min(max(slots, 1), len(tasks))
-        self._began = dict.fromkeys(range(self._next), time.monotonic())
+        self._groups = [range(number, number + 1) for number in range(len(tasks))]
+        self._last = {number: number for number in range(len(tasks))}  # of each group, by its first number
+        self._next = min(max(slots, 1), len(tasks))  # of the groups
+        self._began = dict.fromkeys(range(self._next), time.monotonic())  # by the first number of each
         self._told: dict[int, float] = {}
         self._took: list[float] = []
         self._lock = threading.Lock()
         self._over = threading.Event()
 
+    def group(self, groups: Sequence[range]) -> None:
+        """Takes note that the last tasks are sent in these groups, in order; no worker has begun one of them."""
+        with self._lock:
+            self._groups[groups[0].start :] = groups
+            self._last = {group.start: group[-1] for group in self._groups}
+
     def done(self, number: int) -> None:
-        """Takes note that the task of this number has ended."""
+        """Takes note that the task of this number has ended; of a group all end together."""
         now = time.monotonic()
         with self._lock:
             began = self._began.pop(number, None)
             if began is not None:
                 self._took.append(now - began)
-            if self._next < len(self._tasks):
-                self._began[self._next] = now
+            elif number not in self._last:
+                return
+            if self._next < len(self._groups):
+                self._began[self._groups[self._next].start] = now
                 self._next += 1
 
     def slow(self) -> list[tuple[int, float]]:
@@ -113,7 +123,11 @@ class Watch:
                 others = (
                     f"; half of the others took less than {statistics.median(self._took):.0f} s" if self._took else ""
                 )
-                self._note(f"still at work after {took:.0f} s: {self._tasks[number]}{others}")
+                self._note(f"still at work after {took:.0f} s: {self._named(number)}{others}")
+
+    def _named(self, number: int) -> str:
+        more = self._last[number] - number
+        return f"{self._tasks[number]}{f' or one of the {more} items after it' if more else ''}"
 
     def __enter__(self) -> Self:
         if self._tasks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 from dataclasses import dataclass
 from collections.abc import Iterator
@@ -34,6 +35,8 @@ def work(item: Item) -> dict[str, Any]:
     tries = Path(item.folder) / f"tries-{item.number}"
     with tries.open("a") as out:
         out.write("x")
+    if item.kind == "kills":
+        os.kill(os.getpid(), signal.SIGKILL)
     if item.kind == "usage":
         raise ColumnError("step filter: no column 'txt'.", column="txt")
     if tries.stat().st_size <= item.fails:
@@ -97,6 +100,27 @@ def test_wrong_use_is_not_tried_again_and_keeps_its_facts(engine, tmp_path):
     with pytest.raises(ColumnError, match="no column 'txt'") as caught:
         engine.map(work, [Item(str(tmp_path), 0), Item(str(tmp_path), 1, kind="usage")], lambda _: None)
     assert tries(tmp_path) == [1, 1] and caught.value.context == {"column": "txt"}
+
+
+def test_short_items_are_sent_to_dask_together(dask_engine, tmp_path, monkeypatch):
+    from gristmill.pipelines.engines.watch import Watch
+
+    groups: list[range] = []
+    monkeypatch.setattr(Watch, "group", lambda _, found: groups.extend(found))
+    results = dask_engine.map(work, [Item(str(tmp_path), i, fails=i == 50) for i in range(100)], lambda _: None)
+    assert [result["number"] for result in results] == list(range(100))
+    assert sorted(tries(tmp_path)) == [*[1] * 99, 2]
+    assert [number for group in groups for number in group] == list(range(4, 100)) and max(map(len, groups)) > 1
+
+
+@pytest.mark.slow
+def test_of_items_that_were_sent_together_the_one_that_kills_workers_is_named(tmp_path):
+    """The others are done, though some were at work beside it."""
+    reported: list[dict[str, Any]] = []
+    with DaskEngine(2) as engine, pytest.raises(WorkItemError, match="item number 30 failed .*KilledWorker"):
+        items = [Item(str(tmp_path), i, kind="kills" if i == 30 else "ordinary") for i in range(60)]
+        engine.map(work, items, reported.append)
+    assert sorted(result["number"] for result in reported) == [i for i in range(60) if i != 30]
 
 
 def test_where_the_work_is_done():

@@ -48,6 +48,22 @@ def test_what_took_long_with_all_is_not_slow(clock):
     assert watch.slow() == [(3, 500.0)]
 
 
+def test_items_that_are_sent_together_count_as_one(clock):
+    watch = Watch([f"item {n}" for n in range(9)], 2, quiet)
+    watch.done(0)
+    watch.group([range(4, 7), range(7, 9)])
+    for number in (1, 2):
+        watch.done(number)
+    clock[0] += 60
+    assert watch.slow() == [(3, 60.0), (4, 60.0)]
+    for number in (3, 4, 5, 6):
+        watch.done(number)
+    clock[0] += 60
+    assert watch.slow() == [(7, 60.0)], "3 ended, then 4 to 6; only 7 and 8 are left"
+    assert watch._named(7) == "item 7 or one of the 1 items after it"
+    assert watch._named(3) == "item 3"
+
+
 def test_it_says_so_from_beside_and_says_what_all_wait_for(monkeypatch):
     monkeypatch.setattr(module, "SLOW_SECONDS", 0.05)
     said: list[str] = []
