@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
+import pickle
 import re
 import shutil
 import socket
@@ -22,6 +24,7 @@ from gristmill.pipelines.engines.base import TRIES, Task, guarded, raise_failed
 from gristmill.pipelines.engines.watch import WAIT, Watch, Workers, quiet
 
 POLL_SECONDS = 0.2
+LOOKED_THROUGH = 20_000  # objects that a worker's garbage collection may look through before they are set aside
 PROBE_SECONDS = 10.0  # for a master to accept a connection
 _NAMED = re.compile(
     r"(?!org\.apache\.spark\.api\.python)[\w.]*(Error|Exception): ."
@@ -32,7 +35,7 @@ _LOST = re.compile(
 
 
 class SparkEngine:
-    """Runs work items as the tasks of Spark jobs, one a partition, with Spark's own scheduling and retries. The session starts in the background.
+    """Runs work items as the tasks of Spark jobs, one a partition, with Spark's own scheduling and retries. Spark starts in the background.
 
     address: a master's URL (spark://host:7077, yarn, k8s://..., local-cluster[...]); None is this machine with `workers` threads. conf: settings of
     Spark, over the defaults here. session: a running session, which stays open. wait: seconds after which a stage without executors is given up.
@@ -55,18 +58,20 @@ class SparkEngine:
     ) -> None:
         self.workers = workers or os.cpu_count() or 1
         self.note: Callable[[str], None] = quiet
-        self._own = session is None
         self._wait = wait
-        self._session: Future[Any] = Future()
-        if session is not None:
-            self._session.set_result(session)
-            self.workers = int(_context(session).defaultParallelism)
+        self._context: Future[Any] = Future()
+        if session is None:
+            check_java()
+        running = _running(address, conf) if session is None else _context_of(session)
+        self._own = running is None
+        if running is not None:
+            self._context.set_result(running)
+            self.workers = int(running.defaultParallelism)
             return
-        check_java()
         if address is not None:
             _check_address(address)
         starter = ThreadPoolExecutor(1)
-        self._session = starter.submit(_start, address, self.workers, dict(conf or {}))
+        self._context = starter.submit(_start, address, self.workers, dict(conf or {}))
         starter.shutdown(wait=False)
 
     def map(
@@ -77,29 +82,24 @@ class SparkEngine:
 
         if not tasks:
             return []
-        context = _context(self._session.result())
+        context = self._context.result()
         arrived = context.accumulator([], _arrivals())
         packed = [(number, cloudpickle.dumps((function, task))) for number, task in enumerate(tasks)]
         group = f"gristmill-{uuid.uuid4().hex}"
         workers = Workers(lambda: self._missing(context), lambda: _advice(context), self._wait)
         watch = Watch(tasks, int(context.defaultParallelism), self.note, workers)
         with ThreadPoolExecutor(1) as pool, watch:
-            job = pool.submit(_collect, context, group, packed, arrived)
+            job = pool.submit(_run, context, group, packed, arrived, own=self._own)
             try:
-                outcomes = _followed(job, arrived, done, watch)
+                outcomes, error = _followed(job, arrived, done, watch)
             except BaseException:
                 context.cancelJobGroup(group)
                 raise
-        if isinstance(outcomes, Exception):
-            raise _lost(outcomes, tasks, {number for number, _ in arrived.value}) from outcomes
-        raise_failed(
-            [
-                (task, outcome)
-                for task, outcome in zip(tasks, outcomes, strict=True)
-                if isinstance(outcome, BaseException)
-            ]
-        )
-        return outcomes
+        if error is not None or len(outcomes) < len(tasks):
+            raise _lost(error or RunError("Spark lost their results"), tasks, set(outcomes)) from error
+        failed = [number for number in sorted(outcomes) if isinstance(outcomes[number], BaseException)]
+        raise_failed([(tasks[number], outcomes[number]) for number in failed])
+        return [outcomes[number] for number in range(len(tasks))]
 
     def _missing(self, context: Any) -> str | None:
         """The executors that a cluster has not given; the driver is listed among them."""
@@ -120,43 +120,58 @@ class SparkEngine:
         if not self._own:
             return
         try:
-            session = self._session.result()
+            context = self._context.result()
         except RunError:
             return  # it never started; map has said so, or nothing was asked of it
-        session.stop()
+        context.stop()
 
 
-def _collect(context: Any, group: str, packed: list[tuple[int, bytes]], arrived: Any) -> list[Any]:
+def _run(context: Any, group: str, packed: list[tuple[int, bytes]], arrived: Any, *, own: bool) -> None:
+    """One job of all items. Their outcomes go to the accumulator, which Spark adds to once for each task, when it ends."""
     context.setJobGroup(group, "gristmill", interruptOnCancel=True)
 
-    def run(numbered: tuple[int, bytes]) -> Any:
+    def run(numbered: tuple[int, bytes]) -> None:
         import cloudpickle
 
         number, content = numbered
-        outcome = guarded(*cloudpickle.loads(content))
-        arrived.add([(number, None if isinstance(outcome, BaseException) else outcome)])
-        return outcome
+        arrived.add([(number, cloudpickle.dumps(guarded(*cloudpickle.loads(content))))])
+        if own:
+            _set_aside()
 
-    return context.parallelize(packed, len(packed)).map(run).collect()
+    context.parallelize(packed, len(packed)).foreach(run)
+
+
+def _set_aside() -> None:
+    """Takes what is alive out of the worker's garbage collection, if it is much: PySpark collects after every task, which takes .1 s with all modules loaded."""
+    if len(gc.get_objects()) > LOOKED_THROUGH:
+        gc.collect()
+        gc.freeze()
 
 
 def _followed(
-    job: Future[list[Any]], arrived: Any, done: Callable[[dict[str, Any]], None], watch: Watch
-) -> list[Any] | Exception:
-    """The job's results, or why it ended; `done` is called with each result as it arrives."""
-    seen: set[int] = set()
-    while True:
+    job: Future[None], arrived: Any, done: Callable[[dict[str, Any]], None], watch: Watch
+) -> tuple[dict[int, Any], BaseException | None]:
+    """(the outcomes by number, why the job ended early if it did); `done` is called with each result as it arrives."""
+    outcomes: dict[int, Any] = {}
+    seen, over = 0, False
+    while not over:
         over = bool(wait([job], POLL_SECONDS).done)
         watch.check()
-        for number, outcome in list(arrived.value):
-            if number not in seen:
-                watch.done(number)
-                if outcome is not None:
-                    done(outcome)
-            seen.add(number)
-        if over:
-            error = job.exception()
-            return job.result() if error is None else error if isinstance(error, Exception) else RunError(str(error))
+        fresh = arrived.value[seen:]
+        seen += len(fresh)
+        for number, content in fresh:
+            outcome = outcomes[number] = _unpacked(content)
+            watch.done(number)
+            if not isinstance(outcome, BaseException):
+                done(outcome)
+    return outcomes, job.exception()
+
+
+def _unpacked(content: bytes) -> Any:
+    try:
+        return pickle.loads(content)  # noqa: S301  the worker's
+    except Exception as error:  # noqa: BLE001  an item's error that can't be made again; in Spark's hands it would take the other outcomes along
+        return error
 
 
 def _advice(context: Any) -> str:
@@ -172,18 +187,19 @@ def _arrivals() -> Any:
     from pyspark.accumulators import AccumulatorParam
 
     class Arrivals(AccumulatorParam):  # type: ignore[misc]
-        """A list of (number of the task, its result), as tasks end."""
+        """A list of (number of the task, its pickled outcome), as tasks end."""
 
         def zero(self, value: list[Any]) -> list[Any]:
             return []
 
         def addInPlace(self, value1: list[Any], value2: list[Any]) -> list[Any]:  # noqa: N802  Spark's name
-            return value1 + value2
+            value1.extend(value2)
+            return value1
 
     return Arrivals()
 
 
-def _lost(error: Exception, tasks: Sequence[Task], finished: set[int]) -> WorkItemError:
+def _lost(error: BaseException, tasks: Sequence[Task], finished: set[int]) -> WorkItemError:
     """The error for a job that Spark gave up."""
     missing = [task for number, task in enumerate(tasks) if number not in finished]
     named = (
@@ -199,7 +215,7 @@ def _lost(error: Exception, tasks: Sequence[Task], finished: set[int]) -> WorkIt
     )
 
 
-def _context(session: Any) -> Any:
+def _context_of(session: Any) -> Any:
     try:
         return session.sparkContext
     except Exception as error:
@@ -208,33 +224,44 @@ def _context(session: Any) -> Any:
         ) from error
 
 
+def _running(address: str | None, conf: Mapping[str, str] | None) -> Any:
+    """The SparkContext that this process has already, as a notebook has, or None; Spark allows one a process.
+
+    Raises:
+        UsageError: there is one, and another was asked for.
+    """
+    from pyspark import SparkContext
+
+    running = SparkContext._active_spark_context  # noqa: SLF001  the one way
+    if running is not None and (address is not None or conf):
+        raise UsageError(
+            f"a Spark session of this process is running on {running.master}, and Spark allows one a process: stop it first, or leave out address and conf"
+        )
+    return running
+
+
 def _start(address: str | None, workers: int, conf: dict[str, str]) -> Any:
-    """A session on the master, or on this machine."""
+    """Spark on the master, or on this machine: its SparkContext, for a session with all of SQL would take twice as long to start."""
     with warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", message="PySpark does not yet fully support pandas"
         )  # rows reach Spark as Arrow alone
-        from pyspark.sql import SparkSession
-        from pyspark.testing import utils  # noqa: F401  which getOrCreate imports, with the same warning
+        from pyspark import SparkConf, SparkContext
+        from pyspark.testing import utils  # noqa: F401  which a SparkContext imports, with the same warning
 
     local = address is None or address.startswith("local")
     settings = {
+        "spark.app.name": "gristmill",
+        "spark.master": address or f"local[{workers},{TRIES + 1}]",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.task.maxFailures": str(TRIES + 1),
-        **(
-            {"spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1"}
-            if local
-            else {"spark.cores.max": str(workers)}
-        ),
+        **(_HERE if local else {"spark.cores.max": str(workers)}),
         **conf,
     }
-    builder = SparkSession.builder.appName("gristmill").master(address or f"local[{workers},{TRIES + 1}]")
     try:
         with _errors_only(settings):
-            for key, value in settings.items():
-                builder = builder.config(key, value)
-            session = builder.getOrCreate()
+            context = SparkContext(conf=SparkConf().setAll(list(settings.items())))
     except Exception as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         where = f"the Spark master at {address}" if address else "Spark on this machine"
@@ -242,10 +269,16 @@ def _start(address: str | None, workers: int, conf: dict[str, str]) -> Any:
             f"can't start {where}: {reason}. Check --address and --conf, or run without them to use this machine."
         ) from error
     if "PYSPARK_PYTHON" not in os.environ:  # Spark's own default is whatever `python3` is on the worker's PATH
-        session.sparkContext.pythonExec = settings.get("spark.pyspark.python", sys.executable)
-    return session
+        context.pythonExec = settings.get("spark.pyspark.python", sys.executable)
+    return context
 
 
+_JAVA_OPTIONS = "spark.driver.defaultJavaOptions"  # what spark.driver.extraJavaOptions says counts more
+_HERE = {
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.driver.host": "127.0.0.1",
+    _JAVA_OPTIONS: "-XX:TieredStopAtLevel=1",  # the JVM hands out items; compiling for more than that takes seconds from the workers
+}
 LOGGING = """
 rootLogger.level = error
 logger.gateway.name = org.apache.spark.api.python.PythonGatewayServer
@@ -269,8 +302,8 @@ def _errors_only(settings: dict[str, str]) -> Iterator[None]:
     with tempfile.NamedTemporaryFile("w", prefix="gristmill-log4j2-", suffix=".properties") as file:
         file.write(LOGGING)
         file.flush()
-        options = "spark.driver.extraJavaOptions"  # of a setting given twice Java takes the last
-        settings[options] = f"-Dlog4j2.configurationFile=file:{file.name} {settings.get(options, '')}".strip()
+        options = f"-Dlog4j2.configurationFile=file:{file.name} {settings.get(_JAVA_OPTIONS, '')}"
+        settings[_JAVA_OPTIONS] = options.strip()
         yield
 
 

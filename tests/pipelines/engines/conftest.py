@@ -1,4 +1,4 @@
-"""A Spark session for the tests of engines; without Java they skip and say so."""
+"""A Spark session and Dask clusters for the tests of engines; without Java those of Spark skip and say so."""
 
 from __future__ import annotations
 
@@ -35,3 +35,25 @@ def session(java):
     running.sparkContext.setLogLevel("ERROR")
     yield running
     running.stop()
+
+
+@pytest.fixture(scope="module")
+def threads():
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=3, processes=False, dashboard_address=None) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
+@pytest.fixture(scope="module")
+def processes():
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client

@@ -148,28 +148,6 @@ def check_same(
         assert (recut.fingerprint, recut.counts) == (one.fingerprint, one.counts)
 
 
-@pytest.fixture(scope="module")
-def threads():
-    from distributed import Client, LocalCluster
-
-    with (
-        LocalCluster(n_workers=1, threads_per_worker=3, processes=False, dashboard_address=None) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
-
-
-@pytest.fixture(scope="module")
-def processes():
-    from distributed import Client, LocalCluster
-
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
-
-
 @pytest.mark.parametrize("steps", COVERED)
 def test_dask_threads(threads, steps):
     @settings(max_examples=4, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -222,33 +200,6 @@ def appended(base: Path, out: str, **options: Any) -> list[tuple[Any, ...]]:
         result = gristmill.run(model, progress="quiet", **options)
         found.append((result, result.fingerprint, result.layout, result.counts, result.rows))
     return found
-
-
-@pytest.mark.slow
-def test_all_engines_over_many_inputs(java, processes, threads):
-    from gristmill.pipelines.engines.spark import SparkEngine
-
-    for address in ("local[2,4]", "local-cluster[2,1,1024]"):
-        conf = {"spark.executorEnv.PYTHONPATH": str(Path(__file__).resolve().parents[3])}
-        with SparkEngine(address=address, conf=conf) as engine:
-            engines = {
-                "spark": {"engine": engine._session.result()},
-                "processes": {"engine": processes},
-                "threads": {"engine": threads},
-            }
-
-            @settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
-            @given(inputs(), st.sampled_from(sorted(COVERED)))
-            def same(sources, steps):
-                check_same(engines, sources, COVERED[steps])
-
-            @settings(max_examples=1, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-            @given(inputs().filter(lambda sources: min(map(len, sources)) > 9))
-            def same_appended(sources):
-                check_appended({"spark": engine._session.result()}, sources)
-
-            same()
-            same_appended()
 
 
 @pytest.mark.slow

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
 import stat
 import subprocess
 import sys
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +19,7 @@ import pytest
 import gristmill
 from gristmill.errors import InputError, MissingDependencyError, RunError, UsageError, WorkItemError
 from gristmill.pipelines.engines.choose import choose_engine
-from gristmill.pipelines.engines.spark import SparkEngine, _lost, check_java
+from gristmill.pipelines.engines.spark import LOOKED_THROUGH, SparkEngine, _lost, _set_aside, check_java
 from gristmill.pipelines.frames import apply, near_duplicates
 from tests.pipelines.conftest import STEPS, corpus, write_jsonl
 
@@ -56,6 +58,17 @@ def always_fails(task: Square) -> dict[str, int]:
     (Path(task.folder) / f"try-{task.number}-{len(os.listdir(task.folder))}").touch()
     if task.number == 3:
         raise ValueError("three is wrong")
+    return square(task)
+
+
+class TwoPartsError(Exception):
+    def __init__(self, what: str, reason: str) -> None:
+        super().__init__(f"{what}: {reason}")
+
+
+def raises_two_parts(task: Square) -> dict[str, int]:
+    if task.number == 3:
+        raise TwoPartsError("three", "is wrong")
     return square(task)
 
 
@@ -127,6 +140,39 @@ def test_a_python_that_executors_do_not_have_is_told():
     assert "No such file or directory (10.0.0.2 executor 1). What is finished" in error
 
 
+def test_an_error_that_does_not_pickle_ends_its_own_item_only(session, tmp_path):
+    seen = []
+    with (
+        SparkEngine(session=session) as engine,
+        pytest.raises(WorkItemError, match="square of 3 failed 3 times: TypeError: .*reason"),
+    ):
+        engine.map(raises_two_parts, [Square(n, str(tmp_path)) for n in range(6)], seen.append)
+    assert sorted(result["square"] for result in seen) == [0, 1, 4, 16, 25]
+
+
+def test_a_session_that_this_process_has_is_used_and_stays_open(session, tmp_path):
+    with SparkEngine() as engine:
+        assert engine.map(square, [Square(3, str(tmp_path))], lambda _: None) == [{"square": 9}]
+        assert engine.workers == 2
+    assert session.range(3).count() == 3
+    for options in ({"address": "local[1]"}, {"conf": {"spark.app.name": "another"}}):
+        with pytest.raises(UsageError, match=r"running on local\[2,4\], and Spark allows one a process: stop it first"):
+            SparkEngine(**options)
+
+
+def test_what_stays_in_a_worker_is_not_collected_again(java):
+    cycle = [type("Some", (), {})()]
+    cycle[0].cycle, gone = cycle, weakref.ref(cycle[0])
+    del cycle
+    kept = [[] for _ in range(LOOKED_THROUGH)]  # much
+    try:
+        _set_aside()
+        assert len(gc.get_objects()) < LOOKED_THROUGH <= gc.get_freeze_count()
+        assert gone() is None, "what was garbage is gone, not set aside"
+    finally:
+        gc.unfreeze()
+
+
 def test_wrong_input_keeps_its_own_error(session, tmp_path):
     with SparkEngine(session=session) as engine, pytest.raises(InputError, match="can't be read") as caught:
         engine.map(refuses, [Square(1, str(tmp_path))], lambda _: None)
@@ -194,7 +240,7 @@ LOGGED = """
 from gristmill.pipelines.engines.spark import SparkEngine
 with SparkEngine(1, "local[1]", conf={"spark.driver.extraJavaOptions": "-Dof.the.user=kept"}) as engine:
     print(engine.map(dict, [[("a", 1)]], lambda _: None))
-    java = engine._session.result()._jvm
+    java = engine._context.result()._jvm
     print(java.java.lang.System.getProperty("of.the.user"))
     log = java.org.apache.logging.log4j.LogManager.getLogger("org.apache.spark.Some")
     log.warn("noise")
@@ -238,31 +284,3 @@ def test_what_cant_be_meant_is_refused():
         pass
     with choose_engine("spark", threads=1) as engine:
         assert type(engine).__name__ == "InProcess"
-
-
-@pytest.mark.slow
-def test_executors_of_their_own_give_the_same_version_and_survive_a_kill(java, tmp_path, run):
-    write_jsonl(tmp_path / "in", corpus(40), files=8)
-    one = run(tmp_path / "in", split=SPLIT, out="one", in_process=True)
-    spark = run(tmp_path / "in", split=SPLIT, out="cluster", engine="spark", address="local-cluster[2,1,1024]")
-    assert (spark.fingerprint, spark.layout) == (one.fingerprint, one.layout)
-    conf = {"spark.executorEnv.PYTHONPATH": str(Path(__file__).resolve().parents[3])}  # this module, for the executors
-    with SparkEngine(address="local-cluster[2,1,1024]", conf=conf) as engine:
-        found = engine.map(kill_the_executor, [Square(n, str(tmp_path)) for n in range(6)], lambda _: None)
-    assert (tmp_path / "killed").exists()
-    assert [result["square"] for result in found] == [n**2 for n in range(6)]
-
-
-def kill_the_executor(task: Square) -> dict[str, int]:
-    """Kills the JVM that runs the worker, the first time that it gets number 3."""
-    mark = Path(task.folder) / "killed"
-    if task.number == 3 and not mark.exists():
-        mark.touch()
-        daemon = os.getppid()
-        jvm = int(
-            next(
-                line for line in Path(f"/proc/{daemon}/status").read_text().splitlines() if line.startswith("PPid")
-            ).split()[1]
-        )
-        os.kill(jvm, signal.SIGKILL)
-    return square(task)
