@@ -1,7 +1,8 @@
-"""The ledger: beside each version, why every row that was read is or isn't in it. Written by item, read by uid."""
+"""The ledger: beside each version, why every row that was read is or isn't in it. Written by item, some to a file; read by uid."""
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from gristmill.pipelines.slices import NOTED, STEPPED, noted, read_slice
 from gristmill.pipelines.sources import format_positions
 from gristmill.pipelines.work import WorkStore
 from gristmill.storage.folder import Folder
-from gristmill.storage.parquet import write_table
+from gristmill.storage.parquet import table_writer
 
 DECISIONS = pa.schema(
     [
@@ -49,61 +50,89 @@ QUARANTINE = pa.schema(
 )
 
 
+ITEMS = 8  # whose ledgers share a file, each in a row group: few files, and no more memory than that of one
+
+
 @dataclass(frozen=True)
 class ItemLedger:
     """What became of one item's rows: the keys of everything that decided about them, in order."""
 
-    store: WorkStore
-    key: str
-    folder: Folder
-    base: str  # ledger folder in the dataset
-    number: int
     source: str
     ingested: str
     identity: tuple[str, ...]  # slices of repeated rows and ids
     stages: tuple[str, ...]
     last: tuple[str, ...]  # slices that no stage has applied
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The ledger of some items."""
+
+    store: WorkStore
+    key: str
+    folder: Folder
+    base: str  # ledger folder in the dataset
+    number: int  # of the first item
+    items: tuple[ItemLedger, ...]
     appended: int | None = None  # the version that the run appends to
 
+    def path(self, kind: str) -> str:
+        """Where its origin, decisions or quarantine are, in the dataset."""
+        return f"{self.base}/{kind}-{self.number:06d}.parquet"
+
     def __str__(self) -> str:
-        return f"ledger of item {self.number}"
+        return f"ledger of items {self.number} to {self.number + len(self.items) - 1}"
 
 
-def write_ledger(task: ItemLedger) -> dict[str, Any]:
+def write_ledger(task: Ledger) -> dict[str, Any]:
     """Writes origin-N.parquet, decisions-N.parquet and, where records could not be read, quarantine-N.parquet."""
     check_mounted(task.folder)
-    origin = _origin(task)
-    found = [
-        _bad_decisions(task),
-        _lost(task),
-        _identity_decisions(task, origin),
-        _positioned(_stage_decisions(task), origin),
-    ]
-    for key in task.identity:
-        origin = _renamed(origin, read_slice(task.store.folder(key)))
-    source = pa.repeat(pa.scalar(task.source), sum(table.num_rows for table in found))
-    decided = (
-        _sharded(task, pa.concat_tables(found).append_column("source", source)).select(DECISIONS.names).cast(DECISIONS)
-    )
-    named = (
-        origin.append_column("source", pa.repeat(pa.scalar(task.source), origin.num_rows))
-        .select(ORIGINS.names)
-        .cast(ORIGINS)
-    )
-    write_table(task.folder, f"{task.base}/origin-{task.number:06d}.parquet", named)
-    write_table(task.folder, f"{task.base}/decisions-{task.number:06d}.parquet", decided)
-    bad = _bad(task)
-    if bad.num_rows:
-        write_table(task.folder, f"{task.base}/quarantine-{task.number:06d}.parquet", bad)
+    decisions = 0
+    with contextlib.ExitStack() as stack:
+        origins, decided = (
+            stack.enter_context(table_writer(task.folder, task.path(kind), schema))
+            for kind, schema in (("origin", ORIGINS), ("decisions", DECISIONS))
+        )
+        quarantined = None
+        for item in task.items:
+            origin, found, bad = _ledger_of(task, item)
+            origins.write_table(origin)
+            decided.write_table(found)
+            if bad.num_rows:
+                quarantined = quarantined or stack.enter_context(
+                    table_writer(task.folder, task.path("quarantine"), QUARANTINE)
+                )
+                quarantined.write_table(bad)
+            decisions += found.num_rows
     with task.store.create(task.key) as (_, summary):
-        summary["decisions"] = decided.num_rows
+        summary["decisions"] = decisions
     return summary
+
+
+def _ledger_of(task: Ledger, item: ItemLedger) -> tuple[pa.Table, pa.Table, pa.Table]:
+    """An item's ORIGINS, DECISIONS and QUARANTINE."""
+    origin, bad = _origin(task.store, item), _bad(task.store, item)
+    found = [
+        _bad_decisions(bad),
+        _lost(task.store, item),
+        _identity_decisions(task.store, item, origin),
+        _positioned(_stage_decisions(task.store, item), origin),
+    ]
+    for key in item.identity:
+        origin = _renamed(origin, read_slice(task.store.folder(key)))
+    decided = _sharded(task, pa.concat_tables(found))
+    return _sourced(origin, item, ORIGINS), _sourced(decided, item, DECISIONS), bad
+
+
+def _sourced(table: pa.Table, item: ItemLedger, schema: pa.Schema) -> pa.Table:
+    source = pa.repeat(pa.scalar(item.source), table.num_rows)
+    return table.append_column("source", source).select(schema.names).cast(schema)
 
 
 _POSITIONED = pa.schema([*NOTED, pa.field("position", pa.string())])
 
 
-def _sharded(task: ItemLedger, found: pa.Table) -> pa.Table:
+def _sharded(task: Ledger, found: pa.Table) -> pa.Table:
     """The decisions with version and path of the shards that hold the other rows, in place of numbers."""
     numbers = found["other_shard"]
     paths, version = pa.nulls(len(numbers), pa.string()), pa.nulls(len(numbers), pa.int64())
@@ -115,9 +144,9 @@ def _sharded(task: ItemLedger, found: pa.Table) -> pa.Table:
     )
 
 
-def _origin(task: ItemLedger) -> pa.Table:
+def _origin(store: WorkStore, item: ItemLedger) -> pa.Table:
     """uid, position: row for row as the item was ingested."""
-    found = list(parts.batches(task.store.folder(task.ingested), "origin"))
+    found = list(parts.batches(store.folder(item.ingested), "origin"))
     if not found:
         return pa.schema([("uid", pa.large_string()), ("position", pa.string())]).empty_table()
     tables = [pa.table({"uid": table["uid"], "position": format_positions(table["position"])}) for table in found]
@@ -134,19 +163,19 @@ def _renamed(origin: pa.Table, content: pa.Table) -> pa.Table:
     return origin.set_column(0, "uid", uids)
 
 
-def _identity_decisions(task: ItemLedger, origin: pa.Table) -> pa.Table:
+def _identity_decisions(store: WorkStore, item: ItemLedger, origin: pa.Table) -> pa.Table:
     """Dropped and quarantined repeats, whose rows have positions of their own though they share a uid."""
     found = []
-    for key in task.identity:
-        content = read_slice(task.store.folder(key))
+    for key in item.identity:
+        content = read_slice(store.folder(key))
         leaving = content.filter(pc.is_null(content["new_uid"]))
         found.append(leaving.select(NOTED.names).append_column("position", origin["position"].take(leaving["row"])))
     return pa.concat_tables([_POSITIONED.empty_table(), *[table.cast(_POSITIONED) for table in found]])
 
 
-def _stage_decisions(task: ItemLedger) -> pa.Table:
-    found = [table for key in task.stages for table in parts.batches(task.store.folder(key), "decisions")]
-    found += [read_slice(task.store.folder(key)) for key in task.last]
+def _stage_decisions(store: WorkStore, item: ItemLedger) -> pa.Table:
+    found = [parts.read(path) for key in item.stages for path in parts.paths(store.folder(key), "decisions")]
+    found += [read_slice(store.folder(key)) for key in item.last]
     every = pa.concat_tables([NOTED.empty_table(), *[table.select(NOTED.names).cast(NOTED) for table in found]])
     return every.filter(pc.not_equal(every["step"], "id"))
 
@@ -159,27 +188,26 @@ def _positioned(found: pa.Table, origin: pa.Table) -> pa.Table:
     return found.append_column("position", origin["position"].take(place))
 
 
-def _lost(task: ItemLedger) -> pa.Table:
+def _lost(store: WorkStore, item: ItemLedger) -> pa.Table:
     found = []
-    for table in parts.batches(task.store.folder(task.ingested), "lost"):
+    for table in parts.batches(store.folder(item.ingested), "lost"):
         text = format_positions(table["position"])
         found.append(noted(table.select(STEPPED.names)).append_column("position", text).cast(_POSITIONED))
     return pa.concat_tables([_POSITIONED.empty_table(), *found])
 
 
-def _bad(task: ItemLedger) -> pa.Table:
+def _bad(store: WorkStore, item: ItemLedger) -> pa.Table:
     found = []
-    for table in parts.batches(task.store.folder(task.ingested), "bad"):
+    for table in parts.batches(store.folder(item.ingested), "bad"):
         uid = hex_digests(hash_text(table["raw"]))
-        source = pa.repeat(pa.scalar(task.source), table.num_rows)
+        source = pa.repeat(pa.scalar(item.source), table.num_rows)
         found.append(
             table.append_column("uid", uid).append_column("source", source).select(QUARANTINE.names).cast(QUARANTINE)
         )
     return pa.concat_tables([QUARANTINE.empty_table(), *found])
 
 
-def _bad_decisions(task: ItemLedger) -> pa.Table:
-    bad = _bad(task)
+def _bad_decisions(bad: pa.Table) -> pa.Table:
     n = bad.num_rows
     empty = {name: pa.nulls(n, STEPPED.field(name).type) for name in ("value", "threshold", "other_uid", "similarity")}
     return pa.table(

@@ -156,14 +156,18 @@ def check_mounted(folder: Folder) -> None:
 
 
 def _rows_of(task: Shard, piece: Piece) -> Iterator[pa.Table]:
+    """The piece's rows of the shard's split, in tables of about a row group."""
     codes = parts.read(task.store.folder(piece.assignment) / "assignment.arrow")["split"].to_numpy()
-    start = 0
-    for table in parts.batches(task.store.folder(piece.rows), "rows"):
-        low, high = max(start, piece.start), min(start + table.num_rows, piece.stop)
-        if low < high:
-            mine = codes[low:high] == task.code
-            if mine.any():
-                yield table.slice(low - start, high - low).filter(pa.array(mine))
-        start += table.num_rows
-        if start >= piece.stop:
-            return
+    mine = codes == task.code
+    mine[: piece.start] = mine[piece.stop :] = False
+    rows = parts.picked(task.store.folder(piece.rows), "rows", "_source", lambda start, stop: mine[start:stop].any())
+    kept: list[pa.RecordBatch] = []
+    size = 0
+    for start, batch in rows:
+        if kept and (size >= task.settings.row_group_bytes or batch.schema != kept[0].schema):
+            yield pa.Table.from_batches(kept).combine_chunks()
+            kept, size = [], 0
+        kept.append(batch.filter(pa.array(mine[start : start + batch.num_rows])))
+        size += kept[-1].nbytes
+    if kept:
+        yield pa.Table.from_batches(kept).combine_chunks()

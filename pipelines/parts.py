@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,12 +21,14 @@ class PartWriter:
     """Writes tables in order to PREFIX-000.arrow, PREFIX-001.arrow, ...
 
     A new file begins where the schema changes, and with each table that has dictionaries: a file can hold one for each column. schemas: those
-    that were written, each once.
+    that were written, each once. batch_bytes: about how many a batch has at most, for what is read in part (`picked`); None: a table is a batch.
     """
 
-    def __init__(self, folder: Path, prefix: str, options: pa.ipc.IpcWriteOptions = LZ4) -> None:
+    def __init__(
+        self, folder: Path, prefix: str, options: pa.ipc.IpcWriteOptions = LZ4, *, batch_bytes: int | None = None
+    ) -> None:
         self.schemas: list[pa.Schema] = []
-        self._folder, self._prefix, self._options = folder, prefix, options
+        self._folder, self._prefix, self._options, self._batch_bytes = folder, prefix, options, batch_bytes
         self._writer: pa.ipc.RecordBatchFileWriter | None = None
         self._schema: pa.Schema | None = None
         self._parts = 0
@@ -42,7 +44,8 @@ class PartWriter:
             path = self._folder / f"{self._prefix}-{self._parts:03d}.arrow"
             self._writer = pa.ipc.new_file(str(path), table.schema, options=self._options)
             self._parts += 1
-        self._writer.write_table(table)
+        rows = None if self._batch_bytes is None else max(1, table.num_rows * self._batch_bytes // max(1, table.nbytes))
+        self._writer.write_table(table, max_chunksize=rows)
 
     def _close(self) -> None:
         if self._writer is not None:
@@ -82,6 +85,25 @@ def batches(folder: Files, prefix: str) -> Iterator[pa.Table]:
             reader = pa.ipc.open_file(source)
             for i in range(reader.num_record_batches):
                 yield pa.Table.from_batches([reader.get_batch(i)])
+
+
+def picked(
+    folder: Files, prefix: str, slim: str, wanted: Callable[[int, int], bool]
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """(number of its first row, batch) of the batches whose rows from start to stop are `wanted`; the others are not decompressed.
+
+    slim: a column that is quickly read: it tells how many rows a batch has.
+    """
+    stop = 0
+    for path in paths(folder, prefix):
+        with pa.memory_map(str(path)) as source:
+            whole = pa.ipc.open_file(source, options=pa.ipc.IpcReadOptions(use_threads=False))
+            only = pa.ipc.IpcReadOptions(use_threads=False, included_fields=[whole.schema.get_field_index(slim)])
+            counts = pa.ipc.open_file(source, options=only)
+            for i in range(whole.num_record_batches):
+                start, stop = stop, stop + counts.get_batch(i).num_rows
+                if wanted(start, stop):
+                    yield start, whole.get_batch(i)
 
 
 def table(folder: Files, prefix: str, columns: Sequence[str] | None = None) -> pa.Table | None:

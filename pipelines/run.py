@@ -122,19 +122,22 @@ def run(
     store = open_store(scratch_folder(model, scratch, shared=address is not None or not isinstance(engine, str)))
     planned, cache = _plan(model, inputs or {}, store)
     base = base_of(folder, model, parent)
-    with naming_lines(pipeline):
-        check_columns(model, planned, base, known_columns(store, model.id, read_tombstones(folder)))
-    suite = checked_suite(model.validate_) if model.validate_ else None
     threads = _threads(model, planned, engine, workers) if in_process is None else int(in_process)
-    with store.held() as lock:
+    start_engine = choose_engine(
+        engine, address=address, workers=workers, conf=conf, threads=threads, wait=wait, note=shown.note
+    )
+    with contextlib.ExitStack() as locked, contextlib.ExitStack() as started:
+        chosen = started.enter_context(start_engine)  # a cluster comes up in the background, while the rest is checked
+        with naming_lines(pipeline):
+            check_columns(model, planned, base, known_columns(store, model.id, read_tombstones(folder)))
+        suite = checked_suite(model.validate_) if model.validate_ else None
+        lock = locked.enter_context(store.held())
         _make_ready(store, folder, lock, fresh=fresh)
-        with choose_engine(
-            engine, address=address, workers=workers, conf=conf, threads=threads, wait=wait, note=shown.note
-        ) as chosen:
-            runner = Runner(model, planned, chosen, store, folder, shown, chunk_bytes(memory, chosen.workers), base)
-            outcome = runner.run()
-            runner.seconds["total"] = time.monotonic() - start
-            result = _publish(model, folder, chosen, runner, outcome, parent=parent, suite=suite, candidate=candidate)
+        runner = Runner(model, planned, chosen, store, folder, shown, chunk_bytes(memory, chosen.workers), base)
+        outcome = runner.run()
+        runner.seconds["total"] = time.monotonic() - start
+        result = _publish(model, folder, chosen, runner, outcome, parent=parent, suite=suite, candidate=candidate)
+        started.close()
         _remember(store, model, planned, cache)
         _tidy(runner, planned, lock)
     return result

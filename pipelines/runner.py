@@ -19,7 +19,7 @@ from gristmill.pipelines.bridges import join_published
 from gristmill.pipelines.engines.base import Engine
 from gristmill.pipelines.exchange import Part, exchange
 from gristmill.pipelines.extracts import ExtractOf, GroupKey, Sketch, UidKey
-from gristmill.pipelines.ledger import ItemLedger, write_ledger
+from gristmill.pipelines.ledger import ITEMS, ItemLedger, Ledger, write_ledger
 from gristmill.pipelines.model import Pipeline, Split
 from gristmill.pipelines.output import Assigned, Shard, cut, pack, write_shard
 from gristmill.pipelines.plan import Planned, SegmentPlan, ingest_key, plan_segments, split_sketch, walk_columns
@@ -101,7 +101,8 @@ class Runner:
         self._read_published(plan)
         self._identify(items)
         for number, part in enumerate(plan):
-            self._segment(items, part, schema if number == 0 else None, f"steps {number + 1}/{len(plan)}")
+            name, last = f"steps {number + 1}/{len(plan)}", number + 1 == len(plan)
+            self._segment(items, part, schema if number == 0 else None, name, last=last)
             self._wide(items, part)
         self._drop_published(items, plan[-1])
         files, final = self._shards(items, self._split(items, plan[-1]))
@@ -195,13 +196,15 @@ class Runner:
             item.identity = item.pending
         self.seconds["identity"] = time.monotonic() - start
 
-    def _segment(self, items: Sequence[ItemState], part: SegmentPlan, schema: pa.Schema | None, name: str) -> None:
+    def _segment(
+        self, items: Sequence[ItemState], part: SegmentPlan, schema: pa.Schema | None, name: str, *, last: bool
+    ) -> None:
         tasks = []
         for item in items:
             text = schema.serialize().to_pybytes() if schema is not None else None
             key = key_of("segment", item.rows, item.pending, text, part.identity())
             tasks.append(
-                Segment(self.store, key, item.rows, item.pending, schema, part.steps, part.extracts, item.label)
+                Segment(self.store, key, item.rows, item.pending, schema, part.steps, part.extracts, item.label, last)
             )
         summaries = self.map(name, segment, tasks)
         for item, task, summary in zip(items, tasks, summaries, strict=True):
@@ -368,32 +371,15 @@ class Runner:
     def _ledger(self, items: Sequence[ItemState]) -> str:
         facts = [[item.ingested, item.identity, item.stages, item.pending] for item in items]
         appended = None if self.base is None else self.base.manifest.version
-        base = f"ledger/{key_of('ledger', facts, appended)[:20]}"
+        base = f"ledger/{key_of('ledger', ITEMS, facts, appended)[:20]}"
+        every = [ItemLedger(item.source, item.ingested, item.identity, item.stages, item.pending) for item in items]
         tasks = []
-        for item in items:
-            key = key_of("item ledger", self.folder.url(base), item.number, facts[item.number])
-            task = ItemLedger(
-                self.store,
-                key,
-                self.folder,
-                base,
-                item.number,
-                item.source,
-                item.ingested,
-                item.identity,
-                item.stages,
-                item.pending,
-                appended,
-            )
-            tasks.append(task)
+        for start in range(0, len(items), ITEMS):
+            key = key_of("ledger of items", self.folder.url(base), start, facts[start : start + ITEMS])
+            some = tuple(every[start : start + ITEMS])
+            tasks.append(Ledger(self.store, key, self.folder, base, start, some, appended))
         found = self.store.summaries([task.key for task in tasks])
-        self._forget_lost(
-            [
-                (task.key, f"{base}/origin-{task.number:06d}.parquet")
-                for task, summary in zip(tasks, found, strict=True)
-                if summary is not None
-            ]
-        )
+        self._forget_lost([(t.key, t.path("origin")) for t, s in zip(tasks, found, strict=True) if s is not None])
         self.map("ledger", write_ledger, tasks)
         return base
 

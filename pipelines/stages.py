@@ -17,12 +17,15 @@ from gristmill.kernels.hashing import hex_digests
 from gristmill.pipelines import decisions, parts
 from gristmill.pipelines.extracts import Extract
 from gristmill.pipelines.identity import identify
-from gristmill.pipelines.slices import STEPPED, Pending, noted
+from gristmill.pipelines.slices import NOTED, STEPPED, Pending, noted
 from gristmill.pipelines.sources import Chunk, Source, WorkItem, cast_table, read_item
 from gristmill.pipelines.steps.base import RowStep
 from gristmill.pipelines.work import WorkStore, key_of
 from gristmill.storage.sizes import row_bytes
 from gristmill.storage.tombstones import Tombstones
+
+BATCH_BYTES = 1 << 20  # of the rows that shards are made of: batches without a kept row aren't decompressed
+TOGETHER = 1 << 16  # decisions that are written at once
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,7 @@ class Segment:
     steps: tuple[tuple[str, RowStep], ...]  # with the name that the ledger uses
     extracts: tuple[Extract, ...]
     label: str
+    last: bool  # its rows go to the shards
 
     def __str__(self) -> str:
         return f"steps of {self.label}"
@@ -117,7 +121,8 @@ def segment(task: Segment) -> dict[str, Any]:
     counts: dict[str, Any] = {"rows": 0, "rows_out": 0, "bytes": 0, "steps": {}, "extract_bytes": {}}
     pending = Pending(task.store, task.slices)
     with task.store.create(task.key) as (folder, summary), contextlib.ExitStack() as stack:
-        out = _Writers(stack, folder, ["rows", "index", "decisions"])
+        names = ["rows", "index", "decisions"]
+        out = _Writers(stack, folder, names, batch_bytes=BATCH_BYTES if task.last else None)
         slim = [
             stack.enter_context(parts.PartWriter(folder, f"extract-{i}", parts.PLAIN))
             for i in range(len(task.extracts))
@@ -216,16 +221,35 @@ def index_of(table: pa.Table) -> pa.Table:
 
 
 class _Writers:
-    """One PartWriter a name; empty tables after the first of a file are not written."""
+    """One PartWriter a name; empty tables after the first of a file are not written, and decisions, of which steps have a few for each table, together."""
 
-    def __init__(self, stack: contextlib.ExitStack, folder: Path, names: Sequence[str]) -> None:
-        self._writers = {name: stack.enter_context(parts.PartWriter(folder, name)) for name in names}
+    def __init__(
+        self, stack: contextlib.ExitStack, folder: Path, names: Sequence[str], *, batch_bytes: int | None = None
+    ) -> None:
+        self._writers = {
+            name: stack.enter_context(
+                parts.PartWriter(folder, name, batch_bytes=batch_bytes if name == "rows" else None)
+            )
+            for name in names
+        }
         self._begun: set[str] = set()
+        self._decided: list[pa.Table] = []
+        stack.callback(self._write_decided)
 
     def write(self, name: str, table: pa.Table) -> None:
-        if table.num_rows or (name not in self._begun and name in ("rows", "index")):
+        if name == "decisions":
+            self._decided.append(table.select(NOTED.names).cast(NOTED))
+            if sum(found.num_rows for found in self._decided) >= TOGETHER:
+                self._write_decided()
+        elif table.num_rows or (name not in self._begun and name in ("rows", "index")):
             self._writers[name].write(table)
             self._begun.add(name)
+
+    def _write_decided(self) -> None:
+        found = pa.concat_tables([NOTED.empty_table(), *self._decided]).combine_chunks()
+        self._decided.clear()
+        if found.num_rows:
+            self._writers["decisions"].write(found)
 
     def schemas(self, name: str) -> list[pa.Schema]:
         """Of what was written under the name, each once."""

@@ -7,6 +7,7 @@ import hashlib
 import io
 import re
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import IO, Any, Self
@@ -99,9 +100,16 @@ def read_table(folder: Folder, path: str, columns: list[str] | None = None) -> p
         return file.read(columns=columns)
 
 
+@contextlib.contextmanager
+def table_writer(folder: Folder, path: str, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
+    """A writer of small tables (ledgers), each a row group; the file appears whole when the block ends without an error."""
+    with folder.writer(path) as target, SMALL.writer(target.sink, schema) as writer:
+        yield writer
+
+
 def write_table(folder: Folder, path: str, table: pa.Table) -> None:
-    """A small table (ledger, file lists) as one Parquet file, atomically."""
-    with folder.writer(path) as target, SMALL.writer(target.sink, table.schema) as writer:
+    """A small table as one Parquet file, atomically."""
+    with table_writer(folder, path, table.schema) as writer:
         writer.write_table(table)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import statistics
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -238,6 +239,19 @@ def _check_address(address: str) -> None:
         ) from None
 
 
+def _forked() -> dict[str, str]:
+    """The setting with which workers are forked from one process that has imported and loaded everything, where that is safe."""
+    if sys.platform != "linux":
+        return {}
+    import dask
+    from distributed.utils import get_mp_context
+
+    forked = {"distributed.worker.multiprocessing-method": "forkserver"}
+    with dask.config.set(forked):
+        get_mp_context().set_forkserver_preload(["gristmill.pipelines.engines.preload"])  # in place of Dask's own list
+    return forked
+
+
 def _connect(address: str | None, workers: int, folder: str) -> Any:
     """A client of the scheduler at the address, or of worker processes started here."""
     import dask
@@ -246,9 +260,8 @@ def _connect(address: str | None, workers: int, folder: str) -> Any:
     try:
         if address:
             return distributed.Client(address, timeout=CONNECT, set_as_default=False)
-        with dask.config.set(
-            {"distributed.admin.low-level-log-length": 0, "distributed.worker.use-file-locking": False}
-        ):
+        quick = {"distributed.admin.low-level-log-length": 0, "distributed.worker.use-file-locking": False}
+        with dask.config.set({**quick, **_forked()}):
             cluster = distributed.LocalCluster(
                 n_workers=workers,
                 threads_per_worker=1,
@@ -261,6 +274,7 @@ def _connect(address: str | None, workers: int, folder: str) -> Any:
                 memory_limit=0,  # work items bound their own memory; Dask's limit would kill a worker for a page cache peak
                 local_directory=folder,
                 silence_logs=50,
+                env=dict(os.environ),  # that of now, not of when the first run of this process began
             )
             return distributed.Client(cluster, set_as_default=False)
     except (OSError, TimeoutError, RuntimeError) as error:

@@ -86,7 +86,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any],
     found = Runs(folder).run(options={"in_process": True})
     assert found is not None and found["published"], found
     phases = counted(folder / "marks")
-    assert {"Ingest", "Segment", "Shard", "ItemLedger"} < set(phases) and len(phases) >= 8
+    assert {"Ingest", "Segment", "Shard", "Ledger"} < set(phases) and len(phases) >= 8
     return folder, found, phases, ledger(folder / "out")
 
 
@@ -277,6 +277,6 @@ def test_a_full_output_disk(raw, runs, disk):
     sizes = [*range(16, 3 * size, max(size // 4, 8)), 64 << 10]
     options = {"in_process": True, "scratch": str(runs.folder / "scratch")}
     struck, found = filled(runs, disk, sizes, model=model, options=options)
-    assert {"Shard", "ItemLedger"} <= struck, struck
+    assert {"Shard", "Ledger"} <= struck, struck
     shutil.copytree(out, runs.folder / "out")
     check_same(runs, raw, found)
