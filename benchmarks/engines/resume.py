@@ -1,10 +1,11 @@
 """What a kill and a new file cost: a run killed at half of its time and run again; one new file among a hundred, whose documents are versions of
-documents in nearly all other files, as they come in the shuffled history; and one whose documents are like none of the others.
+documents in nearly all other files, as they come in the shuffled history; one whose documents are like none of the others; and the first one again,
+appended to the rows of the others as they were published.
 
     python benchmarks/engines/resume.py                     # 13 x 336 MB, a run of some 100 s: about 10 minutes, once the corpus is made
     python benchmarks/engines/resume.py --variants 3        # smaller
 
-Seconds are net of an empty run on the same engine.
+Seconds are net of an empty run on the same engine. Before each run the system writes to the disk what the one before left to be written.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -41,10 +43,10 @@ def killed_at(model: dict[str, Any], seconds: float, **options: Any) -> None:
     psutil.wait_procs(tree, timeout=30)
 
 
-def linked(source: Path, out: Path, files: int) -> Path:
-    """A folder with the first files of the corpus."""
+def linked(source: Path, out: Path, stop: int, start: int = 0) -> Path:
+    """A folder with these files of the corpus."""
     common.fresh(out)
-    for file in sorted(source.glob("*.jsonl.gz"))[:files]:
+    for file in sorted(source.glob("*.jsonl.gz"))[start:stop]:
         (out / file.name).hardlink_to(file)
     return out
 
@@ -64,63 +66,78 @@ def apart(file: Path) -> None:
             out.write(json.dumps({**row, "id": f"{row['id']}-x", "text": text}, ensure_ascii=False) + "\n")
 
 
+class Runs:
+    """Runs one pipeline over chosen files of the corpus, and keeps what each took."""
+
+    def __init__(self, variants: int, engine: str) -> None:
+        self.options = {"workers": 2, **ENGINES[engine]}
+        self.source = common.corpus(variants, files=FILES)
+        self.inputs, self.output = common.SCRATCH / "resume-in", common.SCRATCH / "resume-out"
+        self.model = common.pipeline(self.inputs, self.output, common.ALPHA)
+        self.begun = min(took.seconds for took in start_up(engine, 2))
+        self.rows: list[list[Any]] = []
+        self.stages: list[str] = []
+
+    def over(self, stop: int, start: int = 0) -> None:
+        """Makes these files the pipeline's input."""
+        linked(self.source, self.inputs, stop, start)
+
+    def again(self) -> dict[str, Any]:
+        """The result of a run that only makes ready."""
+        return launch(self.model, fresh=False, **self.options)[1]
+
+    def timed(self, name: str, *, fresh: bool = False) -> dict[str, Any]:
+        """The result of a run that is noted; what the one before has written is on the disk by then."""
+        os.sync()
+        took, result, _ = launch(self.model, fresh=fresh, **self.options)
+        net = took.seconds - self.begun
+        self.rows.append([name, *took, net, net / (self.rows[0][3] if self.rows else net), result["reused_items"]])
+        self.stages.append(
+            f"  {name}: " + ", ".join(f"{stage} {took:.1f}" for stage, took in result["seconds"].items())
+        )
+        return result
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--variants", type=int, default=13)
     parser.add_argument("--engine", choices=list(ENGINES), default="dask")
     chosen = parser.parse_args()
-    options = {"workers": 2, **ENGINES[chosen.engine]}
     common.header("pyarrow", "numba", "dask")
-    source = common.corpus(chosen.variants, files=FILES)
-    inputs, output = common.SCRATCH / "resume-in", common.SCRATCH / "resume-out"
-    begun = min(took.seconds for took in start_up(chosen.engine, 2))
-    model = common.pipeline(linked(source, inputs, FILES), output, common.ALPHA)
-    whole, result, _ = launch(model, **options)
-    net = whole.seconds - begun
-    rows = [["whole run", *whole, net, 1.0, result["reused_items"]]]
-    killed_at(model, begun + net / 2, **options)
-    again, resumed, _ = launch(model, fresh=False, **options)
-    assert (resumed["fingerprint"], resumed["layout"]) == (result["fingerprint"], result["layout"])
-    rows.append(
-        [
-            "killed at half, run again",
-            *again,
-            again.seconds - begun,
-            (again.seconds - begun) / net,
-            resumed["reused_items"],
-        ]
-    )
-    before, _, _ = launch(common.pipeline(linked(source, inputs, FILES - 1), output, common.ALPHA), **options)
-    linked(source, inputs, FILES)
-    one, added, _ = launch(model, fresh=False, **options)
-    assert (added["fingerprint"], added["layout"]) == (result["fingerprint"], result["layout"])
-    rows.append(
-        [f"one new file among {FILES}", *one, one.seconds - begun, (one.seconds - begun) / net, added["reused_items"]]
-    )
-    launch(common.pipeline(linked(source, inputs, FILES - 1), output, common.ALPHA), fresh=False, **options)
-    last = linked(source, inputs, FILES) / sorted(source.glob("*.jsonl.gz"))[FILES - 1].name
-    apart(last)
-    new, of_new, _ = launch(model, fresh=False, **options)
-    rows.append(
-        ["one of new documents", *new, new.seconds - begun, (new.seconds - begun) / net, of_new["reused_items"]]
-    )
+    runs = Runs(chosen.variants, chosen.engine)
+
+    runs.over(FILES)
+    whole = runs.timed("whole run", fresh=True)
+    killed_at(runs.model, runs.begun + runs.rows[0][3] / 2, **runs.options)
+    resumed = runs.timed("killed at half, run again")
+    runs.over(FILES - 1)
+    runs.again()
+    runs.over(FILES)
+    added = runs.timed(f"one new file among {FILES}")
+    for result in (resumed, added):
+        assert (result["fingerprint"], result["layout"]) == (whole["fingerprint"], whole["layout"])
+
+    runs.over(FILES - 1)
+    runs.again()
+    runs.over(FILES)
+    apart(sorted(runs.inputs.iterdir())[-1])
+    runs.timed("one of new documents")
+
+    runs.over(FILES - 2)
+    runs.again()
+    runs.model["output"]["mode"] = "append"
+    runs.over(FILES - 1, FILES - 2)
+    runs.again()  # reads what is compared of the published rows, once
+    runs.over(FILES, FILES - 1)
+    appended = runs.timed("appended, after another")
+    assert appended["rows"]["added"] > 0
+
     print(
-        f"{chosen.engine}, 2 workers, {chosen.variants} x 336 MB of text in {FILES} JSONL.gz files; start-up {begun:.1f} s"
+        f"{chosen.engine}, 2 workers, {chosen.variants} x 336 MB of text in {FILES} JSONL.gz files; start-up {runs.begun:.1f} s"
     )
-    common.table(rows, ["", "seconds", "CPU s", "net seconds", "of a whole run", "items reused"])
-    print(
-        "seconds of stages, with one new file: "
-        + ", ".join(f"{name} {value:.1f}" for name, value in added["seconds"].items())
-    )
-    print(
-        "seconds of stages, one of new documents: "
-        + ", ".join(f"{name} {value:.1f}" for name, value in of_new["seconds"].items())
-    )
-    print(
-        "seconds of stages, whole run:         "
-        + ", ".join(f"{name} {value:.1f}" for name, value in result["seconds"].items())
-    )
-    shutil.rmtree(output)
+    common.table(runs.rows, ["", "seconds", "CPU s", "net seconds", "of a whole run", "items reused"])
+    print("seconds of stages:", *runs.stages, sep="\n")
+    shutil.rmtree(runs.output)
 
 
 if __name__ == "__main__":
