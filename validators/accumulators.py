@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +14,17 @@ import pyarrow.compute as pc
 from gristmill.validators.columns import Mask, View, float_values
 from gristmill.validators.rows import Places, RowSet
 
+T = TypeVar("T")
 Fields = dict[str, Any]
 """What a state is kept as: plain JSON values, numpy arrays, Arrow arrays, RowSets."""
 
 
+Parts = Callable[[], Sequence[T]]
+
+
 class Accumulator(ABC):
     """A state. `columns` are those that its batches must have. large: it grows with its rows, so that it is kept by shard only, and of several
-    what `conclude` says; any other is kept of several shards together too, as if they were one.
+    what it concludes; any other is kept of several shards together too, as if they were one.
     """
 
     columns: tuple[str, ...] = ()
@@ -43,14 +47,14 @@ class Accumulator(ABC):
         raise NotImplementedError
 
     def conclude(self, threads: int) -> Fields | None:
-        """What was worked out of all rows together and takes long to find again, as fields; None for nothing. "extends": whether what was assumed
-        is still needed beside it.
+        """What is kept of all rows of several shards, None for nothing. With "large" in it, it is for `assume`, else for `load`. "extends": whether what
+        was assumed is still needed beside it.
         """
-        return None
+        return self.save(0)
 
-    def assume(self, fields: Fields, places: Places, extended: Sequence[Fields] | None) -> None:
-        """Takes what `conclude` said of rows that lie at `places` now. They are taken in nevertheless. extended: what it said of those before, where
-        that is still needed; None if it isn't there.
+    def assume(self, fields: Fields, places: Places, extended: Sequence[Fields] | None, parts: Parts[Self]) -> None:
+        """Becomes the state of rows that lie at `places` now, of which `conclude` said this. extended: what it said of those before, where that is
+        still needed; None if it isn't there. parts: reads the states of their shards, in order, for what that doesn't answer.
         """
         raise NotImplementedError
 

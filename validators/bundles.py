@@ -23,7 +23,7 @@ from gristmill.storage.dataset import Dataset
 from gristmill.storage.folder import Folder
 from gristmill.storage.gc import STATES
 from gristmill.validators.accumulators import Fields
-from gristmill.validators.checked import BLOCK, Checked, Parts
+from gristmill.validators.checked import Checked, Parts
 from gristmill.validators.inputs import Shard
 from gristmill.validators.rows import RowSet
 from gristmill.validators.spill import Mapped
@@ -90,7 +90,8 @@ def _encode(sink: IO[bytes], states: Iterable[tuple[str, Fields]], facts: Mappin
             if isinstance(value, Parts):
                 size, checks = value.write(sink)
                 sink.write(bytes(-size % ALIGNED))
-                placed[field] = ["parts", np.dtype(value.dtype).str, value.shape, end, [size, _check(checks)]]
+                check = [size, value.block, _check(checks)]
+                placed[field] = ["parts", np.dtype(value.dtype).str, value.shape, end, check]
                 end += size + -size % ALIGNED
                 end += sink.write(checks.data) + sink.write(bytes(-checks.nbytes % ALIGNED))
                 continue
@@ -175,14 +176,14 @@ class Bundle:
                 fields[field] = array
         return fields
 
-    def _parts(self, dtype: np.dtype[Any], shape: list[int], place: int, size: int, check: str) -> Any:
+    def _parts(self, dtype: np.dtype[Any], shape: list[int], place: int, size: int, block: int, check: str) -> Any:
         """An array that is checked where it is used; at once where it is in memory."""
         at = place + size + -size % ALIGNED
-        checks = self._content[at : at + 8 * -(-size // BLOCK)].view(np.uint64)
+        checks = self._content[at : at + 8 * -(-size // block)].view(np.uint64)
         if _check(checks) != check:
             raise ValueError("a damaged state")
         rows = size // (dtype.itemsize * math.prod(shape))
-        array = Checked(self._content[place : place + size], checks, dtype, (rows, *shape), self.path)
+        array = Checked(self._content[place : place + size], checks, block, dtype, (rows, *shape), self.path)
         return array if isinstance(self._content, Mapped) else array[:].copy()
 
 

@@ -12,7 +12,7 @@ import xxhash
 
 from gristmill.errors import DamagedStateError
 
-BLOCK = 1 << 14  # bytes that are checked together
+BLOCK = 1 << 14  # bytes that are checked together: more take less time to check, less is read for a small slice
 
 
 class Parts(NamedTuple):
@@ -21,6 +21,7 @@ class Parts(NamedTuple):
     parts: Iterable[npt.NDArray[Any]]
     dtype: npt.DTypeLike
     shape: tuple[int, ...] = ()
+    block: int = BLOCK
 
     def array(self) -> npt.NDArray[Any]:
         """The whole."""
@@ -28,7 +29,7 @@ class Parts(NamedTuple):
 
     def write(self, sink: IO[bytes]) -> tuple[int, npt.NDArray[np.uint64]]:
         """(bytes written, the XXH3 of each block)."""
-        size, checks, state, room = 0, [], xxhash.xxh3_64(), BLOCK
+        size, checks, state, room = 0, [], xxhash.xxh3_64(), self.block
         for part in self.parts:
             left = np.ascontiguousarray(part, self.dtype).reshape(-1).view(np.uint8).data
             size += sink.write(left)
@@ -37,8 +38,8 @@ class Parts(NamedTuple):
                 room, left = room - len(left[:room]), left[room:]
                 if not room:
                     checks.append(state.intdigest())
-                    state, room = xxhash.xxh3_64(), BLOCK
-        if room < BLOCK:
+                    state, room = xxhash.xxh3_64(), self.block
+        if room < self.block:
             checks.append(state.intdigest())
         return size, np.array(checks, np.uint64)
 
@@ -51,9 +52,15 @@ class Checked:
     """
 
     def __init__(
-        self, content: Any, checks: npt.NDArray[np.uint64], dtype: np.dtype[Any], shape: tuple[int, ...], path: str
+        self,
+        content: Any,
+        checks: npt.NDArray[np.uint64],
+        block: int,
+        dtype: np.dtype[Any],
+        shape: tuple[int, ...],
+        path: str,
     ) -> None:
-        self.dtype, self.shape = dtype, shape
+        self.dtype, self.shape, self._block = dtype, shape, block
         self._content, self._checks, self._path = content, checks, path
         self._bytes = memoryview(content)
         self._sound = np.zeros(len(checks), bool)
@@ -65,10 +72,11 @@ class Checked:
         start, stop, _ = rows.indices(len(self))
         size = self.dtype.itemsize * math.prod(self.shape[1:])
         first, last = start * size, max(start, stop) * size
-        blocks = slice(first // BLOCK, -(-last // BLOCK))
+        size = self._block
+        blocks = slice(first // size, -(-last // size))
         if not self._sound[blocks].all():
-            starts = range(blocks.start * BLOCK, blocks.stop * BLOCK, BLOCK)
-            found = [xxhash.xxh3_64_intdigest(self._bytes[start : start + BLOCK]) for start in starts]
+            starts = range(blocks.start * size, blocks.stop * size, size)
+            found = [xxhash.xxh3_64_intdigest(self._bytes[start : start + size]) for start in starts]
             if found != self._checks[blocks].tolist():
                 raise DamagedStateError(f"'{self._path}' is damaged", path=self._path)
             self._sound[blocks] = True

@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from gristmill.kernels.groups import PARTITIONS, Index, group, partition, parts_of
+from gristmill.kernels.groups import PARTITIONS, Groups, Index, group, partition, parts_of
 from gristmill.validators.accumulators import Accumulator, Fields
 from gristmill.validators.checked import Parts
 from gristmill.validators.columns import Mask, View
-from gristmill.validators.hashes import EMPTY, I64, U64, Chunk, filter_fields, gathered, joined, row_hashes, unknown
+from gristmill.validators.hashes import (
+    EMPTY,
+    I64,
+    U64,
+    Chunk,
+    filter_fields,
+    gathered,
+    grouped,
+    joined,
+    row_hashes,
+    unknown,
+)
 from gristmill.validators.parallel import in_order
 from gristmill.validators.rows import Places, RowSet
-from gristmill.validators.spill import Array, Spill, held
+from gristmill.validators.spill import Spill, held
 
 MANY, FEW_ROWS = 64, 1 << 14  # so many chunks of fewer rows are joined: grouping takes time for each chunk
-AT_ONCE = 32  # partitions that a thread groups before it gives its findings
+GROUPED, UNITS = 1 << 16, 8  # hashes that are grouped together, about; units of work of so many lots of them
 SMALL = 4  # new rows are looked up among those that are known where they are fewer than 1 in so many
 WORKING = 128  # bytes at most for each new row while it is looked up
 FEW_MODES = 1 << 16  # of more values that share the largest count, rows are found only when asked for
@@ -57,11 +69,16 @@ class Facts:
 
 
 class Known(NamedTuple):
-    """What was concluded before of the rows that lie at `places`. filters: what `conclude` said, one after another, with filters of all of their hashes; None where they aren't there."""
+    """What was concluded of `considered` rows, with `kept` hashes, that lie at `places`. filters: what `conclude` said, one after another, with filters of
+    all of their hashes; None where they aren't there. parts: reads their states.
+    """
 
     facts: Facts
+    considered: int
+    kept: int
     places: Places
     filters: Sequence[Fields] | None
+    parts: Callable[[], Sequence[Distinct]]
 
 
 class Distinct(Accumulator):
@@ -89,7 +106,14 @@ class Distinct(Accumulator):
         self._chunks: list[Chunk] = []
         self._held = 0
         self._facts: Facts | None = None
-        self._known: Known | None = None
+        self._known: Known | None = None  # of rows whose chunks are those of `_parts`
+        self._parts: Sequence[Distinct] | None = None
+        self._reading = threading.Lock()
+
+    @property
+    def chunks(self) -> Sequence[Chunk]:
+        """Of its own rows, without those that it assumed."""
+        return self._chunks
 
     def update(self, view: View) -> None:
         self.count += view.rows
@@ -127,7 +151,7 @@ class Distinct(Accumulator):
         self._facts = None
         small = self._chunks[-MANY:]
         few = len(small) == MANY and all(len(chunk.rows) < FEW_ROWS and chunk.held() for chunk in small)
-        if few and len({self._is_known(chunk) for chunk in small}) == 1:
+        if few and self._gap(small[0]) == self._gap(small[-1]):
             self._chunks[-MANY:] = [joined(small)]
         self._spill.hold(later, 0)
         self._held += later._held
@@ -135,7 +159,7 @@ class Distinct(Accumulator):
 
     def spill(self) -> None:
         chunks: list[Chunk] = []
-        for (is_held, _), each in itertools.groupby(self._chunks, lambda one: (one.held() > 0, self._is_known(one))):
+        for (is_held, _), each in itertools.groupby(self._chunks, lambda one: (one.held() > 0, self._gap(one))):
             some = list(each)
             chunks += [joined(some, self._spill)] if is_held else some
         self._chunks, self._held = chunks, 0
@@ -143,9 +167,11 @@ class Distinct(Accumulator):
             self._known = self._known._replace(filters=None)
 
     def save(self, first: int) -> Fields:
+        return self._saved(joined(self._chunks) if len(self._chunks) > 1 else next(iter(self._chunks), None), first)
+
+    def _saved(self, whole: Chunk | None, first: int) -> Fields:
         fields: Fields = {"count": self.count, "considered": self.considered}
-        if self._chunks:
-            whole = joined(self._chunks) if len(self._chunks) > 1 else self._chunks[0]
+        if whole is not None:
             fields |= {
                 "hashes": Parts([whole.hashes[:]], np.uint64, whole.hashes.shape[1:]),
                 "rows": Parts([whole.rows[:]], whole.rows.dtype),
@@ -153,7 +179,7 @@ class Distinct(Accumulator):
                 "first": whole.first - first,
             }
             if whole.counts is not None:
-                fields["counts"] = Parts([whole.counts[:]], np.int32)
+                fields["counts"] = Parts([whole.counts[:]], whole.counts.dtype)
         return fields
 
     def load(self, fields: Fields, first: int) -> None:
@@ -168,23 +194,31 @@ class Distinct(Accumulator):
         facts = self._facts
         if facts is None:
             return None
-        fields: Fields = {"distinct": facts.distinct, "most": facts.most, "repeated": facts.repeated}
+        if not self._every_row and facts.distinct < FILTERED:
+            every = self._every()
+            return self._saved(grouped(joined(every)) if every else None, 0)
+        kept = (self._known.kept if self._known else 0) + sum(len(chunk.rows) for chunk in self._chunks)
+        fields: Fields = {"large": True, "count": self.count, "considered": self.considered, "kept": kept}
+        fields |= {"distinct": facts.distinct, "most": facts.most, "repeated": facts.repeated}
         if facts.modes is not None:
             fields["modes"] = facts.modes
-        if facts.distinct >= max(FILTERED, sum(len(chunk.rows) for chunk in self._chunks) // 2):
+        if facts.distinct >= max(FILTERED, kept // 2):
             filters = self._known.filters if self._known else None
             fields["extends"] = filters is not None and len(filters) < FILTERS
-            chunks = self._fresh() if fields["extends"] else self._chunks
+            chunks = self._chunks if fields["extends"] else self._every()
             fields |= filter_fields(chunks, threads) if chunks else {}
         return fields
 
-    def assume(self, fields: Fields, places: Places, extended: Sequence[Fields] | None) -> None:
+    def assume(
+        self, fields: Fields, places: Places, extended: Sequence[Fields] | None, parts: Callable[[], Sequence[Distinct]]
+    ) -> None:
         modes = places.now(fields["modes"]) if "modes" in fields else None
         facts = Facts(fields["distinct"], fields["most"], places.moved(fields["repeated"]), modes)
         filters = None
         if "extends" in fields and extended is not None:
             filters = [*extended, fields]
-        self._known = Known(facts, places, filters)
+        self._known = Known(facts, fields["considered"], fields["kept"], places, filters, parts)
+        self.count, self.considered = fields["count"], fields["considered"]
         self._held += sum(held(each.get("filter")) for each in filters or ())
         self._spill.hold(self, self._held)
 
@@ -201,92 +235,111 @@ class Distinct(Accumulator):
         assert found is not None
         return found
 
-    def _is_known(self, chunk: Chunk) -> bool:
-        return self._known is not None and self._known.places.hold(chunk.first)
+    def _gap(self, chunk: Chunk) -> int:
+        """How many known shards lie before a chunk; between two of which it is the same, none lies."""
+        return self._known.places.before(chunk.first) if self._known else 0
 
-    def _fresh(self) -> list[Chunk]:
-        return [chunk for chunk in self._chunks if not self._is_known(chunk)]
+    def _old(self) -> list[Chunk]:
+        """The chunks of the rows of which it is known what was concluded."""
+        if self._known and self._parts is None:
+            with self._reading:
+                self._parts = self._parts or self._known.parts()
+        return [chunk for part in self._parts or () for chunk in part.chunks]
+
+    def _every(self) -> list[Chunk]:
+        """All chunks, in order of rows."""
+        return sorted([*self._old(), *self._chunks], key=lambda chunk: chunk.first)
 
     def _extended(self, threads: int) -> Facts | None:
-        """What is known with the rows that aren't taken in: only they are grouped, all others just looked up. None where they are many."""
-        fresh = self._fresh()
-        old = [chunk for chunk in self._chunks if self._is_known(chunk)]
-        if self._known is None or sum(len(each.rows) for each in fresh) * SMALL > sum(len(each.rows) for each in old):
+        """What is known with the rows that it isn't about: only they are grouped, all others just looked up. None where they are many."""
+        rows = sum(len(each.rows) for each in self._chunks)
+        if self._known is None or rows * SMALL > self._known.kept:
             return None
         known = self._known.facts
-        if not fresh:
+        if not rows:
             return known
         facts = Facts(known.distinct, known.most, known.repeated.copy(), known.modes)
-        size = WORKING * sum(len(each.rows) for each in fresh)
-        step = max(1, PARTITIONS * self._spill.limit // max(size, self._spill.limit))
-        for start in range(0, PARTITIONS, step):
-            partitions = range(start, min(start + step, PARTITIONS))
-            self._extend(facts, gathered(fresh, partitions), old, threads)
+        step = min(_step(self._chunks), max(1, PARTITIONS * self._spill.limit // (WORKING * rows * threads)))
+        lots = (range(start, min(start + step, PARTITIONS)) for start in range(0, PARTITIONS, step))
+        for distinct, repeated, most, firsts in in_order((partial(self._beside, lot) for lot in lots), threads):
+            facts.add(distinct, repeated, most, firsts)
         return facts
 
-    def _extend(self, facts: Facts, fresh: tuple[U64, I64, I64], old: list[Chunk], threads: int) -> None:
-        """Takes fresh (hashes, rows, counts) into the facts about the old ones."""
-        hashes, rows, counts = fresh
+    def _beside(self, partitions: range) -> tuple[int, I64, int, I64]:
+        """What `_part` says, of the fresh rows beside those that are known: only what is new or changed."""
+        hashes, rows, counts = gathered(self._chunks, partitions)
         if not len(rows):
-            return
+            return 0, rows, 0, rows
         assert self._known is not None
         groups = group(hashes)
-        totals, firsts, values = _totals(groups.of, counts, len(groups.first)), rows[groups.first], hashes[groups.first]
+        totals, firsts, values = _totals(groups, counts), rows[groups.first], hashes[groups.first]
         there = np.zeros(len(values), bool)
         filters = self._known.filters
         asked = np.arange(len(values)) if filters is None else np.flatnonzero(~unknown(values, filters))
-        index = Index(values[asked])
+        index, repeated = Index(values[asked]), [EMPTY]
         runs = _runs(parts_of(values[asked]))
-        work = (partial(chunk.find, index, lot) for chunk in old for lot in chunk.lots(runs))
-        for found, old_rows, old_counts in in_order(work, threads):
+        old = self._old() if runs else ()
+        for found, old_rows, old_counts in (each.find(index, lot) for each in old for lot in each.lots(runs)):
             of = asked[found]
             np.add.at(totals, of, old_counts)
             np.minimum.at(firsts, of, old_rows)
             there[of] = True
-            if self._every_row:
-                facts.repeated.add(old_rows)
+            repeated.append(old_rows)
+        distinct = int(np.count_nonzero(~there))
         if self._every_row:
-            facts.add(int(np.count_nonzero(~there)), rows[totals[groups.of] > 1], 0, rows[:0])
-        else:
-            most = int(totals.max())
-            facts.add(int(np.count_nonzero(~there)), rows[:0], most, firsts[totals == most])
+            repeated.append(rows[totals[groups.of] > 1])
+            return distinct, np.concatenate(repeated), 0, EMPTY
+        most = int(totals.max())
+        return distinct, EMPTY, most, firsts[totals == most]
 
     def _whole(self, threads: int, few: int = FEW_MODES) -> Facts:
-        facts = Facts()
-        if self._chunks:
-            work = (partial(self._several, start) for start in range(0, PARTITIONS, AT_ONCE))
-            for several in in_order(work, threads):
-                for distinct, repeated, most, firsts in several:
+        facts, chunks = Facts(), self._every()
+        if chunks:
+            step = _step(chunks)
+            threads = threads if step < PARTITIONS else 1
+            lots = [range(start, start + step) for start in range(0, PARTITIONS, step)]
+            several = -(-len(lots) // UNITS)
+            work = (partial(self._several, chunks, lots[at : at + several]) for at in range(0, len(lots), several))
+            for found in in_order(work, threads):
+                for distinct, repeated, most, firsts in found:
                     facts.add(distinct, repeated, most, firsts, few)
         return facts
 
-    def _several(self, start: int) -> list[tuple[int, I64, int, I64]]:
-        return [self._part(number) for number in range(start, start + AT_ONCE)]
+    def _several(self, chunks: Sequence[Chunk], lots: Sequence[range]) -> list[tuple[int, I64, int, I64]]:
+        return [self._part(chunks, partitions) for partitions in lots]
 
-    def _part(self, number: int) -> tuple[int, I64, int, I64]:
-        """(values, rows of values that occur more than once, the largest count, the first rows of values with it) of a partition."""
-        hashes, rows, counts = gathered(self._chunks, range(number, number + 1))
+    def _part(self, chunks: Sequence[Chunk], partitions: range) -> tuple[int, I64, int, I64]:
+        """(values, rows of values that occur more than once, the largest count, the first rows of values with it) of some partitions."""
+        hashes, rows, counts = gathered(chunks, partitions)
         if not len(rows):
             return 0, rows, 0, rows
         groups = group(hashes)
         if self._every_row:
             repeated = rows[groups.counts[groups.of] > 1] if len(groups.first) < len(rows) else rows[:0]
             return len(groups.first), repeated, 0, rows[:0]
-        totals = _totals(groups.of, counts, len(groups.first))
+        totals = _totals(groups, counts)
         most = int(totals.max())
         return len(totals), rows[:0], most, rows[groups.first[totals == most]]
 
     def first_rows(self) -> Iterator[I64]:
-        """The first row of each distinct value, a partition at a time."""
-        for number in range(PARTITIONS if self._chunks else 0):
-            hashes, rows, _ = gathered(self._chunks, range(number, number + 1))
+        """The first row of each distinct value, some partitions at a time."""
+        chunks = self._every()
+        step = _step(chunks)
+        for start in range(0, PARTITIONS if chunks else 0, step):
+            hashes, rows, _ = gathered(chunks, range(start, start + step))
             if len(rows):
                 yield rows[group(hashes).first]
 
 
-def _totals(of: npt.NDArray[Any], counts: Array | None, groups: int) -> I64:
+def _step(chunks: Sequence[Chunk]) -> int:
+    """How many partitions are grouped together, so that they have about GROUPED hashes."""
+    rows = sum(len(chunk.rows) for chunk in chunks)
+    return 1 << max(1, PARTITIONS * GROUPED // max(rows, GROUPED)).bit_length() - 1
+
+
+def _totals(groups: Groups, counts: I64 | None) -> I64:
     """(groups,) the sum of the counts of each group, which are 1 for None; exact to 2^53."""
-    return np.bincount(of, None if counts is None else counts[:], groups).astype(np.int64)
+    return groups.counts if counts is None else np.bincount(groups.of, counts, len(groups.first)).astype(np.int64)
 
 
 def _runs(wanted: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:

@@ -112,12 +112,14 @@ def _first_pass(
     ready: dict[int, States] = {}
     first = 0
     together = store.together(data.shards, known) if store else {}
+    for key in together:
+        sources[key].add(STATE)
     for number, shard in enumerate(data.shards):
-        alone = [task for task in tasks if task.key not in together or number not in together[task.key][0]]
+        alone = [task for task in tasks if task.key not in together or number not in together[task.key].shards]
         found: States = store.load(shard, alone, first) if store and alone else {}
-        found |= {key: state for key, (numbers, state) in together.items() if number == numbers.start}
         for key in found:
             sources[key].add(STATE)
+        found |= {key: one.state for key, one in together.items() if one.state and number == min(one.shards)}
         for task in alone:
             state = None if task.key in found or task.condition else from_footer(task.make(), shard)
             if state is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gristmill.kernels.filters import Layout
-from gristmill.kernels.groups import PARTITIONS, Index, partition
+from gristmill.kernels.groups import PARTITIONS, Index, group, partition
 from gristmill.kernels.hashing import hash_slices
 from gristmill.validators.accumulators import Fields
 from gristmill.validators.checked import Parts
@@ -34,11 +33,11 @@ class Chunk(NamedTuple):
     ends: I64
     first: int
 
-    def part(self, start: int, stop: int) -> tuple[U64, I64, I64]:
+    def part(self, start: int, stop: int) -> tuple[U64, I64, I64 | None]:
         """The hashes, row numbers and counts of the partitions from `start` to before `stop`."""
         at = slice(int(self.ends[start]), int(self.ends[stop]))
-        counts = np.ones(at.stop - at.start, np.int64) if self.counts is None else self.counts[at].astype(np.int64)
-        return self.hashes[at], self.rows[at].astype(np.int64) + self.first, counts
+        counts = None if self.counts is None else self.counts[at].astype(np.int64)
+        return self.hashes[at], self.rows[at] + np.int64(self.first), counts
 
     def lots(self, runs: Sequence[tuple[int, int]]) -> Iterator[list[slice]]:
         """The places of some runs of partitions, LOOKED_UP rows or few more at a time."""
@@ -76,30 +75,40 @@ def joined(chunks: Sequence[Chunk], spill: Spill | None = None) -> Chunk:
     """One chunk of chunks whose rows follow each other; on disk with `spill`."""
     first = chunks[0].first
     last = max(chunk.first + int(chunk.rows[:].max()) for chunk in chunks)
+    kind = np.int32 if last - first < 1 << 31 else np.int64
+    counted = chunks[0].counts is not None
+    if spill is None:
+        hashes, order, ends = partition(np.concatenate([chunk.hashes[:] for chunk in chunks]))
+        rows = np.concatenate([chunk.rows[:] + np.int64(chunk.first - first) for chunk in chunks]).astype(kind)
+        counts = np.concatenate([chunk.counts[:] for chunk in chunks])[order] if counted else None  # type: ignore[index]
+        return Chunk(hashes, rows[order], counts, ends, first)
 
     def column(of: Callable[[Chunk, slice], npt.NDArray[Any]], dtype: npt.DTypeLike, width: tuple[int, ...]) -> Array:
-        each = (
-            [of(chunk, slice(*chunk.ends[number : number + 2])) for chunk in chunks] for number in range(PARTITIONS)
-        )
-        parts = itertools.chain.from_iterable(each)
-        return (
-            np.concatenate(list(parts)).astype(dtype, copy=False) if spill is None else spill.store(parts, dtype, width)
-        )
+        places = ((chunk, slice(*chunk.ends[n : n + 2])) for n in range(PARTITIONS) for chunk in chunks)
+        return spill.store((of(*place) for place in places), dtype, width)
 
-    hashes = column(lambda chunk, at: chunk.hashes[at], np.uint64, chunks[0].hashes.shape[1:])
-    kind = np.int32 if last - first < 1 << 31 else np.int64
-    rows = column(lambda chunk, at: chunk.rows[at] + np.int64(chunk.first - first), kind, ())
-    counts = None
-    if chunks[0].counts is not None:
-        counts = column(lambda chunk, at: chunk.counts[at], np.int32, ())  # type: ignore[index]
-    return Chunk(hashes, rows, counts, np.sum([chunk.ends for chunk in chunks], axis=0), first)
+    return Chunk(
+        column(lambda chunk, at: chunk.hashes[at], np.uint64, chunks[0].hashes.shape[1:]),
+        column(lambda chunk, at: chunk.rows[at] + np.int64(chunk.first - first), kind, ()),
+        column(lambda chunk, at: chunk.counts[at], np.int64, ()) if counted else None,  # type: ignore[index]
+        np.sum([chunk.ends for chunk in chunks], axis=0),
+        first,
+    )
 
 
-def gathered(chunks: Sequence[Chunk], partitions: range) -> tuple[U64, I64, I64]:
+def grouped(chunk: Chunk) -> Chunk:
+    """A chunk with counts, each hash once, with its first row."""
+    groups = group(chunk.hashes[:])
+    assert chunk.counts is not None
+    counts = np.bincount(groups.of, chunk.counts[:], len(groups.first)).astype(np.int64)
+    hashes, order, ends = partition(chunk.hashes[:][groups.first])
+    return Chunk(hashes, chunk.rows[:][groups.first][order], counts[order], ends, chunk.first)
+
+
+def gathered(chunks: Sequence[Chunk], partitions: range) -> tuple[U64, I64, I64 | None]:
     """The hashes, row numbers and counts of some partitions of chunks in order; each value's first row comes first."""
-    parts = [chunk.part(partitions.start, partitions.stop) for chunk in chunks]
-    hashes, rows, counts = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return hashes, rows, counts
+    hashes, rows, counts = zip(*(chunk.part(partitions.start, partitions.stop) for chunk in chunks), strict=True)
+    return np.concatenate(hashes), np.concatenate(rows), None if counts[0] is None else np.concatenate(counts)
 
 
 def filter_fields(chunks: Sequence[Chunk], threads: int) -> Fields:
@@ -111,7 +120,7 @@ def filter_fields(chunks: Sequence[Chunk], threads: int) -> Fields:
         return layout.fill(np.concatenate(each))
 
     tables = in_order((partial(part, each) for each in layout.partitions), min(threads, len(layout.partitions)))
-    return {"filter": Parts(tables, np.uint32), "sizes": layout.sizes}
+    return {"filter": Parts(tables, np.uint32, block=1 << 18), "sizes": layout.sizes}  # mostly all of it is looked at
 
 
 def unknown(hashes: U64, filters: Sequence[Fields]) -> npt.NDArray[np.bool_]:

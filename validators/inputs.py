@@ -24,6 +24,7 @@ from gristmill.errors import (
     missing_column,
 )
 from gristmill.storage.dataset import Dataset, open_dataset
+from gristmill.storage.manifest import FileEntry
 from gristmill.storage.parquet import open_parquet_source
 from gristmill.validators import text_files
 
@@ -72,13 +73,17 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class Shard:
-    """A file, or a part of a frame. key: the sha256 of its bytes where known; states are kept by it. footer: that of a Parquet file."""
+    """A file, or a part of a frame. key: the sha256 of its bytes where known; states are kept by it."""
 
     name: str
     rows: int
     reader: Reader
     key: str | None = None
-    footer: pq.FileMetaData | None = None
+
+    @property
+    def footer(self) -> pq.FileMetaData | None:
+        """That of a Parquet file, read when it is first asked for."""
+        return self.reader.footer if isinstance(self.reader, _ParquetReader) else None
 
     @functools.cached_property
     def footer_columns(self) -> dict[str, tuple[int, pa.DataType]]:
@@ -160,7 +165,8 @@ class Data:
     def take(self, rows: npt.NDArray[np.int64], columns: Sequence[str]) -> Batch:
         """These rows (ascending numbers), reading only the pieces that they lie in. `first` and `offset` mean nothing here."""
         tables, objects = [], []
-        for piece in self.pieces(rows=1) if len(rows) else ():
+        ends = np.cumsum([shard.rows for shard in self.shards])
+        for piece in self.pieces(np.unique(np.searchsorted(ends, rows, "right")).tolist(), rows=1):
             low, high = np.searchsorted(rows, [piece.first, piece.first + piece.rows])
             if low == high:
                 continue
@@ -273,19 +279,26 @@ class _TableReader:
 
 
 class _ParquetReader:
-    """A Parquet file; opened anew for each piece, so that threads don't share it."""
+    """A Parquet file; opened anew for each piece, so that threads don't share it. footer: reads and checks it."""
 
     def __init__(
-        self, opener: Callable[[pq.FileMetaData | None], pq.ParquetFile], footer: pq.FileMetaData, schema: pa.Schema
+        self,
+        opener: Callable[[pq.FileMetaData | None], pq.ParquetFile],
+        footer: Callable[[], pq.FileMetaData],
+        schema: pa.Schema,
     ) -> None:
-        self._open, self._footer, self._schema = opener, footer, schema
+        self._open, self._read_footer, self._schema = opener, footer, schema
+
+    @functools.cached_property
+    def footer(self) -> pq.FileMetaData:
+        return self._read_footer()
 
     def pieces(self, rows: int) -> list[tuple[int, tuple[int, ...]]]:
         found: list[tuple[int, tuple[int, ...]]] = []
         count, size = 0, 0
         groups: list[int] = []
-        for number in range(self._footer.num_row_groups):
-            group = self._footer.row_group(number)
+        for number in range(self.footer.num_row_groups):
+            group = self.footer.row_group(number)
             if groups and (count + group.num_rows > rows or size + group.total_byte_size > BATCH_BYTES):
                 found.append((count, tuple(groups)))
                 count, size, groups = 0, 0, []
@@ -295,10 +308,10 @@ class _ParquetReader:
 
     def read(self, groups: tuple[int, ...], columns: Sequence[str]) -> Iterator[tuple[pa.Table, Objects]]:
         schema = pa.schema([self._schema.field(name) for name in columns])
-        with self._open(self._footer) as file:
+        with self._open(self.footer) as file:
             if not columns:
-                yield pa.table({"": pa.nulls(sum(self._footer.row_group(i).num_rows for i in groups))}), {}
-            elif len(groups) > 1 or self._footer.row_group(groups[0]).num_rows <= BATCH_ROWS:
+                yield pa.table({"": pa.nulls(sum(self.footer.row_group(i).num_rows for i in groups))}), {}
+            elif len(groups) > 1 or self.footer.row_group(groups[0]).num_rows <= BATCH_ROWS:
                 table = file.read_row_groups(list(groups), columns=list(columns), use_threads=False)
                 yield _conform(table, schema), {}
             else:
@@ -321,22 +334,29 @@ def _is_dataset(text: str) -> bool:
 def _of_dataset(dataset: Dataset, split: str | None) -> Data:
     entries, shards = list(dataset.files(split)), []
     for entry, size in zip(entries, dataset.folder.sizes([entry.path for entry in entries]), strict=True):
-        with dataset.open_file(entry) as file:
-            footer = file.metadata
-        if (size, footer.num_rows) != (entry.bytes, entry.rows):
-            text = f"'{dataset.folder.url(entry.path)}' has {footer.num_rows:,} rows in {size:,} bytes, expected {entry.rows:,} in {entry.bytes:,}"
-            raise CorruptDatasetError(
-                f"{text}; `gristmill verify` lists all that is wrong with {dataset.name}", file=entry.path
-            )
 
-        def opener(footer: pq.FileMetaData | None, entry: Any = entry) -> pq.ParquetFile:
+        def opener(footer: pq.FileMetaData | None, entry: FileEntry = entry) -> pq.ParquetFile:
             return dataset.open_file(entry, metadata=footer, checksums=True)
 
-        reader = _ParquetReader(opener, footer, dataset.schema)
-        shards.append(Shard(entry.path, footer.num_rows, reader, entry.sha256, footer))
+        footer = functools.partial(_checked_footer, dataset, entry, size)
+        if size != entry.bytes:
+            footer()  # says what is wrong
+        shards.append(Shard(entry.path, entry.rows, _ParquetReader(opener, footer, dataset.schema), entry.sha256))
     name = dataset.name if split is None else f"{dataset.name}, split {split}"
     whole = dataset.fingerprint if split is None else None
     return Data(name, dataset.schema, shards, dataset.schema.names, whole, dataset=dataset)
+
+
+def _checked_footer(dataset: Dataset, entry: FileEntry, size: int | None) -> pq.FileMetaData:
+    """Raises CorruptDatasetError for another file than that of the manifest."""
+    with dataset.open_file(entry) as file:
+        footer = file.metadata
+    if (size, footer.num_rows) != (entry.bytes, entry.rows):
+        text = f"'{dataset.folder.url(entry.path)}' has {footer.num_rows:,} rows in {size:,} bytes, expected {entry.rows:,} in {entry.bytes:,}"
+        raise CorruptDatasetError(
+            f"{text}; `gristmill verify` lists all that is wrong with {dataset.name}", file=entry.path
+        )
+    return footer
 
 
 def _of_files(patterns: Sequence[str]) -> Data:
@@ -359,7 +379,10 @@ def _of_files(patterns: Sequence[str]) -> Data:
         def opener(footer: pq.FileMetaData | None, path: str = path) -> pq.ParquetFile:
             return pq.ParquetFile(path, metadata=footer, page_checksum_verification=True)
 
-        shards.append(Shard(path, footer.num_rows, _ParquetReader(opener, footer, schema), None, footer))
+        def known(footer: pq.FileMetaData = footer) -> pq.FileMetaData:
+            return footer
+
+        shards.append(Shard(path, footer.num_rows, _ParquetReader(opener, known, schema)))
     return Data(name, schema, shards, schema.names)
 
 

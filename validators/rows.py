@@ -143,11 +143,10 @@ class RowSet:
 
 
 class Places(NamedTuple):
-    """Where the rows of some shards lie now that were laid end to end before. starts: (shards,) the first row of each before; first: now; ends: (shards,) after the last, now."""
+    """Where the rows of some shards lie now that were laid end to end before. starts: (shards,) the first row of each before; first: now."""
 
     starts: I64
     first: I64
-    ends: I64
 
     def now(self, rows: I64) -> I64:
         """Row numbers of before as they are now; their order stays."""
@@ -163,10 +162,9 @@ class Places(NamedTuple):
             found.add(self.now(some))
         return found
 
-    def hold(self, row: int) -> bool:
-        """Whether a row of now is of one of the shards."""
-        at = int(np.searchsorted(self.first, row, "right")) - 1
-        return at >= 0 and row < self.ends[at]
+    def before(self, row: int) -> int:
+        """How many of the shards lie before a row of now."""
+        return int(np.searchsorted(self.first, row, "right"))
 
 
 def _union(a: I64, b: I64) -> I64:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from functools import partial
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
 
+from gristmill.errors import DamagedStateError
 from gristmill.storage.dataset import Dataset
 from gristmill.validators.accumulators import Accumulator, Fields
 from gristmill.validators.bundles import (
@@ -27,12 +29,17 @@ from gristmill.validators.passes import States
 from gristmill.validators.plan import Key, Task
 from gristmill.validators.rows import Places
 
-VERSION = 6
+VERSION = 7
 """To be raised whenever what an accumulator works out changes."""
 TOGETHER = f"{FOLDER}/together"
 KEPT = 4  # files of several shards that stay, with those that they extend: those of the newest validations
-Together = dict[Key, tuple[range, Accumulator]]
-"""{task: (the shards that follow each other, the state of their rows)}."""
+
+
+class Joint(NamedTuple):
+    """What is kept of some shards together. state: that of their rows, which follow each other; None where it was assumed."""
+
+    shards: frozenset[int]
+    state: Accumulator | None
 
 
 def store_of(data: Data, tasks: Iterable[Task]) -> StateStore | None:
@@ -80,40 +87,52 @@ class StateStore:
             self._dataset, place_of(shard), ((name, fields) for name, fields in each if fields is not None)
         )
 
-    def together(self, shards: Sequence[Shard], states: States) -> Together:
-        """What is kept of shards that follow each other here too. The large states are told what was concluded from the most of these shards."""
+    def together(self, shards: Sequence[Shard], states: States) -> dict[Key, Joint]:
+        """What is kept of the most of these shards together. Where it was concluded, the states assume it, and what they merge later is of the others."""
         rows = np.array([shard.rows for shard in shards], np.int64)
         ends = np.cumsum(rows)
-        found: Together = {}
+        found: dict[Key, Joint] = {}
         for key, (bundle, at) in self._best(shards).items():
-            state, starts = states[key], ends[at] - rows[at]
+            starts = ends[at] - rows[at]
             with contextlib.suppress(*UNREADABLE):
                 fields = bundle.fields(self._names[key])
-                if isinstance(state, Accumulator) and state.large:
-                    places = Places(np.cumsum(rows[at]) - rows[at], starts, ends[at])
+                joint = None
+                if "large" in fields:
+                    places = Places(np.cumsum(rows[at]) - rows[at], starts)
                     earlier = fields.get("earlier", [])
                     self._extended[key] = [*earlier, [bundle.path, bundle.mark]]
-                    state.assume(fields, places, self._earlier(earlier, key))
+                    parts = partial(self._parts, key, [(shards[i], ends[i] - rows[i]) for i in at], bundle.path)
+                    cast("Accumulator", states[key]).assume(fields, places, self._earlier(earlier, key), parts)
                 else:
                     joint = self._tasks[key].make()
                     joint.load(fields, int(starts[0]))
-                    found[key] = range(at[0], at[-1] + 1), joint
+                found[key] = Joint(frozenset(at), joint)
                 self._whole |= {key} if len(at) == len(shards) else set()
         return found
 
     def _best(self, shards: Sequence[Shard]) -> dict[Key, tuple[Bundle, list[int]]]:
-        """{task: the file with the most rows of these shards, where its shards are}."""
+        """{task: the file with the most rows of these shards, where its shards are}; what was concluded holds wherever they lie."""
         best: dict[Key, tuple[int, Bundle, list[int]]] = {}
-        large = {key for key, task in self._tasks.items() if task.make().large}
         for bundle in bundles(self._folder, TOGETHER):
             with contextlib.suppress(*UNREADABLE):
                 at = _places([shard.key for shard in shards], bundle.facts["shards"])
                 rows = sum(shards[i].rows for i in at)
                 follow = bool(at) and at[-1] - at[0] + 1 == len(at)
-                for key in (key for key, name in self._names.items() if name in bundle.names):
-                    if at and (follow or key in large) and (key not in best or best[key][0] < rows):
+                for key in (key for key, name in self._names.items() if at and name in bundle.names):
+                    if best.get(key, (-1,))[0] < rows and (follow or "large" in bundle.plain(self._names[key])):
                         best[key] = rows, bundle, at
         return {key: (bundle, at) for key, (_, bundle, at) in best.items()}
+
+    def _parts(self, key: Key, shards: Sequence[tuple[Shard, int]], path: str) -> list[Any]:
+        """The states of shards, with the first row of each, of which something was concluded in the file `path`.
+
+        Raises:
+            DamagedStateError: one of them isn't there, so that the file is of no use.
+        """
+        found = [self.load(shard, [self._tasks[key]], int(first)).get(key) for shard, first in shards]
+        if None in found:
+            raise DamagedStateError(f"'{path}' is about states that are gone", path=path)
+        return found
 
     def _earlier(self, links: Sequence[Sequence[str]], key: Key) -> list[Fields] | None:
         """The fields in the files of links, None where they aren't those any more: one that was made anew may itself extend others."""
@@ -145,8 +164,6 @@ class StateStore:
             self._clear()
 
     def _concluded(self, key: Key, state: Any, threads: int) -> Fields | None:
-        if not state.large:
-            return cast("Fields | None", state.save(0))
         fields: Fields | None = state.conclude(threads)
         if fields and fields.get("extends"):
             fields["earlier"] = self._extended[key]
