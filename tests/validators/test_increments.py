@@ -20,7 +20,7 @@ from gristmill.pipelines.erase import erase, make_physical
 from gristmill.storage.folder import Folder, open_folder
 from gristmill.storage.gc import gc
 from gristmill.storage.versions import publish
-from gristmill.validators import bundles, distinct
+from gristmill.validators import bundles, distinct, ordered
 from gristmill.validators.api import validate
 from gristmill.validators.bundles import FOLDER
 from gristmill.validators.distinct import Distinct
@@ -104,6 +104,8 @@ def test_any_history_of_versions_gives_the_results_of_fresh_validations(pool, se
     with tempfile.TemporaryDirectory() as place, pytest.MonkeyPatch.context() as patch:
         patch.setattr(distinct, "FILTERED", int(rng.choice([1, 1 << 16])))
         patch.setattr(distinct, "FILTERS", int(rng.choice([1, 8])))
+        patch.setattr(distinct, "GROUPED", int(rng.choice([16, 1 << 16])))
+        patch.setattr(ordered, "REACH", int(rng.choice([1, 1 << 12])))
         patch.setattr(bundles, "SMALL", int(rng.choice([0, 1 << 16])))
         shutil.copytree(source.base, place, dirs_exist_ok=True)
         folder = open_folder(place)

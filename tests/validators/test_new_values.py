@@ -12,9 +12,10 @@ import pytest
 import gristmill
 from gristmill.errors import TaintedVersionError
 from gristmill.pipelines.erase import erase, make_physical
+from gristmill.storage.dataset import Dataset
 from gristmill.storage.folder import Folder, open_folder
 from gristmill.storage.versions import publish
-from gristmill.validators import bundles, checked, distinct, report, states
+from gristmill.validators import bundles, checked, distinct, ordered, report, states
 from gristmill.validators.api import validate
 from gristmill.validators.bundles import FOLDER, Bundle
 from gristmill.validators.gate import judge
@@ -56,11 +57,12 @@ class Grown:
     def __init__(self, place: Path | Folder, *tables: pa.Table) -> None:
         self.folder = place if isinstance(place, Folder) else open_folder(str(place / "d"))
         self.files = [shards(self.folder, each)[0] for each in tables]
+        self.schema = tables[0].schema
         self.versions = 0
 
     def version(self, *numbers: int):
         files = [self.files[number] for number in numbers]
-        publish(self.folder, files, rows([1]).schema, expected_parent=self.versions or None)
+        publish(self.folder, files, self.schema, expected_parent=self.versions or None)
         self.versions += 1
         return gristmill.open_dataset(self.folder)
 
@@ -137,6 +139,66 @@ def test_filters_are_extended_and_at_last_made_anew(tmp_path: Path, monkeypatch)
         lengths.append(earlier)
         assert len(grown.together()) <= KEPT + 3
     assert lengths == [0, 1, 2, 0, 1, 2, 0, 1, 2, 0]
+
+
+def test_no_file_of_another_shard_is_opened(tmp_path: Path, monkeypatch):
+    grown = Grown(tmp_path, *(rows(range(100 * i, 100 * i + 100)) for i in range(5)))
+    form = {"result_format": "BOOLEAN_ONLY"}
+    suite = [each for each in SUITE if "common" not in each["type"]]  # a value that is shown is read
+    validate(grown.version(0, 1, 2, 3), suite, result_format=form)
+    version = grown.version(0, 1, 2, 3, 4)
+    opened, state, file = [], bundles.Bundle.__init__, Dataset.open_file
+    monkeypatch.setattr(
+        bundles.Bundle, "__init__", lambda self, folder, path: opened.append(path) or state(self, folder, path)
+    )
+    monkeypatch.setattr(
+        Dataset, "open_file", lambda self, entry, **how: opened.append(entry) or file(self, entry, **how)
+    )
+    found = validate(version, suite, result_format=form)
+    assert {each for each in opened if not str(each).startswith(TOGETHER)} == {version.files()[4]}
+    assert stripped(found) == stripped(validate(version, suite, result_format=form, states=False))
+
+
+@pytest.mark.parametrize("new", [[0, 1, 2] * 40, range(9000, 9120), [1499, 1500] * 60, [4]])
+def test_a_rank_beyond_what_is_kept_about_it_is_looked_for_in_all_values(tmp_path: Path, monkeypatch, new):
+    monkeypatch.setattr(ordered, "REACH", 20)
+    quantiles = {"quantiles": [0.0, 0.1, 0.5, 1.0], "value_ranges": [[None, None]] * 4}
+    suite = [
+        one("column_quantile_values_to_be_between", column="id", quantile_ranges=quantiles),
+        one("column_median_to_be_between", column="id", max_value=5),
+    ]
+    rng = np.random.default_rng(1)
+    tables = [rows(rng.integers(0, 3000, 1500).tolist(), [7] * 600), rows(rng.integers(0, 3000, 800).tolist())]
+    grown = Grown(tmp_path, *tables, rows(new), rows(range(100, 140)))
+    for numbers in ((0, 1), (0, 1, 2), (0, 3, 1, 2)):
+        version = grown.version(*numbers)
+        expected = stripped(validate(version, suite, states=False))
+        assert stripped(validate(version, suite)) == expected
+        assert stripped(validate(version, suite)) == expected
+
+
+def test_what_was_concluded_about_states_that_are_gone_is_not_relied_on(tmp_path: Path, monkeypatch):
+    grown = Grown(tmp_path, rows(range(3000)), rows(range(3000, 3500)), rows([17, 3001, 9000]))
+    kept(grown.version(0, 1))
+    for path, *_ in grown.folder.list(f"{FOLDER}/{grown.files[1].sha256[:20]}"):
+        grown.folder.delete(path)
+    version = grown.version(0, 1, 2)
+    expected = fresh(version)
+    read = read_rows(monkeypatch)
+    assert kept(version) == expected
+    assert 500 in read and 3000 not in read  # 17 and 3001 must be looked for among the values themselves
+
+
+def test_the_first_of_equal_values_is_shown_wherever_it_was_met(tmp_path: Path):
+    old = pa.table({"x": [-0.0] * 3 + [float(each) for each in range(1, 60)]})
+    suite = [one("column_most_common_value_to_be_in_set", column="x", value_set=[1])]
+    grown = Grown(tmp_path, old, pa.table({"x": [0.0, 0.0]}))
+    validate(grown.version(0), suite)
+    version = grown.version(0, 1)
+    assert [
+        repr(found.results[0]["result"]["observed_value"])
+        for found in (validate(version, suite), validate(version, suite, states=False))
+    ] == ["[-0.0]"] * 2
 
 
 def test_a_filter_that_is_gone_is_done_without(tmp_path: Path):
