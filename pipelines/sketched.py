@@ -18,7 +18,7 @@ import pyarrow as pa
 from gristmill.kernels.spans import read_spans
 from gristmill.pipelines import parts
 from gristmill.pipelines.extracts import ROW_BITS, ExtractOf
-from gristmill.pipelines.work import WorkStore
+from gristmill.pipelines.work import Files, WorkStore
 
 I64 = npt.NDArray[np.int64]
 U32 = npt.NDArray[np.uint32]
@@ -27,16 +27,16 @@ OPENED = 256  # files that are open at a time, and extracts that a process has m
 
 @dataclass(frozen=True)
 class Spans:
-    """An array of uint32 for each row, as a part of a file: the file's place in `paths`, the first byte, how many values."""
+    """An array of uint32 for each row, as a part of a file: the file's place in `files`, the first byte, how many values."""
 
-    paths: Sequence[Path]
+    files: Sequence[tuple[Files, str]]  # by name: where it is can change until it is read, if it is a copy
     file: I64
     at: I64
     sizes: I64
 
     def take(self, rows: I64) -> Spans:
         """Those of these rows, in this order."""
-        return Spans(self.paths, self.file[rows], self.at[rows], self.sizes[rows])
+        return Spans(self.files, self.file[rows], self.at[rows], self.sizes[rows])
 
     def read(self, spill: Path | None = None) -> tuple[U32, I64]:
         """(values, offsets): the arrays, one after the other.
@@ -51,8 +51,9 @@ class Spans:
         for start, stop in itertools.pairwise([*range(0, len(used), OPENED), len(used)]):
             some = order[slice(*np.searchsorted(file[order], [start, stop]))]
             with contextlib.ExitStack() as stack:
-                files = [stack.enter_context(self.paths[each].open("rb", 0)).fileno() for each in used[start:stop]]
-                numbers = np.array(files, np.int64)[file[some] - start]
+                paths = (folder / name for folder, name in (self.files[each] for each in used[start:stop]))
+                opened = [stack.enter_context(path.open("rb", 0)).fileno() for path in paths]
+                numbers = np.array(opened, np.int64)[file[some] - start]
                 read_spans(numbers, self.at[some], 4 * self.sizes[some], values, 4 * offsets[some])
         return np.asarray(values), offsets
 
@@ -76,17 +77,17 @@ class Chosen(NamedTuple):
 def choose(store: WorkStore, extracts: Mapping[int, ExtractOf], ids: I64, columns: Sequence[str]) -> Chosen:
     """The rows with these numbers within the run, at least one and each once, from extracts that are sketches."""
     tables: list[pa.Table] = []
-    paths: list[Path] = []
+    files: list[tuple[Files, str]] = []
     signatures: list[tuple[I64, I64, I64]] = []
     sets: list[tuple[I64, I64, I64]] = []
     for item, batch, places in _batches(store, extracts, ids):
         tables.append(batch.columns(item, places, columns))
-        if not paths or paths[-1] != batch.path:
-            paths.append(batch.path)
-        file = np.full(len(places), len(paths) - 1)
+        if not files or files[-1] != batch.file:
+            files.append(batch.file)
+        file = np.full(len(places), len(files) - 1)
         signatures.append((file, *batch.signatures(places)))
         sets.append((file, *batch.sets(places)))
-    spans = (Spans(paths, *map(np.concatenate, zip(*found, strict=True))) for found in (signatures, sets))
+    spans = (Spans(files, *map(np.concatenate, zip(*found, strict=True))) for found in (signatures, sets))
     return Chosen(pa.concat_tables(tables), *spans).take(_back(ids))
 
 
@@ -119,7 +120,7 @@ def _batches(store: WorkStore, extracts: Mapping[int, ExtractOf], ids: I64) -> I
 class _Batch(NamedTuple):
     """Rows of an extract that are mapped."""
 
-    path: Path
+    file: tuple[Files, str]
     base: int  # the address of the file's first byte
     rows: pa.RecordBatch
     numbers: I64  # of the rows within the item, ascending
@@ -147,16 +148,16 @@ class _Batch(NamedTuple):
 class _Mapped:
     """The batches of an extract that have rows. Their pages count as this process's memory only in the block."""
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, folder: Files, name: str) -> None:
         self._batches: list[_Batch] = []
         self._maps: list[mmap.mmap] = []
-        for path in paths:
+        for path in parts.paths(folder, name):
             with path.open("rb") as file:
                 self._maps.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
             buffer = pa.py_buffer(self._maps[-1])
             for batch in pa.ipc.open_file(buffer).read_all().to_batches():
                 if batch.num_rows:
-                    self._batches.append(_Batch(path, buffer.address, batch, batch["row"].to_numpy()))
+                    self._batches.append(_Batch((folder, path.name), buffer.address, batch, batch["row"].to_numpy()))
 
     def __enter__(self) -> list[_Batch]:
         return self._batches
@@ -168,7 +169,7 @@ class _Mapped:
 
 @functools.lru_cache(maxsize=OPENED)
 def _mapped(store: WorkStore, key: str, name: str) -> _Mapped:
-    return _Mapped(parts.paths(store.folder(key), name))
+    return _Mapped(store.folder(key), name)
 
 
 def flat_sets(table: pa.Table) -> tuple[U32, I64]:

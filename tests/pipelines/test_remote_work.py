@@ -20,9 +20,11 @@ from gristmill.pipelines import exchange, fetched, parts, remote_work
 from gristmill.pipelines import plan as plans
 from gristmill.pipelines.engines.base import InProcess
 from gristmill.pipelines.erase import erase, make_physical
+from gristmill.pipelines.extracts import ExtractOf, Sketch
 from gristmill.pipelines.fetched import Cache
 from gristmill.pipelines.remote_work import Lease, RemoteWorkStore
 from gristmill.pipelines.run import plan
+from gristmill.pipelines.sketched import choose
 from gristmill.pipelines.work import WorkStore, open_store, scratch_of
 from gristmill.storage.folder import Folder, open_folder
 
@@ -238,6 +240,17 @@ def test_copies_make_room_for_each_other(store, tmp_path, monkeypatch):
     monkeypatch.setenv("GRISTMILL_CACHE", str(tmp_path / "small" / "kept" / "k" / "f3"))
     with pytest.raises(RunError, match="set GRISTMILL_CACHE"):
         fetched.cache_of("s3://other")
+
+
+def test_sketches_are_read_though_their_copy_has_gone_meanwhile(store):
+    sketch = Sketch("text", 2, 8)
+    table = pa.table({"text": ["one two three", "one two four five"], "_uid": ["a", "b"]})
+    with store.create("sketches") as (folder, _), parts.PartWriter(folder, "extract-0", parts.PLAIN) as writer:
+        writer.write(sketch.of(table, 0).combine_chunks())
+    rows = choose(store, {0: ExtractOf(0, "sketches", "extract-0", ())}, np.array([1, 0]), ["uid"])
+    assert rows.columns["uid"].to_pylist() == ["b", "a"]
+    assert fetched.remove_copies(store.root) > 0
+    assert rows.sets.read()[1].tolist() == [0, 3, 5] and rows.matrix().shape == (2, 8)
 
 
 def test_a_run_with_its_work_in_the_store(run, tmp_path, bucket, s3_folder):
