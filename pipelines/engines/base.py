@@ -15,6 +15,7 @@ from gristmill.errors import GristmillError, StoreUnreachableError, WorkItemErro
 from gristmill.pipelines.engines.watch import Watch, quiet
 
 TRIES = 3  # a work item that failed this often fails the run
+TOGETHER = 0.1  # seconds of work that are sent to a worker at least, where there is as much
 PAUSE = 0.5  # seconds before an item is tried again that could not read or write; longer each time
 
 Task = Any
@@ -127,6 +128,22 @@ def gather(
             done(outcome)
     raise_failed([(tasks[number], failed[number]) for number in sorted(failed)])
     return results
+
+
+def probes(count: int, slots: int) -> int:
+    """How many of the tasks are sent one by one at first, to see how long they take: all, if they are few."""
+    return count if count <= 4 * slots else 2 * slots
+
+
+def singly(numbers: Iterable[int]) -> list[range]:
+    """A group for each."""
+    return [range(number, number + 1) for number in numbers]
+
+
+def together(numbers: range, slots: int, seconds: float) -> list[range]:
+    """The tasks, each of so many seconds, in groups that take TOGETHER seconds, if there are two such groups for each slot."""
+    each = max(1, min(int(TOGETHER / max(seconds, 1e-6)), len(numbers) // (2 * slots)))
+    return [numbers[start : start + each] for start in range(0, len(numbers), each)]
 
 
 def final(error: BaseException) -> bool:

@@ -14,12 +14,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from gristmill.errors import RunError, UsageError
-from gristmill.pipelines.engines.base import Task, gather
+from gristmill.pipelines.engines.base import Task, gather, probes, singly, together
 from gristmill.pipelines.engines.watch import WAIT, Watch, Workers, quiet
 from gristmill.storage.folder import is_alive
 
 CONNECT = "20s"  # to wait for a scheduler that doesn't answer
-TOGETHER = 0.1  # seconds of work that are sent to a worker at least, where there is as much
 
 
 class DaskEngine:
@@ -151,14 +150,14 @@ def _outcomes(
             futures
         )  # nothing else refers to them: Dask keeps what is referred to, and would make it again when a worker dies
 
-    first = len(tasks) if len(tasks) <= 4 * slots else 2 * slots
-    send([range(number, number + 1) for number in range(first)])
+    first = probes(len(tasks), slots)
+    send(singly(range(first)))
     took: list[float] = []
     for future in waiting:
         error = future.exception()
         group = sent.pop(future.key)
         if error is not None and len(group) > 1:  # one of them has killed workers: which, shows by itself
-            send([range(number, number + 1) for number in group])
+            send(singly(group))
             continue
         outcomes, seconds = ([error], 0.0) if error is not None else future.result()
         if isinstance(outcomes, str):
@@ -166,17 +165,11 @@ def _outcomes(
             outcomes = [RunError(why)] * len(group)
         took.append(seconds)
         if first < len(tasks) and len(took) >= slots:
-            groups = _groups(first, len(tasks), slots, statistics.median(took))
+            groups = together(range(first, len(tasks)), slots, statistics.median(took))
             watch.group(groups)
             send(groups)
             first = len(tasks)
         yield from zip(group, outcomes, strict=True)
-
-
-def _groups(first: int, stop: int, slots: int, seconds: float) -> list[range]:
-    """The tasks from `first` on, so many at a time that they take TOGETHER seconds, if there are two such groups for each slot."""
-    each = max(1, min(int(TOGETHER / max(seconds, 1e-6)), (stop - first) // (2 * slots)))
-    return [range(start, min(start + each, stop)) for start in range(first, stop, each)]
 
 
 def unpacking() -> Callable[[bytes], Any]:

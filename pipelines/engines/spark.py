@@ -9,9 +9,11 @@ import pickle
 import re
 import shutil
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +22,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from gristmill.errors import MissingDependencyError, RunError, UsageError, WorkItemError
-from gristmill.pipelines.engines.base import TRIES, Task, guarded, raise_failed
+from gristmill.pipelines.engines.base import TRIES, Task, guarded, probes, raise_failed, singly, together
 from gristmill.pipelines.engines.watch import WAIT, Watch, Workers, quiet
 
 POLL_SECONDS = 0.2
@@ -84,16 +86,20 @@ class SparkEngine:
             return []
         context = self._context.result()
         arrived = context.accumulator([], _arrivals())
-        packed = [(number, cloudpickle.dumps((function, task))) for number, task in enumerate(tasks)]
-        group = f"gristmill-{uuid.uuid4().hex}"
+        name = f"gristmill-{uuid.uuid4().hex}"
         workers = Workers(lambda: self._missing(context), lambda: _advice(context), self._wait)
-        watch = Watch(tasks, int(context.defaultParallelism), self.note, workers)
-        with ThreadPoolExecutor(1) as pool, watch:
-            job = pool.submit(_run, context, group, packed, arrived, own=self._own)
+        with ThreadPoolExecutor(2) as pool, Watch(tasks, _slots(context), self.note, workers) as watch:
+
+            def send(groups: Sequence[range]) -> Future[None]:
+                packed = [
+                    (group, cloudpickle.dumps((function, [tasks[number] for number in group]))) for group in groups
+                ]
+                return pool.submit(_run, context, name, packed, arrived, own=self._own)
+
             try:
-                outcomes, error = _followed(job, arrived, done, watch)
+                outcomes, error = _followed(context, send, len(tasks), arrived, done, watch)
             except BaseException:
-                context.cancelJobGroup(group)
+                context.cancelJobGroup(name)
                 raise
         if error is not None or len(outcomes) < len(tasks):
             raise _lost(error or RunError("Spark lost their results"), tasks, set(outcomes)) from error
@@ -126,15 +132,18 @@ class SparkEngine:
         context.stop()
 
 
-def _run(context: Any, group: str, packed: list[tuple[int, bytes]], arrived: Any, *, own: bool) -> None:
-    """One job of all items. Their outcomes go to the accumulator, which Spark adds to once for each task, when it ends."""
-    context.setJobGroup(group, "gristmill", interruptOnCancel=True)
+def _run(context: Any, name: str, packed: list[tuple[range, bytes]], arrived: Any, *, own: bool) -> None:
+    """One job, each of its tasks a group of items. Outcomes go to the accumulator, which Spark adds to once for each task, when it ends."""
+    context.setJobGroup(name, "gristmill", interruptOnCancel=True)
 
-    def run(numbered: tuple[int, bytes]) -> None:
+    def run(sent: tuple[range, bytes]) -> None:
         import cloudpickle
 
-        number, content = numbered
-        arrived.add([(number, cloudpickle.dumps(guarded(*cloudpickle.loads(content))))])
+        begun = time.monotonic()
+        numbers, content = sent
+        function, tasks = cloudpickle.loads(content)
+        outcomes = [cloudpickle.dumps(guarded(function, task)) for task in tasks]
+        arrived.add([(numbers, outcomes, (time.monotonic() - begun) / len(tasks))])
         if own:
             _set_aside()
 
@@ -148,23 +157,50 @@ def _set_aside() -> None:
         gc.freeze()
 
 
+def _slots(context: Any) -> int:
+    """How many tasks the executors that are there do at a time."""
+    return int(context.defaultParallelism)
+
+
 def _followed(
-    job: Future[None], arrived: Any, done: Callable[[dict[str, Any]], None], watch: Watch
+    context: Any,
+    send: Callable[[Sequence[range]], Future[None]],
+    count: int,
+    arrived: Any,
+    done: Callable[[dict[str, Any]], None],
+    watch: Watch,
 ) -> tuple[dict[int, Any], BaseException | None]:
-    """(the outcomes by number, why the job ended early if it did); `done` is called with each result as it arrives."""
+    """(the outcomes by number, why Spark gave up if it did); `done` is called with each result as it arrives.
+
+    The first items show how long one takes; of short ones a task does several, for a task of Spark's takes 50 ms beside its work. These are a second job.
+    """
     outcomes: dict[int, Any] = {}
-    seen, over = 0, False
-    while not over:
-        over = bool(wait([job], POLL_SECONDS).done)
+    took: list[float] = []
+    probed = first = probes(count, _slots(context))
+    jobs = [send(singly(range(first)))]
+    while True:
+        over = not wait(jobs, POLL_SECONDS).not_done
         watch.check()
-        fresh = arrived.value[seen:]
-        seen += len(fresh)
-        for number, content in fresh:
-            outcome = outcomes[number] = _unpacked(content)
-            watch.done(number)
-            if not isinstance(outcome, BaseException):
-                done(outcome)
-    return outcomes, job.exception()
+        for numbers, contents, seconds in arrived.value[len(took) :]:
+            took.append(seconds)
+            for number, content in zip(numbers, contents, strict=True):
+                outcome = outcomes[number] = _unpacked(content)
+                watch.done(number)
+                if not isinstance(outcome, BaseException):
+                    done(outcome)
+        alone = (*jobs[:1], *jobs[2:])
+        error = next((job.exception() for job in alone if job.done() and job.exception() is not None), None)
+        if first < count and len(took) >= probed // 2 and error is None:
+            groups = together(range(first, count), _slots(context), statistics.median(took))
+            watch.group(groups)
+            jobs.append(send(groups))
+            first = count
+        elif (
+            over and len(jobs) == 2 and jobs[1].exception() is not None
+        ):  # what ends workers in a group shows by itself
+            jobs.append(send(singly(number for number in range(count) if number not in outcomes)))
+        elif over:
+            return outcomes, error
 
 
 def _unpacked(content: bytes) -> Any:
@@ -187,7 +223,7 @@ def _arrivals() -> Any:
     from pyspark.accumulators import AccumulatorParam
 
     class Arrivals(AccumulatorParam):  # type: ignore[misc]
-        """A list of (number of the task, its pickled outcome), as tasks end."""
+        """A list of (numbers of items, their pickled outcomes, seconds of one), as tasks end."""
 
         def zero(self, value: list[Any]) -> list[Any]:
             return []

@@ -21,6 +21,7 @@ from gristmill.errors import InputError, MissingDependencyError, RunError, Usage
 from gristmill.pipelines.engines.choose import choose_engine
 from gristmill.pipelines.engines.spark import LOOKED_THROUGH, SparkEngine, _lost, _set_aside, check_java
 from gristmill.pipelines.frames import apply, near_duplicates
+from gristmill.pipelines.engines.watch import Watch
 from tests.pipelines.conftest import STEPS, corpus, write_jsonl
 
 SPLIT = {"train": 0.8, "test": 0.2, "similarity": 0.5}
@@ -171,6 +172,30 @@ def test_what_stays_in_a_worker_is_not_collected_again(java):
         assert gone() is None, "what was garbage is gone, not set aside"
     finally:
         gc.unfreeze()
+
+
+def test_short_items_are_sent_together(session, tmp_path, monkeypatch):
+    groups: list[range] = []
+    monkeypatch.setattr(Watch, "group", lambda _, found: groups.extend(found))
+    seen = []
+    with SparkEngine(session=session) as engine:
+        found = engine.map(square, [Square(n, str(tmp_path)) for n in range(100)], seen.append)
+        assert [result["square"] for result in found] == [n**2 for n in range(100)]
+        assert sorted(result["square"] for result in seen) == [n**2 for n in range(100)]
+        assert [number for group in groups for number in group] == list(range(4, 100)) and max(map(len, groups)) > 1
+        with pytest.raises(WorkItemError, match="square of 3 failed 3 times: ValueError: three is wrong"):
+            engine.map(always_fails, [Square(n % 50, str(tmp_path)) for n in range(100)], seen.append)
+    assert len(seen) == 198
+
+
+def test_of_items_that_were_sent_together_one_that_kills_workers_is_named(session, tmp_path):
+    found = {}
+    with (
+        SparkEngine(session=session) as engine,
+        pytest.raises(WorkItemError, match="Spark gave up before square of 3 "),
+    ):
+        engine.map(always_killed, [Square(40 - n, str(tmp_path)) for n in range(40)], found.update)
+    assert found["square"] == 1, "the last is done"
 
 
 def test_wrong_input_keeps_its_own_error(session, tmp_path):
