@@ -214,7 +214,10 @@ def open_data(data: Any, *, split: str | None = None) -> Data:
     if split is not None:
         raise UsageError(f"split='{split}': only a dataset has splits; leave it out")
     if isinstance(data, (list, tuple)) and data and all(isinstance(each, (str, os.PathLike)) for each in data):
-        return _of_files([os.fspath(each) for each in data])
+        paths = [os.fspath(each) for each in data]
+        if len(paths) > 1 and (dataset := next(filter(_is_dataset, paths), None)):
+            raise UsageError(f"'{dataset}' is a dataset: give it alone, not with others")
+        return _of_files(paths)
     if isinstance(data, pa.RecordBatch):
         data = pa.Table.from_batches([data])
     if isinstance(data, pa.Table):

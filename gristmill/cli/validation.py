@@ -24,6 +24,13 @@ Data = Annotated[
         metavar="DATA", help="A dataset (optionally with @VERSION), or Parquet, CSV or JSONL files, a folder or a glob."
     ),
 ]
+Several = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="DATA...",
+        help="A dataset (optionally with @VERSION), or Parquet, CSV or JSONL files, folders or globs.",
+    ),
+]
 Split = Annotated[str | None, typer.Option(help="Only this split of a dataset.")]
 
 
@@ -35,7 +42,7 @@ def register(app: typer.Typer) -> None:
 
 
 def validate(
-    data: Data,
+    data: Several,
     suite: Annotated[str, typer.Option(help="The suite's file: Great Expectations' JSON.")],
     quarantine: Annotated[
         str | None,
@@ -70,7 +77,7 @@ def validate(
     from gristmill.validators.suites import load_suite
 
     judged = judge_data(
-        data,
+        data if len(data) > 1 else data[0],
         load_suite(suite, _parameters(parameters or [])),
         split=split,
         result_format=result_format,

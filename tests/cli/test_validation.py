@@ -66,6 +66,13 @@ def test_validate_says_what_fails_and_exits_1(cli, files):
     assert "Failed" in (files / "out" / "report.html").read_text()
 
 
+def test_several_files_are_judged_together(cli, files):
+    pq.write_table(pa.table({"text": ["a"], "age": [1]}), "more.parquet")
+    given = ("--suite", "notes.json", "--parameter", "oldest=120", "--json")
+    found = cli("validate", "data.parquet", "more.parquet", *given).json  # what a shell makes of *.parquet
+    assert found["num_rows"] == 201 and found["data"] == "data.parquet and 1 more"
+
+
 def test_warnings_alone_exit_0(cli, files):
     pq.write_table(pa.table({"text": ["a"], "age": [1]}), "good.parquet")
     done = cli("validate", "good.parquet", "--suite", "notes.json", "--parameter", "oldest=120")
@@ -102,6 +109,8 @@ def test_a_version_keeps_its_verdict(cli, mine):
     )
     found = cli("validate", "mine/shards@1", "--suite", "s.json", "--json").json
     assert found["success"] and found["path"].startswith(str(mine / "mine" / "shards" / "verdicts"))
+    done = cli("validate", "s.json", "mine/shards@1", "--suite", "s.json")
+    assert done.status == 2 and "'mine/shards@1' is a dataset: give it alone" in done.err
     shown = cli("show", "mine/shards").out
     assert "verdict: suite s passed; report: " in shown
     assert len(cli("show", "mine/shards", "--json").json["verdicts"]) == 1
@@ -112,6 +121,10 @@ def test_a_version_keeps_its_verdict(cli, mine):
     [
         (["validate", "data.parquet"], "Missing option '--suite'"),
         (["validate", "data.parquet", "--suite", "none.json"], "no suite at 'none.json'"),
+        (
+            ["validate", "data.parquet", "data.csv", "--suite", "notes.json", "--parameter", "oldest=1"],
+            "text files together",
+        ),
         (
             ["validate", "date.parquet", "--suite", "notes.json", "--parameter", "oldest=1"],
             "'date.parquet': no such file",
