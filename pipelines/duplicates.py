@@ -65,7 +65,7 @@ def near_duplicates(engine: Engine, store: WorkStore, step: DropNearDuplicates, 
     edges = exchange(engine, store, sources, view, bucket_edges, size=size, name=f"{step.step} {count}x{width}")
     stars, used = components(engine, store, edges.parts, step.step)
     rows = sum(part.rows for part in stars)
-    each = max(1, BATCH_BYTES // _sketch_bytes(store, sources))
+    each = _batch_rows(store, sources)
     members = exchange(
         engine,
         store,
@@ -94,14 +94,15 @@ def rows_of(store: WorkStore, sources: Sequence[ExtractOf]) -> int:
     return sum(int((found or {}).get("rows_out", 0)) for found in store.summaries([each.key for each in sources]))
 
 
-def _sketch_bytes(store: WorkStore, sources: Sequence[ExtractOf]) -> int:
-    """Of a row, on average."""
+def _batch_rows(store: WorkStore, sources: Sequence[ExtractOf]) -> int:
+    """How many rows have sketches of about BATCH_BYTES: a power of two, so that batches stay as they were where new rows change the average a little."""
     total = rows = 0
     for source, found in zip(sources, store.summaries([each.key for each in sources]), strict=True):
         summary = found or {}
         total += summary.get("extract_bytes", {}).get(source.name, 0)
         rows += summary.get("rows_out", 0)
-    return max(1, total // max(rows, 1))
+    most = BATCH_BYTES // max(1, total // max(rows, 1))
+    return 1 << max(0, most.bit_length() - 1)
 
 
 def _exact_view(store: WorkStore, source: ExtractOf) -> Iterator[pa.Table]:

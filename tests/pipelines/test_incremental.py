@@ -10,6 +10,7 @@ import pytest
 
 import gristmill
 from gristmill.errors import ColumnError
+from gristmill.pipelines import duplicates
 from gristmill.pipelines import runner as runner_module
 from gristmill.pipelines.steps.normalize_text import NormalizeText
 from tests.pipelines.conftest import corpus, ledger_of, rows_of, write_jsonl
@@ -87,6 +88,23 @@ def test_a_file_added_costs_that_file(model, done, tmp_path):
     second = run(model)
     assert (done["ingest"], done["steps 1/2"]) == (1, 1)
     assert second.version == 2 and second.fingerprint == fresh(model, tmp_path).fingerprint
+
+
+def test_new_documents_leave_the_comparisons_of_others_alone(model, tmp_path, monkeypatch):
+    """A file whose documents are like none of the others; their sketches are larger, so that the average changes."""
+    compared: list[int] = []
+    original = duplicates.resolve_batch
+    monkeypatch.setattr(duplicates, "resolve_batch", lambda task: compared.append(task.members.rows) or original(task))
+    monkeypatch.setattr(duplicates, "BATCH_BYTES", 3565)  # of 5 rows before, of 4 after
+    run(model)
+    first = len(compared)
+    assert first > 2
+    text = " ".join(f"word{number}" for number in range(120))
+    new = [{"id": f"new-{number}", "text": f"{text} {number}", "score": 1} for number in range(2)]
+    write_jsonl(tmp_path / "in", new, files=1, prefix="zz-new", packed=False)
+    second = run(model)
+    assert compared[first:] == [2]
+    assert second.fingerprint == fresh(model, tmp_path).fingerprint
 
 
 def test_only_new_files_are_opened(model, tmp_path, monkeypatch):
