@@ -22,7 +22,8 @@ from gristmill.pipelines.work import Files, WorkStore
 
 I64 = npt.NDArray[np.int64]
 U32 = npt.NDArray[np.uint32]
-OPENED = 256  # files that are open at a time, and extracts that a process has mapped
+MAPPED = 256  # extracts that a process has mapped, each an open file
+OPENED = 128  # more files that each of its threads has open: many systems allow 1,024
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ class _Mapped:
             each.madvise(mmap.MADV_DONTNEED)
 
 
-@functools.lru_cache(maxsize=OPENED)
+@functools.lru_cache(maxsize=MAPPED)
 def _mapped(store: WorkStore, key: str, name: str) -> _Mapped:
     return _Mapped(store.folder(key), name)
 

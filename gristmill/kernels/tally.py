@@ -30,7 +30,7 @@ class Tally:
             done, self._used = _add(self._entries, self._used, keys, values, done)
             if done == len(keys):
                 return
-            grown = np.zeros((4 * len(self._entries), 3), np.int64)
+            grown = np.zeros((2 * len(self._entries), 3), np.int64)
             _move(self._entries, grown)
             self._entries = grown
 

@@ -16,6 +16,7 @@ from gristmill.pipelines.engines.watch import Watch, quiet
 
 TRIES = 3  # a work item that failed this often fails the run
 TOGETHER = 0.1  # seconds of work that are sent to a worker at least, where there is as much
+ENOUGH = 1.0  # seconds after which a worker gives back what is left of such work, which takes longer than was thought
 PAUSE = 0.5  # seconds before an item is tried again that could not read or write; longer each time
 
 Task = Any
@@ -177,3 +178,14 @@ def guarded(function: Callable[[Task], dict[str, Any]], task: Task) -> dict[str,
             if isinstance(error, OSError):
                 time.sleep(PAUSE * 3 ** (TRIES - 1 - left))
     raise AssertionError("unreachable")
+
+
+def begun(function: Callable[[Task], dict[str, Any]], tasks: Sequence[Task]) -> tuple[list[Any], float]:
+    """(what `guarded` gives for each task, or for the first ones only, where ENOUGH seconds are over; the seconds of one)."""
+    start = time.monotonic()
+    outcomes = []
+    for task in tasks:
+        outcomes.append(guarded(function, task))
+        if time.monotonic() - start >= ENOUGH:
+            break
+    return outcomes, (time.monotonic() - start) / len(outcomes)

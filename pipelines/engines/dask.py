@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from gristmill.errors import RunError, UsageError
-from gristmill.pipelines.engines.base import Task, gather, probes, singly, together
+from gristmill.pipelines.engines.base import TOGETHER, Task, gather, probes, singly, together
 from gristmill.pipelines.engines.watch import WAIT, Watch, Workers, quiet
 from gristmill.storage.folder import is_alive
 
@@ -156,24 +156,28 @@ def _outcomes(
     for future in waiting:
         error = future.exception()
         group = sent.pop(future.key)
-        if error is not None and len(group) > 1:  # one of them has killed workers: which, shows by itself
-            send(singly(group))
-            continue
-        outcomes, seconds = ([error], 0.0) if error is not None else future.result()
+        if error is None:
+            outcomes, seconds = future.result()
+        else:  # of several one has killed workers: which, shows by itself
+            outcomes, seconds = [error] if len(group) == 1 else [], TOGETHER
+        took.append(seconds)
         if isinstance(outcomes, str):
             why = f"{outcomes}. Workers need this package, and what it needs, as they are on the driver"
             outcomes = [RunError(why)] * len(group)
-        took.append(seconds)
+        left = group[len(outcomes) :]
+        if left:
+            watch.again(left)
+            send(singly(left))
         if first < len(tasks) and len(took) >= slots:
             groups = together(range(first, len(tasks)), slots, statistics.median(took))
             watch.group(groups)
             send(groups)
             first = len(tasks)
-        yield from zip(group, outcomes, strict=True)
+        yield from zip(group, outcomes, strict=False)
 
 
 def unpacking() -> Callable[[bytes], Any]:
-    """A function for the workers that does packed (function, tasks): the outcome of each, or as text why the worker can't, and the seconds of one.
+    """A function for the workers that does packed (function, tasks): see `begun`; or says as text why the worker can't.
 
     It goes to them by value: a worker that can't import what comes to it, the package for one, would end without a word to the run.
     """
@@ -182,16 +186,13 @@ def unpacking() -> Callable[[bytes], Any]:
         import pickle
         import socket
         import sys
-        import time
 
         try:
             function, tasks = pickle.loads(packed)  # noqa: S301  the driver's
-            from gristmill.pipelines.engines.base import guarded
+            from gristmill.pipelines.engines.base import begun
         except ImportError as error:
             return f"{error} in {sys.executable} of the worker on {socket.gethostname()}", 0.0
-        start = time.monotonic()
-        outcomes = [guarded(function, task) for task in tasks]
-        return outcomes, (time.monotonic() - start) / len(tasks)
+        return begun(function, tasks)
 
     return run
 
@@ -232,10 +233,17 @@ def _check_address(address: str) -> None:
         ) from None
 
 
+_seen: set[str] = set()  # variables that the process which workers are forked from may have
+
+
 def _forked() -> dict[str, str]:
-    """The setting with which workers are forked from one process that has imported and loaded everything, where that is safe."""
-    if sys.platform != "linux":
+    """The setting with which workers are forked from one process that has imported and loaded everything, where that is safe.
+
+    It stays for later runs, and workers are given the environment of theirs over its own: so a variable that has gone meanwhile would come back.
+    """
+    if sys.platform != "linux" or not _seen <= os.environ.keys():
         return {}
+    _seen.update(os.environ)
     import dask
     from distributed.utils import get_mp_context
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 
-import distributed.nanny  # noqa: F401
+before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run: nothing here tells of it
 
-import gristmill.pipelines.runner  # noqa: F401  what every stage needs
-from gristmill.kernels.warm import warm
+import distributed.nanny  # noqa: E402, F401
+
+import gristmill.pipelines.runner  # noqa: E402, F401  what every stage needs
+from gristmill.kernels.warm import warm  # noqa: E402
 
 warm()
+signal.signal(signal.SIGINT, before)
 atexit.register(os._exit, 0)  # it ends with the run's process: at once, for it holds that one's output open

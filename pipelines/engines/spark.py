@@ -13,7 +13,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +21,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from gristmill.errors import MissingDependencyError, RunError, UsageError, WorkItemError
-from gristmill.pipelines.engines.base import TRIES, Task, guarded, probes, raise_failed, singly, together
+from gristmill.pipelines.engines.base import TRIES, Task, begun, probes, raise_failed, singly, together
 from gristmill.pipelines.engines.watch import WAIT, Watch, Workers, quiet
 
 POLL_SECONDS = 0.2
@@ -101,6 +100,8 @@ class SparkEngine:
             except BaseException:
                 context.cancelJobGroup(name)
                 raise
+            finally:
+                arrived.value.clear()  # PySpark keeps an accumulator as long as the process
         if error is not None or len(outcomes) < len(tasks):
             raise _lost(error or RunError("Spark lost their results"), tasks, set(outcomes)) from error
         failed = [number for number in sorted(outcomes) if isinstance(outcomes[number], BaseException)]
@@ -139,11 +140,9 @@ def _run(context: Any, name: str, packed: list[tuple[range, bytes]], arrived: An
     def run(sent: tuple[range, bytes]) -> None:
         import cloudpickle
 
-        begun = time.monotonic()
         numbers, content = sent
-        function, tasks = cloudpickle.loads(content)
-        outcomes = [cloudpickle.dumps(guarded(function, task)) for task in tasks]
-        arrived.add([(numbers, outcomes, (time.monotonic() - begun) / len(tasks))])
+        outcomes, seconds = begun(*cloudpickle.loads(content))
+        arrived.add([(numbers, [cloudpickle.dumps(outcome) for outcome in outcomes], seconds)])
         if own:
             _set_aside()
 
@@ -172,7 +171,8 @@ def _followed(
 ) -> tuple[dict[int, Any], BaseException | None]:
     """(the outcomes by number, why Spark gave up if it did); `done` is called with each result as it arrives.
 
-    The first items show how long one takes; of short ones a task does several, for a task of Spark's takes 50 ms beside its work. These are a second job.
+    The first items show how long one takes; of short ones a task does several, for a task of Spark's takes 50 ms beside its work. These are a second
+    job. What that leaves, since it takes longer after all or ends workers, is a third, each item by itself.
     """
     outcomes: dict[int, Any] = {}
     took: list[float] = []
@@ -183,7 +183,7 @@ def _followed(
         watch.check()
         for numbers, contents, seconds in arrived.value[len(took) :]:
             took.append(seconds)
-            for number, content in zip(numbers, contents, strict=True):
+            for number, content in zip(numbers, contents, strict=False):
                 outcome = outcomes[number] = _unpacked(content)
                 watch.done(number)
                 if not isinstance(outcome, BaseException):
@@ -195,12 +195,12 @@ def _followed(
             watch.group(groups)
             jobs.append(send(groups))
             first = count
-        elif (
-            over and len(jobs) == 2 and jobs[1].exception() is not None
-        ):  # what ends workers in a group shows by itself
-            jobs.append(send(singly(number for number in range(count) if number not in outcomes)))
         elif over:
-            return outcomes, error
+            left = [number for number in range(probed, count) if number not in outcomes]
+            if len(jobs) != 2 or not left:
+                return outcomes, error
+            watch.again(left)
+            jobs.append(send(singly(left)))
 
 
 def _unpacked(content: bytes) -> Any:

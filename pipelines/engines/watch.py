@@ -76,9 +76,22 @@ class Watch:
                 self._took.append(now - began)
             elif number not in self._last:
                 return
-            if self._next < len(self._groups):
-                self._began[self._groups[self._next].start] = now
-                self._next += 1
+            self._begin(now)
+
+    def again(self, numbers: Sequence[int]) -> None:
+        """Takes note that these tasks, which their group has not done, are sent once more, each by itself, after all others."""
+        with self._lock:
+            over = [number for number in numbers if self._began.pop(number, None) is not None]
+            self._groups += [range(number, number + 1) for number in numbers]
+            self._last.update((number, number) for number in numbers)
+            for _ in over:
+                self._begin(time.monotonic())
+
+    def _begin(self, now: float) -> None:
+        """The next group has begun, where there is one."""
+        if self._next < len(self._groups):
+            self._began[self._groups[self._next].start] = now
+            self._next += 1
 
     def slow(self) -> list[tuple[int, float]]:
         """(number, seconds at work so far) of the tasks that are to be told now."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -214,12 +215,14 @@ def held(process: subprocess.Popen, folder: Path) -> list[psutil.Process]:
 
 
 def workers_of(pid: int) -> list[psutil.Process]:
-    try:
-        return [
-            child for child in psutil.Process(pid).children() if "resource_tracker" not in " ".join(child.cmdline())
-        ]
-    except psutil.Error:
-        return []
+    """Those of a run's process; on Linux they are forked from one that it has started."""
+    found = []
+    with contextlib.suppress(psutil.Error):
+        for child in psutil.Process(pid).children(recursive=True):
+            said = " ".join(child.cmdline())
+            if child.ppid() != pid or ("resource_tracker" not in said and "forkserver" not in said):
+                found.append(child)
+    return found
 
 
 def end(process: subprocess.Popen) -> dict:

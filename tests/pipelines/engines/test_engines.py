@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
+import sys
+import time
 from dataclasses import dataclass
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +16,7 @@ from typing import Any
 import pytest
 
 from gristmill.errors import ColumnError, RunError, WorkItemError
-from gristmill.pipelines.engines.base import TRIES, InProcess
+from gristmill.pipelines.engines.base import ENOUGH, TRIES, InProcess
 from gristmill.pipelines.engines.choose import MOST_THREADS, SMALL_BYTES, THREADED_BYTES, threads_for
 from gristmill.pipelines.engines.dask import DaskEngine
 
@@ -35,6 +38,8 @@ def work(item: Item) -> dict[str, Any]:
     tries = Path(item.folder) / f"tries-{item.number}"
     with tries.open("a") as out:
         out.write("x")
+    if item.kind == "long":
+        time.sleep(ENOUGH)
     if item.kind == "kills":
         os.kill(os.getpid(), signal.SIGKILL)
     if item.kind == "usage":
@@ -113,6 +118,18 @@ def test_short_items_are_sent_to_dask_together(dask_engine, tmp_path, monkeypatc
     assert [number for group in groups for number in group] == list(range(4, 100)) and max(map(len, groups)) > 1
 
 
+def test_items_that_are_long_after_all_go_on_one_by_one(dask_engine, tmp_path, monkeypatch):
+    """The first of them say that a hundredth of a second is enough for many."""
+    from gristmill.pipelines.engines.watch import Watch
+
+    again: list[int] = []
+    monkeypatch.setattr(Watch, "again", lambda _, numbers: again.extend(numbers))
+    items = [Item(str(tmp_path), i, kind="long" if 10 <= i < 13 else "ordinary") for i in range(60)]
+    results = dask_engine.map(work, items, lambda _: None)
+    assert [result["number"] for result in results] == list(range(60)) and tries(tmp_path) == [1] * 60
+    assert again and min(again) > 10 and again == sorted(set(again)), "what follows the first long one is sent anew"
+
+
 @pytest.mark.slow
 def test_of_items_that_were_sent_together_the_one_that_kills_workers_is_named(tmp_path):
     """The others are done, though some were at work beside it."""
@@ -121,6 +138,48 @@ def test_of_items_that_were_sent_together_the_one_that_kills_workers_is_named(tm
         items = [Item(str(tmp_path), i, kind="kills" if i == 30 else "ordinary") for i in range(60)]
         engine.map(work, items, reported.append)
     assert sorted(result["number"] for result in reported) == [i for i in range(60) if i != 30]
+
+
+ENVIRONMENTS = """
+import os
+from gristmill.pipelines.engines.dask import DaskEngine
+
+def found(name):
+    return {name: os.environ.get(name)}
+
+for name in ("FIRST", "SECOND"):
+    os.environ[name] = "set"
+    with DaskEngine(1) as engine:
+        print(engine.map(found, ["FIRST", "SECOND"], lambda _: None))
+    del os.environ[name]
+"""
+
+
+LOADING = """
+import os, signal
+from gristmill.kernels import warm
+
+warm.warm = lambda: os.kill(os.getpid(), signal.SIGINT)
+import gristmill.pipelines.engines.preload
+print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+"""
+
+
+def test_workers_have_the_environment_of_their_run_and_no_more():
+    said = subprocess.run(
+        [sys.executable, "-c", ENVIRONMENTS], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert said.stdout.splitlines() == [
+        "[{'FIRST': 'set'}, {'SECOND': None}]",
+        "[{'FIRST': None}, {'SECOND': 'set'}]",
+    ], said.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
+def test_ctrl_c_is_not_for_the_process_that_workers_are_forked_from():
+    """From a terminal it comes to it too, also while it loads what workers need; to those it goes on to come."""
+    said = subprocess.run([sys.executable, "-c", LOADING], capture_output=True, text=True, timeout=120, check=False)
+    assert said.stdout == "True\n", said.stderr
 
 
 def test_where_the_work_is_done():

@@ -48,6 +48,30 @@ def test_what_took_long_with_all_is_not_slow(clock):
     assert watch.slow() == [(3, 500.0)]
 
 
+def test_items_that_are_sent_again_are_told_one_by_one(clock):
+    watch = Watch([f"item {n}" for n in range(9)], 2, quiet)
+    watch.done(0)
+    watch.group([range(4, 6), range(6, 9)])
+    for number in (1, 2, 3):
+        watch.done(number)
+    clock[0] += 5
+    watch.again(range(4, 6))  # lost as a whole
+    clock[0] += 55
+    assert watch.slow() == [(6, 60.0)]
+    clock[0] += 5
+    assert watch.slow() == [(4, 60.0)]
+    watch.again(range(7, 9))  # left by the group that has begun with 6
+    watch.done(6)
+    watch.done(4)
+    clock[0] += 60
+    assert watch.slow() == [(5, 60.0), (7, 60.0)]
+    assert watch._named(7) == "item 7"
+    for number in (5, 7, 8):
+        watch.done(number)
+    clock[0] += 600
+    assert watch.slow() == []
+
+
 def test_items_that_are_sent_together_count_as_one(clock):
     watch = Watch([f"item {n}" for n in range(9)], 2, quiet)
     watch.done(0)
