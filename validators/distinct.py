@@ -22,7 +22,6 @@ from gristmill.validators.hashes import (
     Chunk,
     filter_fields,
     gathered,
-    grouped,
     joined,
     row_hashes,
     unknown,
@@ -33,6 +32,7 @@ from gristmill.validators.spill import Spill, held
 
 MANY, FEW_ROWS = 64, 1 << 14  # so many chunks of fewer rows are joined: grouping takes time for each chunk
 GROUPED, UNITS = 1 << 16, 8  # hashes that are grouped together, about; units of work of so many lots of them
+UNIT_ROWS = 1 << 20  # hashes in a unit, if that is fewer: all of their rows may be among its findings
 SMALL = 4  # new rows are looked up among those that are known where they are fewer than 1 in so many
 WORKING = 128  # bytes at most for each new row while it is looked up
 FEW_MODES = 1 << 16  # of more values that share the largest count, rows are found only when asked for
@@ -195,8 +195,7 @@ class Distinct(Accumulator):
         if facts is None:
             return None
         if not self._every_row and facts.distinct < FILTERED:
-            every = self._every()
-            return self._saved(grouped(joined(every)) if every else None, 0)
+            return self._saved(self._grouped(), 0)
         kept = (self._known.kept if self._known else 0) + sum(len(chunk.rows) for chunk in self._chunks)
         fields: Fields = {"large": True, "count": self.count, "considered": self.considered, "kept": kept}
         fields |= {"distinct": facts.distinct, "most": facts.most, "repeated": facts.repeated}
@@ -298,7 +297,8 @@ class Distinct(Accumulator):
             step = _step(chunks)
             threads = threads if step < PARTITIONS else 1
             lots = [range(start, start + step) for start in range(0, PARTITIONS, step)]
-            several = -(-len(lots) // UNITS)
+            rows = sum(len(chunk.rows) for chunk in chunks)
+            several = max(1, min(-(-len(lots) // UNITS), UNIT_ROWS * len(lots) // rows))
             work = (partial(self._several, chunks, lots[at : at + several]) for at in range(0, len(lots), several))
             for found in in_order(work, threads):
                 for distinct, repeated, most, firsts in found:
@@ -321,14 +321,31 @@ class Distinct(Accumulator):
         most = int(totals.max())
         return len(totals), rows[:0], most, rows[groups.first[totals == most]]
 
-    def first_rows(self) -> Iterator[I64]:
-        """The first row of each distinct value, some partitions at a time."""
+    def _gathered(self) -> Iterator[tuple[U64, I64, I64 | None]]:
+        """All hashes, row numbers and counts, of some partitions at a time."""
         chunks = self._every()
         step = _step(chunks)
         for start in range(0, PARTITIONS if chunks else 0, step):
-            hashes, rows, _ = gathered(chunks, range(start, start + step))
-            if len(rows):
-                yield rows[group(hashes).first]
+            found = gathered(chunks, range(start, start + step))
+            if len(found[1]):
+                yield found
+
+    def _grouped(self) -> Chunk | None:
+        """Each value once, with its first row and how often it occurs; None without values."""
+        found = []
+        for hashes, rows, counts in self._gathered():
+            groups = group(hashes)
+            found.append((hashes[groups.first], rows[groups.first], _totals(groups, counts)))
+        if not found:
+            return None
+        hashes, rows, totals = (np.concatenate(each) for each in zip(*found, strict=True))
+        hashes, order, ends = partition(hashes)
+        return Chunk(hashes, rows[order], totals[order], ends, 0)
+
+    def first_rows(self) -> Iterator[I64]:
+        """The first row of each distinct value, some partitions at a time."""
+        for hashes, rows, _ in self._gathered():
+            yield rows[group(hashes).first]
 
 
 def _step(chunks: Sequence[Chunk]) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gristmill.kernels.filters import Layout
-from gristmill.kernels.groups import PARTITIONS, Index, group, partition
+from gristmill.kernels.groups import PARTITIONS, Index, partition
 from gristmill.kernels.hashing import hash_slices
 from gristmill.validators.accumulators import Fields
 from gristmill.validators.checked import Parts
@@ -94,15 +94,6 @@ def joined(chunks: Sequence[Chunk], spill: Spill | None = None) -> Chunk:
         np.sum([chunk.ends for chunk in chunks], axis=0),
         first,
     )
-
-
-def grouped(chunk: Chunk) -> Chunk:
-    """A chunk with counts, each hash once, with its first row."""
-    groups = group(chunk.hashes[:])
-    assert chunk.counts is not None
-    counts = np.bincount(groups.of, chunk.counts[:], len(groups.first)).astype(np.int64)
-    hashes, order, ends = partition(chunk.hashes[:][groups.first])
-    return Chunk(hashes, chunk.rows[:][groups.first][order], counts[order], ends, chunk.first)
 
 
 def gathered(chunks: Sequence[Chunk], partitions: range) -> tuple[U64, I64, I64 | None]:

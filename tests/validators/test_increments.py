@@ -105,6 +105,7 @@ def test_any_history_of_versions_gives_the_results_of_fresh_validations(pool, se
         patch.setattr(distinct, "FILTERED", int(rng.choice([1, 1 << 16])))
         patch.setattr(distinct, "FILTERS", int(rng.choice([1, 8])))
         patch.setattr(distinct, "GROUPED", int(rng.choice([16, 1 << 16])))
+        patch.setattr(distinct, "UNIT_ROWS", int(rng.choice([1, 1 << 20])))
         patch.setattr(ordered, "REACH", int(rng.choice([1, 1 << 12])))
         patch.setattr(bundles, "SMALL", int(rng.choice([0, 1 << 16])))
         shutil.copytree(source.base, place, dirs_exist_ok=True)

@@ -127,6 +127,30 @@ def test_another_file_in_the_place_of_a_shard_is_not_judged(tmp_path: Path):
     assert not validate(version, SUITE).success
 
 
+@pytest.mark.parametrize("form", ["BOOLEAN_ONLY", "COMPLETE"])
+def test_a_shard_whose_states_are_kept_must_still_be_there(tmp_path: Path, form):
+    old, new = numbers(range(400), range(1000, 1005))
+    folder = dataset(tmp_path, old)
+    validate(gristmill.open_dataset(folder), SUITE)
+    files = gristmill.open_dataset(folder).files()
+    publish(folder, [*files, *shards(folder, new)], old.schema, expected_parent=1)
+    place, other = (Path(folder.url(each.path)) for each in gristmill.open_dataset(folder).files())
+    content = place.read_bytes()
+    for wrong, text in (
+        (None, "is missing"),
+        (content[:-10], "not a readable Parquet file"),
+        (other.read_bytes(), "5 rows in .* bytes, expected 400"),
+    ):
+        place.unlink()
+        if wrong is not None:
+            place.write_bytes(wrong)
+        with pytest.raises(CorruptDatasetError, match=text):
+            validate(gristmill.open_dataset(folder), SUITE, result_format=form)
+        place.write_bytes(content)
+    version = gristmill.open_dataset(folder)
+    assert stripped(validate(version, SUITE)) == stripped(validate(version, SUITE, states=False))
+
+
 @pytest.mark.parametrize("error", [InputError("no permission"), RunError("no space left"), OSError(5, "I/O error")])
 def test_what_cant_be_kept_or_removed_fails_no_validation(tmp_path: Path, monkeypatch, caplog, error):
     folder = dataset(tmp_path, *numbers(range(100), range(200)))

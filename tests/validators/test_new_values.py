@@ -201,6 +201,26 @@ def test_the_first_of_equal_values_is_shown_wherever_it_was_met(tmp_path: Path):
     ] == ["[-0.0]"] * 2
 
 
+def test_few_values_of_many_rows_are_put_together_some_at_a_time(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(distinct, "FILTERED", 1 << 16)
+    monkeypatch.setattr(distinct, "GROUPED", 64)
+    sizes, whole, conclude = [], distinct.group, distinct.Distinct.conclude
+
+    def concluded(self, threads):
+        with monkeypatch.context() as patch:
+            patch.setattr(distinct, "group", lambda hashes: sizes.append(len(hashes)) or whole(hashes))
+            return conclude(self, threads)
+
+    monkeypatch.setattr(distinct.Distinct, "conclude", concluded)
+    grown = Grown(tmp_path, *(rows(range(1000 + i)) for i in range(6)))
+    version = grown.version(*range(6))
+    validate(version, SUITE[3:4], memory=1)
+    assert sum(sizes) == 6015 and max(sizes) < 300
+    assert kept(version) == fresh(version)
+    fewer = grown.version(*range(5))
+    assert kept(fewer) == fresh(fewer)
+
+
 def test_a_filter_that_is_gone_is_done_without(tmp_path: Path):
     grown = Grown(tmp_path, rows(range(3000)), rows(range(4000, 4100)), rows([5, 4001, 9000]), rows(range(4090, 4200)))
     kept(grown.version(0))
