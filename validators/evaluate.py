@@ -71,7 +71,7 @@ def _results(suite: Suite, setting: Setting, *, states: bool) -> tuple[list[dict
     else:
         known = {task.key: task.make() for task in first}
         sources = _first_pass(data, first, threads, store, known)
-    kept = {key: known[key] for key, of in sources.items() if of != {FOOTER}}
+    kept = dict(known)
     for one in planned:
         _take_errors(one, one.keys.values(), known)
     second = tasks_of(

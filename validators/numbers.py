@@ -141,11 +141,17 @@ class Extremes(Accumulator):
             self.take(later.least, later.greatest)
 
     def save(self, first: int) -> Fields:
-        return {"ends": pa.array([] if self.least is None else [self.least, self.greatest])}
+        if self.least is None or isinstance(self.least, int):  # of which Arrow would take an unsigned one for too large
+            return {"ends": [] if self.least is None else [self.least, self.greatest]}
+        kind = pa.infer_type([self.least, self.greatest])
+        if hasattr(self.least, "nanosecond"):  # a pandas Timestamp, which Arrow would cut to microseconds
+            kind = pa.timestamp("ns", kind.tz)
+        return {"ends": pa.array([self.least, self.greatest], kind)}
 
     def load(self, fields: Fields, first: int) -> None:
-        if len(fields["ends"]):
-            self.least, self.greatest = fields["ends"].to_pylist()
+        ends = fields["ends"]
+        if len(ends):
+            self.least, self.greatest = ends if isinstance(ends, list) else ends.to_pylist()
 
 
 def _float(exact: Fraction) -> float:

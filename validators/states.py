@@ -29,7 +29,7 @@ from gristmill.validators.passes import States
 from gristmill.validators.plan import Key, Task
 from gristmill.validators.rows import Places
 
-VERSION = 7
+VERSION = 8
 """To be raised whenever what an accumulator works out changes."""
 TOGETHER = f"{FOLDER}/together"
 KEPT = 4  # files of several shards that stay, with those that they extend: those of the newest validations

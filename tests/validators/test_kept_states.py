@@ -127,6 +127,33 @@ def test_another_file_in_the_place_of_a_shard_is_not_judged(tmp_path: Path):
     assert not validate(version, SUITE).success
 
 
+@pytest.mark.parametrize(
+    "condition", [None, {"type": "comparison", "column": {"name": "y"}, "operator": "==", "parameter": 1}]
+)
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.array([1, 10**9 + 7, 2 * 10**9 + 1], pa.timestamp("ns", "Europe/Berlin")),
+        pa.array([5, 0, 2**64 - 1], pa.uint64()),
+        pa.array([-(2**63), 2**63 - 1, 0], pa.int64()),
+    ],
+    ids=["nanoseconds", "unsigned", "signed"],
+)
+def test_extremes_are_kept_to_the_last_digit(tmp_path: Path, values, condition):
+    tables = [pa.table({"x": values.slice(at), "y": [1] * (3 - at)}) for at in (0, 1)]
+    limit = "2020-01-01T00:00:00+00:00" if pa.types.is_timestamp(values.type) else 7
+    suite = [
+        one("column_max_to_be_between", column="x", max_value=limit, row_condition=condition),
+        one("column_min_to_be_between", column="x", max_value=limit, row_condition=condition),
+    ]
+    folder = dataset(tmp_path, *tables)
+    version = gristmill.open_dataset(folder)
+    expected = stripped(validate(version, suite, states=False))
+    assert stripped(validate(version, suite)) == expected
+    found = validate(version, suite)
+    assert stripped(found) == expected and {each["evaluated"] for each in found.results} == {"state"}
+
+
 @pytest.mark.parametrize("form", ["BOOLEAN_ONLY", "COMPLETE"])
 def test_a_shard_whose_states_are_kept_must_still_be_there(tmp_path: Path, form):
     old, new = numbers(range(400), range(1000, 1005))

@@ -145,6 +145,7 @@ def test_no_file_of_another_shard_is_opened(tmp_path: Path, monkeypatch):
     grown = Grown(tmp_path, *(rows(range(100 * i, 100 * i + 100)) for i in range(5)))
     form = {"result_format": "BOOLEAN_ONLY"}
     suite = [each for each in SUITE if "common" not in each["type"]]  # a value that is shown is read
+    suite.append(one("column_max_to_be_between", column="id", max_value=5))  # footers say it the first time
     validate(grown.version(0, 1, 2, 3), suite, result_format=form)
     version = grown.version(0, 1, 2, 3, 4)
     opened, state, file = [], bundles.Bundle.__init__, Dataset.open_file
