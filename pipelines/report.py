@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gristmill.pipelines.runner import Outcome
 
 EXAMPLES = 3  # rows told of each rule
-EXAMPLE_FILES = 8  # of the ledger, one for each work item, in which they are looked for
+EXAMPLE_FILES = 8  # of the ledger, each of some work items, in which they are looked for
 EXAMPLE_ROWS = 1 << 16  # of each of these
 BEGINNING = pa.schema([DECISIONS.field(name) for name in ("step", "rule", "uid", "position")])
 
