@@ -100,12 +100,11 @@ def run(
     engine: "dask" or "spark", or a running dask.distributed Client or SparkSession; small inputs run in this process. address: of an existing
     cluster's scheduler or master. conf: settings of Spark. workers: how many items are worked on at a time, as many as cores if None: threads of
     this process up to 4 GB of input and 4 workers, unless steps are Python functions, else Dask's worker processes or Spark's threads.
-    wait: seconds after which a cluster that has no workers is given up.
-    memory: bytes that all workers together may hold (`1.5GB`); the chunks that they work on are made to fit. scratch: the folder or URL of work
-    files, `OUTPUT/_work` if None; with remote output and no cluster a folder of the user's cache. fresh: ignores finished work. candidate: publishes
-    nothing, the result waits as a candidate (unless the newest version holds it already) for `gristmill validate`, `publish` or `reject`.
-    settings: `key.path=value` texts laid over the file. inputs: the tables of `frame` sources by name. in_process: True works in one thread of this process, False on worker processes or a cluster; None decides. progress: bar,
-    lines or quiet.
+    wait: seconds after which a cluster that has no workers is given up. memory: bytes that all workers together may hold (`1.5GB`); the chunks that
+    they work on are made to fit. scratch: the folder or URL of work files, `OUTPUT/_work` if None; with remote output and no cluster a folder of the
+    user's cache. fresh: ignores finished work. candidate: publishes nothing, the result waits as a candidate (unless the newest version holds it
+    already) for `gristmill validate`, `publish` or `reject`. settings: `key.path=value` texts laid over the file. inputs: the tables of `frame` sources
+    by name. in_process: True works in one thread of this process, False on worker processes or a cluster; None decides. progress: bar, lines or quiet.
 
     The version is a function of the pipeline and the inputs: the same again publishes nothing. After a crash the same call resumes.
 
@@ -122,15 +121,15 @@ def run(
     store = open_store(scratch_folder(model, scratch, shared=address is not None or not isinstance(engine, str)))
     planned, cache = _plan(model, inputs or {}, store)
     base = base_of(folder, model, parent)
+    suite = checked_suite(model.validate_) if model.validate_ else None
     threads = _threads(model, planned, engine, workers) if in_process is None else int(in_process)
     start_engine = choose_engine(
         engine, address=address, workers=workers, conf=conf, threads=threads, wait=wait, note=shown.note
     )
     with contextlib.ExitStack() as locked, contextlib.ExitStack() as started:
-        chosen = started.enter_context(start_engine)  # a cluster comes up in the background, while the rest is checked
+        chosen = started.enter_context(start_engine)  # a cluster comes up in the background, while columns are checked
         with naming_lines(pipeline):
             check_columns(model, planned, base, known_columns(store, model.id, read_tombstones(folder)))
-        suite = checked_suite(model.validate_) if model.validate_ else None
         lock = locked.enter_context(store.held())
         _make_ready(store, folder, lock, fresh=fresh)
         runner = Runner(model, planned, chosen, store, folder, shown, chunk_bytes(memory, chosen.workers), base)
@@ -138,8 +137,7 @@ def run(
         runner.seconds["total"] = time.monotonic() - start
         result = _publish(model, folder, chosen, runner, outcome, parent=parent, suite=suite, candidate=candidate)
         started.close()
-        _remember(store, model, planned, cache)
-        _tidy(runner, planned, lock)
+        _tidy(runner, planned, cache, lock)
     return result
 
 
@@ -158,8 +156,9 @@ def _claim(folder: Folder) -> None:
             folder.create("manifests/about.json", json.dumps({"made_by": f"gristmill {__version__}"}).encode())
 
 
-def _tidy(runner: Runner, planned: Sequence[Planned], lock: Lock) -> None:
-    """Removes work files that no run needs any more, unless another one is at work."""
+def _tidy(runner: Runner, planned: Sequence[Planned], cache: dict[str, str], lock: Lock) -> None:
+    """Notes what was run over, and removes work files that no run needs any more, unless another one is at work."""
+    _remember(runner.store, runner.pipeline, planned, cache)
     if lock.alone():
         runner.store.prune(runner.used)
         runner.store.prune_frames([file for plan in planned for item in plan.items for file in item.files])
