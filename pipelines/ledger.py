@@ -66,10 +66,11 @@ class ItemLedger:
 
 @dataclass(frozen=True)
 class Ledger:
-    """The ledger of some items."""
+    """The ledger of some items. `content` is the key of what is in the files, `key` that of these files here."""
 
     store: WorkStore
     key: str
+    content: str
     folder: Folder
     base: str  # ledger folder in the dataset
     number: int  # of the first item
@@ -78,16 +79,45 @@ class Ledger:
 
     def path(self, kind: str) -> str:
         """Where its origin, decisions or quarantine are, in the dataset."""
-        return f"{self.base}/{kind}-{self.number:06d}.parquet"
+        return _path(self.base, kind, self.number)
 
     def __str__(self) -> str:
         return f"ledger of items {self.number} to {self.number + len(self.items) - 1}"
 
 
+def _path(base: str, kind: str, number: int) -> str:
+    return f"{base}/{kind}-{number:06d}.parquet"
+
+
 def write_ledger(task: Ledger) -> dict[str, Any]:
-    """Writes origin-N.parquet, decisions-N.parquet and, where records could not be read, quarantine-N.parquet."""
+    """Writes origin-N.parquet, decisions-N.parquet and, where records could not be read, quarantine-N.parquet.
+
+    What an earlier run has written of the same items is linked.
+    """
     check_mounted(task.folder)
-    decisions = 0
+    found = task.store.done(task.content)
+    if found is not None and not _linked(task, found):
+        task.store.forget(task.content)
+        found = None
+    if found is None:
+        with task.store.create(task.content) as (_, written):
+            written.update(base=task.base, number=task.number, kinds=_write(task))
+    with task.store.create(task.key) as (_, summary):
+        return summary
+
+
+def _linked(task: Ledger, found: dict[str, Any]) -> bool:
+    """Whether the files that were written before are still there, and now here too."""
+    try:
+        for kind in found["kinds"]:
+            task.folder.link(_path(found["base"], kind, found["number"]), task.path(kind))
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _write(task: Ledger) -> list[str]:
+    """The kinds of files that there are."""
     with contextlib.ExitStack() as stack:
         origins, decided = (
             stack.enter_context(table_writer(task.folder, task.path(kind), schema))
@@ -103,10 +133,7 @@ def write_ledger(task: Ledger) -> dict[str, Any]:
                     table_writer(task.folder, task.path("quarantine"), QUARANTINE)
                 )
                 quarantined.write_table(bad)
-            decisions += found.num_rows
-    with task.store.create(task.key) as (_, summary):
-        summary["decisions"] = decisions
-    return summary
+    return ["origin", "decisions", *(["quarantine"] if quarantined else [])]
 
 
 def _ledger_of(task: Ledger, item: ItemLedger) -> tuple[pa.Table, pa.Table, pa.Table]:

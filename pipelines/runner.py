@@ -375,11 +375,12 @@ class Runner:
         every = [ItemLedger(item.source, item.ingested, item.identity, item.stages, item.pending) for item in items]
         tasks = []
         for start in range(0, len(items), ITEMS):
-            key = key_of("ledger of items", self.folder.url(base), start, facts[start : start + ITEMS])
-            some = tuple(every[start : start + ITEMS])
-            tasks.append(Ledger(self.store, key, self.folder, base, start, some, appended))
+            content = key_of("ledger of items", self.folder.url(""), facts[start : start + ITEMS], appended)
+            key, some = key_of("ledger", base, start, content), tuple(every[start : start + ITEMS])
+            tasks.append(Ledger(self.store, key, content, self.folder, base, start, some, appended))
         found = self.store.summaries([task.key for task in tasks])
         self._forget_lost([(t.key, t.path("origin")) for t, s in zip(tasks, found, strict=True) if s is not None])
+        self.used.update(task.content for task in tasks)
         self.map("ledger", write_ledger, tasks)
         return base
 

@@ -205,6 +205,31 @@ class Folder:
             within = f"{prefix.rstrip('/')}/" if prefix else ""
             return sorted(_walk(place, within, recursive=recursive))
 
+    def link(self, source: str, path: str) -> None:
+        """Makes or replaces the file with the content of another in the folder, as a second name of it where that can be; as young as a new one.
+
+        Raises:
+            FileNotFoundError: there is no `source`.
+        """
+        with _clear_errors(self.url(path), "write"):
+            if self.remote:
+                self._client.cp_file(self.url(source), self.url(path))
+                return
+            temporary, final = Path(self.url(temporary_name(path))), Path(self.url(path))
+            _make_folder(final.parent)
+            try:
+                try:
+                    os.link(self.url(source), temporary)
+                except OSError as error:
+                    if error.errno not in NO_LINKS:
+                        raise
+                    shutil.copyfile(self.url(source), temporary)
+                os.utime(temporary)
+                temporary.replace(final)
+                _sync_folder(final.parent)
+            finally:
+                temporary.unlink(missing_ok=True)
+
     def delete(self, path: str) -> None:
         """Removes the file; it may be gone already."""
         with _clear_errors(self.url(path), "delete"), contextlib.suppress(FileNotFoundError):

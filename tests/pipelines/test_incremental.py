@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import gristmill
 from gristmill.errors import ColumnError
 from gristmill.pipelines import duplicates
+from gristmill.pipelines import ledger as ledger_module
 from gristmill.pipelines import runner as runner_module
 from gristmill.pipelines.steps.normalize_text import NormalizeText
 from tests.pipelines.conftest import corpus, ledger_of, rows_of, write_jsonl
@@ -105,6 +107,28 @@ def test_new_documents_leave_the_comparisons_of_others_alone(model, tmp_path, mo
     second = run(model)
     assert compared[first:] == [2]
     assert second.fingerprint == fresh(model, tmp_path).fingerprint
+
+
+def test_the_ledger_of_items_that_did_not_change_is_not_written_again(model, tmp_path, monkeypatch):
+    """It is linked, and written again where the earlier one has gone."""
+    written: list[int] = []
+    original = ledger_module._write
+    monkeypatch.setattr(ledger_module, "_write", lambda task: written.append(task.number) or original(task))
+    monkeypatch.setattr(runner_module, "ITEMS", 2)
+    run(model)
+    assert written == [0, 2, 4]
+    for number in range(2):
+        rows = [{**row, "id": f"new-{number}-{row['id']}"} for row in corpus(4, seed=5 + number)]
+        for row in rows:
+            row["text"] += f" {number}" * 40
+        write_jsonl(tmp_path / "in", rows, files=1, prefix=f"zz-{number}", packed=False)
+        written.clear()
+        result = run(model)
+        assert written == ([6] if number == 0 else [0, 2, 4, 6])
+        whole = fresh(model, tmp_path)
+        assert ledger_of(result) == ledger_of(whole) != []
+        shutil.rmtree(tmp_path / "out" / "ledger")
+        shutil.rmtree(tmp_path / "fresh")
 
 
 def test_only_new_files_are_opened(model, tmp_path, monkeypatch):

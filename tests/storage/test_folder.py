@@ -73,6 +73,27 @@ def test_the_environment_names_the_endpoint(
     assert open_folder(f"{s3_folder.base}/").read_bytes("x") == b"1"
 
 
+def test_a_link_outlives_what_it_was_made_of(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.write_atomic("old/a", b"one")
+    folder.write_atomic("new/a", b"other")
+    if not folder.remote:
+        os.utime(folder.url("old/a"), (1e9, 1e9))
+    folder.link("old/a", "new/a")
+    assert all(changed > 1.7e9 for *_, changed in folder.list("new"))  # young, so that gc leaves it to who needs it
+    folder.delete("old/a")
+    assert names(folder) == ["new/a"] and folder.read_bytes("new/a") == b"one"
+    with pytest.raises(FileNotFoundError):
+        folder.link("old/a", "new/b")
+
+    def no_links(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    folder.link("new/a", "copied/a")
+    folder.write_atomic("new/a", b"two")
+    assert folder.read_bytes("copied/a") == b"one" and names(folder) == ["copied/a", "new/a"]
+
+
 def test_create_never_replaces(folder: Folder) -> None:
     folder.create("m/1", b"first")
     for content in (b"second", b"first", b""):
