@@ -306,6 +306,8 @@ def _start(address: str | None, workers: int, conf: dict[str, str]) -> Any:
         ) from error
     if "PYSPARK_PYTHON" not in os.environ:  # Spark's own default is whatever `python3` is on the worker's PATH
         context.pythonExec = settings.get("spark.pyspark.python", sys.executable)
+    if local:  # for workers: Spark's JVM, which stays as long as the process, has the environment of when it began
+        context.environment = {**os.environ, **context.environment}
     return context
 
 

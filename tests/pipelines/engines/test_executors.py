@@ -45,6 +45,24 @@ def kill_the_executor(task: Square) -> dict[str, int]:
     return square(task)
 
 
+@pytest.mark.parametrize("address", ["local[1]", pytest.param("local-cluster[1,1,1024]", marks=pytest.mark.slow)])
+def test_workers_of_this_machine_have_the_environment_of_now(java, monkeypatch, address):
+    """Spark's JVM stays as long as the process, with the environment of when it began: credentials that were set since must reach the workers."""
+
+    def seen(task: tuple[str]) -> dict[str, str | None]:
+        import os
+
+        return {name: os.environ.get(name) for name in ("GRISTMILL_LATER", "GRISTMILL_GIVEN")}
+
+    monkeypatch.setenv("GRISTMILL_GIVEN", "here")
+    with SparkEngine(1, address) as engine:
+        assert engine.map(seen, [("a",)], lambda _: None) == [{"GRISTMILL_LATER": None, "GRISTMILL_GIVEN": "here"}]
+    monkeypatch.setenv("GRISTMILL_LATER", "now")
+    with SparkEngine(1, address, conf={"spark.executorEnv.GRISTMILL_GIVEN": "for workers"}) as engine:
+        found = engine.map(seen, [("a",)], lambda _: None)
+    assert found == [{"GRISTMILL_LATER": "now", "GRISTMILL_GIVEN": "for workers"}]
+
+
 @pytest.mark.slow
 def test_all_engines_over_many_inputs(java, processes, threads):
     from pyspark.sql import SparkSession
