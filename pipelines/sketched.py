@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import itertools
 import mmap
@@ -51,11 +50,8 @@ class Spans:
         order = np.lexsort((self.at, file))
         for start, stop in itertools.pairwise([*range(0, len(used), OPENED), len(used)]):
             some = order[slice(*np.searchsorted(file[order], [start, stop]))]
-            with contextlib.ExitStack() as stack:
-                paths = (folder / name for folder, name in (self.files[each] for each in used[start:stop]))
-                opened = [stack.enter_context(path.open("rb", 0)).fileno() for path in paths]
-                numbers = np.array(opened, np.int64)[file[some] - start]
-                read_spans(numbers, self.at[some], 4 * self.sizes[some], values, 4 * offsets[some])
+            paths = (folder / name for folder, name in (self.files[each] for each in used[start:stop]))
+            read_spans(paths, file[some] - start, self.at[some], 4 * self.sizes[some], values, 4 * offsets[some])
         return np.asarray(values), offsets
 
 

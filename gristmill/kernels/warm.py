@@ -36,7 +36,7 @@ def warm() -> None:
     found = sketches(texts)
     resolve(band_keys(found.signatures, 14, 8), found.values, found.offsets, 0.8)
     none = np.zeros(0, np.int64)
-    read_spans(none, none, none, np.empty(0, np.uint32), none)
+    read_spans([], none, none, none, np.empty(0, np.uint32), none)
     pairs(found.values, found.offsets, np.array([0]), np.array([1]))
     components(np.array([0]), np.array([1]), 2)
     tally = Tally()
