@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,10 @@ import pyarrow.compute as pc
 from gristmill.errors import UsageError, missing_column
 from gristmill.pipelines.fetched import remove_copies
 from gristmill.pipelines.steps import where as expressions
-from gristmill.pipelines.work import scratch_of
+from gristmill.pipelines.work import SIGNS, open_store, scratch_of
 from gristmill.storage.dataset import Dataset, open_dataset, split_version
 from gristmill.storage.erasing import Erasure
-from gristmill.storage.folder import Folder, open_folder
+from gristmill.storage.folder import THREADS, open_folder
 from gristmill.storage.purge import pending, purge
 from gristmill.storage.versions import newest_version
 
@@ -71,34 +73,35 @@ def matching(dataset: Dataset, where: str) -> list[str]:
 
 
 def make_physical(dataset: str, scratch: str | None = None, *, dry_run: bool = False) -> dict[str, int]:
-    """How many files went (with dry_run, would go), by kind, so that no byte of erased rows is left; {} where no erasure is pending. Work files in `scratch` go too."""
+    """How many files went (with dry_run, would go), by kind, so that no byte of erased rows is left; {} where no erasure is pending. Work files in `scratch` go too.
+
+    Raises:
+        RunError: a run is at work with those; nothing was removed.
+    """
     location, _ = split_version(dataset, None)
     folder = open_folder(location)
     if not pending(folder):
         return {}
-    counts = purge(folder, dry_run=dry_run)
-    if work := _purge_work(folder, scratch, dry_run=dry_run):
-        counts["_work"] = counts.get("_work", 0) + work
-    return counts
+    roots = {scratch_of(folder.base, None, shared=True), scratch_of(folder.base, scratch)}
+    stores = [open_store(root) for root in sorted(roots) if "://" in root or Path(root).exists()]
+    with contextlib.ExitStack() as held:
+        for store in stores if not dry_run else []:
+            store.claim(held.enter_context(store.held()), "run `gristmill gc` again when it is done")
+        work = sum(_purge_work(store.root, dry_run=dry_run) for store in stores)
+        return purge(folder, {"_work": work} if work else {}, dry_run=dry_run)
 
 
-def _purge_work(folder: Folder, scratch: str | None, *, dry_run: bool) -> int:
-    """How many work files outside of the dataset went, copies of this machine among them."""
-    place = scratch_of(folder.base, scratch)
-    inside = folder.url("_work")  # its files are counted with the dataset's
-    copies = sum(remove_copies(root, dry_run=dry_run) for root in {place, inside} if "://" in root)
-    if place == inside:
-        if not dry_run and not folder.remote:
-            shutil.rmtree(place, ignore_errors=True)  # the empty folders
-        return copies
-    work = open_folder(place)
-    found = [path for path, *_ in work.list()]
+def _purge_work(root: str, *, dry_run: bool) -> int:
+    """How many work files went, copies of this machine among them."""
+    work = open_folder(root)
+    found = [path for path, *_ in work.list() if not path.startswith(SIGNS)]
     if not dry_run:
-        for path in found:
-            work.delete(path)
+        with ThreadPoolExecutor(THREADS) as threads:
+            list(threads.map(work.delete, found))
         if not work.remote:
-            shutil.rmtree(place, ignore_errors=True)
-    return len(found) + copies
+            for empty in Path(root).glob("*/"):
+                shutil.rmtree(empty, ignore_errors=True)
+    return len(found) + (remove_copies(root, dry_run=dry_run) if work.remote else 0)
 
 
 def read_ids(path: str) -> list[str]:

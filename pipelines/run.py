@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gristmill import __version__
-from gristmill.errors import NotADatasetError, RunError, UsageError
+from gristmill.errors import NotADatasetError, UsageError
 from gristmill.pipelines.engines.base import Engine
 from gristmill.pipelines.engines.choose import choose_engine, threads_for
 from gristmill.pipelines.engines.watch import WAIT
@@ -146,7 +146,9 @@ def _make_ready(store: WorkStore, folder: Folder, lock: Lock, *, fresh: bool) ->
     _claim(folder)
     _sweep(store, folder)
     if fresh:
-        _forget_all(store, lock)
+        store.claim(lock, "wait for it, or leave out --fresh")
+        store.prune(set())
+        lock.share()
 
 
 def _claim(folder: Folder) -> None:
@@ -169,15 +171,6 @@ def _sweep(store: WorkStore, folder: Folder) -> None:
     """Removes what killed runs and workers of this machine left half-written."""
     store.sweep()
     sweep(folder)
-
-
-def _forget_all(store: WorkStore, lock: Lock) -> None:
-    if not lock.alone():
-        raise RunError(
-            f"another run is at work in '{store.root}', so its finished work can't be removed; wait for it, or leave out --fresh"
-        )
-    store.prune(set())
-    lock.share()
 
 
 def check_output(folder: Folder, model: Pipeline) -> int | None:

@@ -30,6 +30,7 @@ DAY = 86_400.0
 MANY = 1_000  # keys from which on listing all that is there costs less than asking for each that isn't
 VISIBLE = 60.0  # seconds in which what another machine wrote becomes visible on any network file system
 FULL = (errno.ENOSPC, errno.EDQUOT)  # what a full disk answers
+SIGNS = ("lock", "runs/")  # what tells in a store which runs are at work; it holds nothing of any row
 FORMAT = 4  # part of every key: raise it when the files that stages write change
 
 
@@ -163,11 +164,20 @@ class WorkStore:
         """A lock that tells other runs that this one is at work here; it goes with the process."""
         with self._clear_errors():
             Path(self.root).mkdir(parents=True, exist_ok=True)
-            file = (Path(self.root) / "lock").open("wb")
+            file = (Path(self.root) / SIGNS[0]).open("wb")
         with file:
             lock = Lock(file)
             lock.share()
             yield lock
+
+    def claim(self, lock: Lock, advice: str) -> None:
+        """Has the store for this process alone, before work files are removed, until the lock is shared again or ends.
+
+        Raises:
+            RunError: a run is at work in it, with the advice.
+        """
+        if not lock.alone():
+            raise RunError(f"another run is at work in '{self.root}', so work files can't be removed; {advice}")
 
     @contextmanager
     def _clear_errors(self) -> Iterator[None]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from gristmill.storage.candidates import list_candidates
 from gristmill.storage.dataset import tainted_path
 from gristmill.storage.erasing import RECEIPTS
 from gristmill.storage.folder import THREADS, Folder
-from gristmill.storage.gc import WORK, needed_files, unit_of
+from gristmill.storage.gc import needed_files, unit_of
 from gristmill.storage.versions import now, read_manifest, removed_path, version_numbers
 
 OURS = (
@@ -19,7 +20,7 @@ OURS = (
     "ledger/",
     "reports/",
     "verdicts/",
-)  # folders whose files may hold values of rows, beside work files
+)  # folders whose files may hold values of rows, beside work files, which whoever calls removes
 DONE = ".physical.json"  # behind a receipt's name: when and what went
 
 
@@ -29,11 +30,12 @@ def pending(folder: Folder) -> list[str]:
     return sorted(path for path in found if not path.endswith(DONE) and path.removesuffix(".json") + DONE not in found)
 
 
-def purge(folder: Folder, *, dry_run: bool = False) -> dict[str, int]:
-    """How many files went (with dry_run, would go), by kind ({} where no erasure is pending): shards, ledgers, quarantine, reports and verdicts of tainted versions, and all work files.
+def purge(folder: Folder, removed: Mapping[str, int] | None = None, *, dry_run: bool = False) -> dict[str, int]:
+    """How many files went (with dry_run, would go), by kind ({} where no erasure is pending): shards, ledgers, quarantine, reports and verdicts of tainted versions.
 
-    Files of other versions, manifests, tombstones and receipts stay. Nothing young is spared: a run at work that needs one of the files fails,
-    and done again it leaves the rows out. Each receipt gets a file beside it that says when, and how many files of each kind went.
+    removed: how many others the caller has removed before, by kind; they are counted too. Files of other versions, manifests, tombstones and receipts
+    stay. Nothing young is spared: a run at work that needs one of the files fails, and done again it leaves the rows out. Each receipt gets a file
+    beside it that says when, and how many files of each kind went.
     """
     receipts = pending(folder)
     if not receipts:
@@ -44,7 +46,7 @@ def purge(folder: Folder, *, dry_run: bool = False) -> dict[str, int]:
     live = needed_files(folder, [*clean, *list_candidates(folder)], {})
     contents = {manifest.fingerprint for manifest in [*clean, *list_candidates(folder)]}
     going = [path for path, *_ in folder.list() if _goes(path, live, contents)]
-    counts: dict[str, int] = {}
+    counts = dict(removed or {})
     for path in going:
         kind = path.partition("/")[0]
         counts[kind] = counts.get(kind, 0) + 1
@@ -63,8 +65,6 @@ def purge(folder: Folder, *, dry_run: bool = False) -> dict[str, int]:
 
 
 def _goes(path: str, live: set[str], contents: set[str]) -> bool:
-    if path.startswith(WORK):
-        return True
     if not path.startswith(OURS) or path in live or unit_of(path) in live:
         return False
     return not path.startswith("verdicts/") or path.split("/")[1] not in contents

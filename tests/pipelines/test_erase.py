@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 import gristmill
 from gristmill.cli.main import app
-from gristmill.errors import TaintedVersionError, UsageError
+from gristmill.errors import RunError, TaintedVersionError, UsageError
 from gristmill.pipelines.erase import erase, make_physical
 from gristmill.pipelines.explain import explain_row, story
 from gristmill.storage.gc import gc
@@ -182,6 +183,53 @@ def test_a_run_that_was_at_work_meanwhile_publishes_nothing(tmp_path, run, monke
         run(tmp_path / "in", id="id", steps=STEPS[:1])
     monkeypatch.undo()
     assert victim not in [row["_uid"] for row in rows_of(run(tmp_path / "in", id="id", steps=STEPS[:1]))]
+
+
+@pytest.mark.parametrize("scratch", [None, "scratch"])
+def test_work_files_stay_while_a_run_is_at_work(tmp_path, run, monkeypatch, scratch):
+    from gristmill.pipelines import runner
+
+    write_jsonl(tmp_path / "in", planted_rows(), files=2)
+    options = {"id": "id", "scratch": scratch and tmp_path / scratch}
+    first = run(tmp_path / "in", **options)
+    erase(first.path, ids=["planted-0"])
+    balance = runner.Runner._balance
+
+    def removed_meanwhile(self, *counts):
+        before = holding(tmp_path)
+        assert any(path.endswith(".arrow") for path in before)
+        with pytest.raises(RunError, match="another run is at work in .*run `gristmill gc` again when it is done"):
+            make_physical(first.path, options["scratch"])
+        assert make_physical(first.path, options["scratch"], dry_run=True)["_work"] and holding(tmp_path) == before
+        return balance(self, *counts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner.Runner, "_balance", removed_meanwhile)
+        run(tmp_path / "in", **options)
+    assert make_physical(first.path, options["scratch"]) and holding(tmp_path / "out") == []
+    assert scratch is None or holding(tmp_path / scratch) == []
+
+
+def test_a_run_that_comes_while_work_files_are_removed_waits_and_a_removal_that_was_killed_goes_on(
+    tmp_path, run, monkeypatch
+):
+    from gristmill.pipelines import erase as module
+
+    write_jsonl(tmp_path / "in", planted_rows(), files=2)
+    result = run(tmp_path / "in", id="id")
+    erase(result.path, ids=["planted-0"])
+
+    def killed(*_, **__):
+        with (tmp_path / "out" / "_work" / "lock").open("wb") as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "purge", killed)
+        with pytest.raises(KeyboardInterrupt):
+            make_physical(result.path)
+    assert [path.name for path in (tmp_path / "out" / "_work").iterdir()] == ["lock"]
+    assert make_physical(result.path)["data"] and holding(tmp_path / "out") == []
 
 
 def test_the_command(tmp_path, run, capsys):

@@ -153,6 +153,12 @@ def test_erased_rows_leave_no_copy_of_work_files(run, tmp_path, bucket):
     assert holding(tmp_path / "copies")
     receipt = erase(result.path, ids=["planted-0"])
     assert make_physical(result.path, options["scratch"], dry_run=True)["_work"] > 0 and holding(tmp_path / "copies")
+    with (
+        open_store(scratch_of(result.path, options["scratch"])).held(),
+        pytest.raises(RunError, match="another run is"),
+    ):
+        make_physical(result.path, options["scratch"])
+    assert holding(tmp_path / "copies")
     make_physical(result.path, options["scratch"])
     assert not holding(tmp_path / "copies") and not open_folder(options["scratch"]).list()
     assert run(tmp_path / "raw", **options).fingerprint == receipt["fingerprint"]
