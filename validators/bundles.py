@@ -66,7 +66,7 @@ def write(
         return True
     try:
         with folder.writer(f"{place}/{name or 'new'}.state", sync=False) as target:
-            names = _encode(target.sink, itertools.chain([first], states), facts or {})
+            names = _encode(target.sink, itertools.chain([first], states), {**(facts or {}), "place": place})
             target.rename(f"{place}/{name or digest(sorted(names))}.state")
         if dataset.is_erased():
             folder.delete(target.path)
@@ -124,7 +124,7 @@ class Bundle:
     """A file of `write`. Arrays of a larger local one are mapped, without an open file; what isn't looked at isn't read.
 
     Raises:
-        UNREADABLE: not such a file, a part of one, or (here, or when a state is asked for) a damaged one.
+        UNREADABLE: not such a file, a part of one, one that was written in another folder, or (here, or when a state is asked for) a damaged one.
     """
 
     def __init__(self, folder: Folder, path: str) -> None:
@@ -142,6 +142,8 @@ class Bundle:
         header = json.loads(text)
         self.facts: dict[str, Any] = header["facts"]
         self._states: dict[str, Any] = header["states"]
+        if path.rpartition("/")[0] != self.facts["place"]:
+            raise ValueError("of another shard: it was moved or copied here")
 
     @property
     def names(self) -> set[str]:

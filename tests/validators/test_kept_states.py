@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import resource
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -43,13 +44,18 @@ def numbers(*ranges: range) -> list[pa.Table]:
     return [pa.table({"x": np.array(each, np.int64)}) for each in ranges]
 
 
-def test_a_state_is_not_used_where_its_column_has_another_type(tmp_path: Path):
-    whole, real = pa.table({"x": [1, 2, 3, 7]}), pa.table({"x": [2.0, 2.5, 7.0]})
-    folder = dataset(tmp_path, whole)
+def grown(tmp_path: Path, old: pa.Table, new: pa.Table) -> Folder:
+    """A dataset that was validated, and has got another shard since."""
+    folder = dataset(tmp_path, old)
     validate(gristmill.open_dataset(folder), SUITE)
     files = gristmill.open_dataset(folder).files()
-    publish(folder, [*files, *shards(folder, real)], real.schema, expected_parent=1)
-    version = gristmill.open_dataset(folder)
+    publish(folder, [*files, *shards(folder, new)], new.schema, expected_parent=1)
+    return folder
+
+
+def test_a_state_is_not_used_where_its_column_has_another_type(tmp_path: Path):
+    whole, real = pa.table({"x": [1, 2, 3, 7]}), pa.table({"x": [2.0, 2.5, 7.0]})
+    version = gristmill.open_dataset(grown(tmp_path, whole, real))
     found = validate(version, SUITE)
     assert stripped(found) == stripped(validate(version, SUITE, states=False))
     assert found.results[0]["result"]["unexpected_count"] == 4  # 2 and 7 come as integers and as floats
@@ -95,6 +101,19 @@ def test_a_damaged_state_is_worked_out_anew(tmp_path: Path, monkeypatch):
             folder.write_atomic(path, content[:at] + bytes([content[at] ^ 0x41]) + content[at + 1 :])
         assert stripped(validate(version, SUITE)) == expected
         assert profile(version).to_json_dict() == learnt
+
+
+def test_a_state_that_was_moved_to_another_shard_is_not_taken_for_that_ones(tmp_path: Path):
+    folder = dataset(tmp_path, *numbers(range(300), range(290, 590)))
+    version = gristmill.open_dataset(folder)
+    expected, learnt = stripped(validate(version, SUITE)), profile(version).to_json_dict()
+    assert expected == stripped(validate(version, SUITE, states=False))
+    one, other = sorted(path for path in Path(folder.url(FOLDER)).iterdir() if path.name != Path(states.TOGETHER).name)
+    one.rename(one.with_suffix(".moved"))
+    other.rename(one)
+    one.with_suffix(".moved").rename(other)
+    shutil.rmtree(folder.url(states.TOGETHER))
+    assert stripped(validate(version, SUITE)) == expected and profile(version).to_json_dict() == learnt
 
 
 def test_a_damaged_page_fails_what_needs_it_and_leaves_no_state(tmp_path: Path):
@@ -157,10 +176,7 @@ def test_extremes_are_kept_to_the_last_digit(tmp_path: Path, values, condition):
 @pytest.mark.parametrize("form", ["BOOLEAN_ONLY", "COMPLETE"])
 def test_a_shard_whose_states_are_kept_must_still_be_there(tmp_path: Path, form):
     old, new = numbers(range(400), range(1000, 1005))
-    folder = dataset(tmp_path, old)
-    validate(gristmill.open_dataset(folder), SUITE)
-    files = gristmill.open_dataset(folder).files()
-    publish(folder, [*files, *shards(folder, new)], old.schema, expected_parent=1)
+    folder = grown(tmp_path, old, new)
     place, other = (Path(folder.url(each.path)) for each in gristmill.open_dataset(folder).files())
     content = place.read_bytes()
     for wrong, text in (
@@ -217,11 +233,7 @@ def test_a_file_that_another_process_is_writing_is_left_alone(tmp_path: Path, mo
 
 def test_new_rows_are_looked_up_so_many_at_a_time_as_the_memory_allows(tmp_path: Path, monkeypatch):
     old, new = numbers(range(40_000), range(35_000, 44_000))
-    folder = dataset(tmp_path, old)
-    validate(gristmill.open_dataset(folder), SUITE)
-    files = gristmill.open_dataset(folder).files()
-    publish(folder, [*files, *shards(folder, new)], old.schema, expected_parent=1)
-    version = gristmill.open_dataset(folder)
+    version = gristmill.open_dataset(grown(tmp_path, old, new))
     sizes, whole = [], distinct.Index
     monkeypatch.setattr(distinct, "Index", lambda hashes: sizes.append(len(hashes)) or whole(hashes))
     read = read_rows(monkeypatch)
