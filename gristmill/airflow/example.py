@@ -8,6 +8,8 @@ import sysconfig
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from gristmill.pipelines.starter import PLACES
+
 PACKAGES = """\
 # The licence and README texts of the packages installed beside gristmill: real text, full of near-duplicates.
 name: packages
@@ -57,13 +59,6 @@ SUITES: dict[str, list[tuple[str, dict[str, object]]]] = {
         ("expect_column_values_to_not_match_regex", {"column": "text", "regex": "password"}),
     ],
 }
-PLACES = (
-    "the mill by the river",
-    "the old stone barn",
-    "the bakery in the square",
-    "the field behind the church",
-    "the granary on the hill",
-)
 
 
 def make_project(folder: Path, days: int = 8, train: str | None = None) -> Path:

@@ -16,17 +16,23 @@ SQUARE_LIMBS = 138
 BLOCK = 1 << 28  # values between two carries: a limb of 64 bits takes 2^31 additions of 32 bits
 
 
+@njit(inline="always")
+def _split(word):  # type: ignore[no-untyped-def]
+    exponent = np.int64((word >> np.uint64(52)) & np.uint64(0x7FF))
+    mantissa = word & np.uint64(0xFFFFFFFFFFFFF)
+    if exponent:
+        mantissa |= np.uint64(1) << np.uint64(52)
+        exponent -= 1
+    return mantissa, exponent
+
+
 @njit(cache=True, nogil=True)
 def _add(values, limbs):  # type: ignore[no-untyped-def]
     mask = np.uint64(0xFFFFFFFF)
     words = values.view(np.uint64)
     for i in range(len(words)):
         word = words[i]
-        exponent = np.int64((word >> np.uint64(52)) & np.uint64(0x7FF))
-        mantissa = word & np.uint64(0xFFFFFFFFFFFFF)
-        if exponent:
-            mantissa |= np.uint64(1) << np.uint64(52)
-            exponent -= 1
+        mantissa, exponent = _split(word)
         at, off = exponent >> 5, np.uint64(exponent & 31)
         low = np.int64((mantissa << off) & mask)
         rest = mantissa >> (np.uint64(32) - off)
@@ -43,12 +49,7 @@ def _add_squares(values, limbs):  # type: ignore[no-untyped-def]
     mask = np.uint64(0xFFFFFFFF)
     words = values.view(np.uint64)
     for i in range(len(words)):
-        word = words[i]
-        exponent = np.int64((word >> np.uint64(52)) & np.uint64(0x7FF))
-        mantissa = word & np.uint64(0xFFFFFFFFFFFFF)
-        if exponent:
-            mantissa |= np.uint64(1) << np.uint64(52)
-            exponent -= 1
+        mantissa, exponent = _split(words[i])
         low, high = mantissa * mantissa, mulhi(mantissa, mantissa)
         at, off = (2 * exponent) >> 5, np.uint64((2 * exponent) & 31)
         back = np.uint64(32) - off

@@ -34,11 +34,12 @@ from gristmill.validators.history import (
     versions_before,
 )
 from gristmill.validators.inputs import Data, open_data
-from gristmill.validators.profile import Profile, profile
+from gristmill.validators.profile import profile
 from gristmill.validators.reference import Reference, reference_profile
 
 PREFIX = "expect_gristmill_"
 SHOWN = 20
+NO_VERSION_BEFORE = "there is no version before this one to compare with"
 Result = tuple[bool, dict[str, Any]]
 
 
@@ -59,25 +60,42 @@ class DatasetExpectation(Expectation):
         return self
 
 
-class ColumnDrifts(DatasetExpectation):
+class Compared(DatasetExpectation):
+    """The data, or one `split` of it, against its `reference`; it holds where that is the version before and there is none."""
+
+    reference: Reference = Field(default_factory=Reference)
+    split: str | None = None
+
+    def run(self, data: Data) -> Result:
+        columns = self.compared_columns()
+        before = reference_profile(self.reference, data, columns)
+        if before is None:
+            return True, {"observed_value": None, "details": {"note": NO_VERSION_BEFORE}}
+        own = profile(one_split(data, self.split), columns=columns)  # not the kept one of a version: these are few
+        return self.judge(compare(before, own, columns))
+
+    def compared_columns(self) -> list[str] | None:
+        """None: all."""
+        return self.columns_used()
+
+    def judge(self, found: Sequence[ColumnDrift]) -> Result:
+        """(success, the `result`) for the columns that can be compared."""
+        raise NotImplementedError(type(self).__name__)
+
+
+class ColumnDrifts(Compared):
     """`p_value`: the difference only counts where it is no chance: its own p-value is under this."""
 
     type = f"{PREFIX}column_drift_to_be_less_than"
     column: str
     threshold: float = Field(gt=0)
     metric: Literal["psi", "jensen_shannon", "kolmogorov_smirnov", "cramers_v", "missing_rate"] = "psi"
-    reference: Reference = Field(default_factory=Reference)
-    split: str | None = None
     p_value: float | None = Field(default=None, gt=0, le=1)
 
     def columns_used(self) -> list[str]:
         return [self.column]
 
-    def run(self, data: Data) -> Result:
-        before = reference_profile(self.reference, data, [self.column])
-        if before is None:
-            return True, _no_version_before()
-        found = compare(before, own_profile(data, self.split, [self.column]), [self.column])
+    def judge(self, found: Sequence[ColumnDrift]) -> Result:
         if not found:
             text = f"column '{self.column}' can't be compared: its values are of another kind than the reference's, or nested"
             raise UsageError(text, column=self.column)
@@ -97,7 +115,7 @@ class ColumnDrifts(DatasetExpectation):
         return values.get(self.metric, found.effect), found.p_value
 
 
-class TableDrifts(DatasetExpectation):
+class TableDrifts(Compared):
     """effect: from which a column has drifted: the largest difference of the distribution functions, Cramer's V, or the change of the missing
     rate. alpha: of the p-values adjusted by Benjamini and Hochberg over all columns.
     """
@@ -107,17 +125,14 @@ class TableDrifts(DatasetExpectation):
     effect: float = Field(default=DRIFTED, gt=0, le=1)
     alpha: float = Field(default=0.05, gt=0, le=1)
     max_columns: int = Field(default=0, ge=0)
-    reference: Reference = Field(default_factory=Reference)
-    split: str | None = None
 
     def columns_used(self) -> list[str]:
         return self.columns or []
 
-    def run(self, data: Data) -> Result:
-        before = reference_profile(self.reference, data, self.columns)
-        if before is None:
-            return True, _no_version_before()
-        found = compare(before, own_profile(data, self.split, self.columns), self.columns)
+    def compared_columns(self) -> list[str] | None:
+        return self.columns
+
+    def judge(self, found: Sequence[ColumnDrift]) -> Result:
         drifted = sorted(
             (each for each in found if each.drifted(self.effect, self.alpha)), key=lambda each: -each.effect
         )
@@ -128,34 +143,28 @@ class TableDrifts(DatasetExpectation):
         }
 
 
-class Categories(DatasetExpectation):
+class Categories(Compared):
     """The shares are of rows: of the data for new values, of the reference for those that are gone."""
 
     type = f"{PREFIX}column_categories_to_match_reference"
     column: str
     max_new_share: float = Field(default=0.0, ge=0, le=1)
     max_vanished_share: float = Field(default=0.0, ge=0, le=1)
-    reference: Reference = Field(default_factory=Reference)
-    split: str | None = None
 
     def columns_used(self) -> list[str]:
         return [self.column]
 
-    def run(self, data: Data) -> Result:
-        before = reference_profile(self.reference, data, [self.column])
-        if before is None:
-            return True, _no_version_before()
-        both = compare(before, own_profile(data, self.split, [self.column]), [self.column])
-        found = both[0] if both else None
-        if found is None or found.of == "length":
+    def judge(self, found: Sequence[ColumnDrift]) -> Result:
+        if not found or found[0].of == "length":
             raise UsageError(
                 f"column '{self.column}' is no category: it has over 200 values, or values that aren't text, booleans or whole numbers"
             )
-        success = found.new_share <= self.max_new_share and found.vanished_share <= self.max_vanished_share
-        observed = {"new_share": found.new_share, "vanished_share": found.vanished_share}
+        one = found[0]
+        success = one.new_share <= self.max_new_share and one.vanished_share <= self.max_vanished_share
+        observed = {"new_share": one.new_share, "vanished_share": one.vanished_share}
         details = {
-            "new": [list(pair) for pair in found.new[:SHOWN]],
-            "vanished": [list(pair) for pair in found.vanished[:SHOWN]],
+            "new": [list(pair) for pair in one.new[:SHOWN]],
+            "vanished": [list(pair) for pair in one.vanished[:SHOWN]],
         }
         return success, {"observed_value": observed, "details": details}
 
@@ -303,11 +312,6 @@ DATASETS: tuple[type[DatasetExpectation], ...] = (
 )
 
 
-def own_profile(data: Data, split: str | None, columns: Sequence[str] | None) -> Profile:
-    """The profile of the data itself, or of one split of it; the kept one of a whole version is not asked for: these columns are few."""
-    return profile(one_split(data, split), columns=columns)
-
-
 def one_split(data: Data, split: str | None) -> Data:
     """The data, or one split of the dataset that it is."""
     return data if split is None else open_data(_dataset(data, f"split '{split}'"), split=split)
@@ -345,7 +349,3 @@ def _dataset(data: Data, what: str) -> Any:
     if data.dataset is None:
         raise UsageError(f"{what} needs a dataset version; {data.name} is none")
     return data.dataset
-
-
-def _no_version_before() -> dict[str, Any]:
-    return {"observed_value": None, "details": {"note": "there is no version before this one to compare with"}}

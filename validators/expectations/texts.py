@@ -154,7 +154,25 @@ class NotMatchLikeList(_Like):
         return _joined([like(pattern, self.escape) for pattern in self.like_pattern_list], "any", column)
 
 
-class MatchStrftime(ColumnMapExpectation):
+class _Parseable(ColumnMapExpectation):
+    def parse(self, value: str) -> object:
+        """What the text says; ValueError or OverflowError where it can't be read."""
+        raise NotImplementedError(type(self).__name__)
+
+    def unexpected(self, column: Column) -> Mask | None:
+        def parses(value: Any) -> bool:
+            if not isinstance(value, str):
+                raise TypeError(ONLY_TEXT.format(self.type))
+            try:
+                self.parse(value)
+            except (ValueError, OverflowError):
+                return False
+            return True
+
+        return by_distinct(column, parses)
+
+
+class MatchStrftime(_Parseable):
     """Every value is a date in a format of `strptime`."""
 
     type: ClassVar[str] = "expect_column_values_to_match_strftime_format"
@@ -170,37 +188,19 @@ class MatchStrftime(ColumnMapExpectation):
             raise ValueError(f"Unable to use provided strftime_format. {error}") from error
         return value
 
-    def unexpected(self, column: Column) -> Mask | None:
-        def parses(value: Any) -> bool:
-            if not isinstance(value, str):
-                raise TypeError(ONLY_TEXT.format(self.type))
-            try:
-                datetime.datetime.strptime(value, self.strftime_format)  # noqa: DTZ007  only whether it parses
-            except ValueError:
-                return False
-            return True
-
-        return by_distinct(column, parses)
+    def parse(self, value: str) -> object:
+        return datetime.datetime.strptime(value, self.strftime_format)  # noqa: DTZ007  only whether it parses
 
 
-class DateutilParseable(ColumnMapExpectation):
+class DateutilParseable(_Parseable):
     """dateutil can read every value as a date or time."""
 
     type: ClassVar[str] = "expect_column_values_to_be_dateutil_parseable"
 
-    def unexpected(self, column: Column) -> Mask | None:
-        from dateutil.parser import parse
+    def parse(self, value: str) -> object:
+        from dateutil import parser
 
-        def parses(value: Any) -> bool:
-            if not isinstance(value, str):
-                raise TypeError(ONLY_TEXT.format(self.type))
-            try:
-                parse(value)
-            except (ValueError, OverflowError):
-                return False
-            return True
-
-        return by_distinct(column, parses)
+        return parser.parse(value)
 
 
 class JsonParseable(ColumnMapExpectation):
