@@ -10,7 +10,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from gristmill.pipelines.frames import apply, near_duplicates
     from gristmill.pipelines.model import Pipeline
-    from gristmill.pipelines.run import RunResult, plan, run
+    from gristmill.pipelines.outlook import plan
+    from gristmill.pipelines.run import RunResult, run
     from gristmill.storage.dataset import Dataset, open_dataset
     from gristmill.storage.stream import Stream, stream
     from gristmill.validators.api import validate
@@ -25,7 +26,7 @@ _PUBLIC = {
     "apply": "gristmill.pipelines.frames",
     "near_duplicates": "gristmill.pipelines.frames",
     "open_dataset": "gristmill.storage.dataset",
-    "plan": "gristmill.pipelines.run",
+    "plan": "gristmill.pipelines.outlook",
     "run": "gristmill.pipelines.run",
     "stream": "gristmill.storage.stream",
     "validate": "gristmill.validators.api",

@@ -117,7 +117,7 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Show what a run would read, redo and why; changes nothing."""
-    from gristmill.pipelines.run import plan as plan_run
+    from gristmill.pipelines.outlook import plan as plan_run
 
     found = plan_run(pipeline, scratch=scratch, settings=settings or [])
     if as_json:

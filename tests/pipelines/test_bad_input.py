@@ -395,7 +395,7 @@ def test_more_items_than_a_run_can_number(run, tmp_path, monkeypatch):
 
 def test_file_that_changes_under_the_run(run, tmp_path, monkeypatch):
     (tmp_path / "in.jsonl").write_bytes(lines(*GOOD))
-    from gristmill.pipelines import run as module
+    from gristmill.pipelines import job as module
 
     real = module.check_columns
 

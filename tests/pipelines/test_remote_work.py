@@ -23,7 +23,7 @@ from gristmill.pipelines.erase import erase, make_physical
 from gristmill.pipelines.extracts import ExtractOf, Sketch
 from gristmill.pipelines.fetched import Cache
 from gristmill.pipelines.remote_work import Lease, RemoteWorkStore
-from gristmill.pipelines.run import plan
+from gristmill.pipelines.outlook import plan
 from gristmill.pipelines.sketched import choose
 from gristmill.pipelines.work import WorkStore, open_store, scratch_of
 from gristmill.storage.folder import Folder, open_folder

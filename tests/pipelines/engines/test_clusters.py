@@ -20,7 +20,8 @@ import gristmill
 from gristmill.errors import InputError, RunError, UsageError
 from gristmill.pipelines.engines.dask import DaskEngine
 from gristmill.pipelines.explain import explain_row
-from gristmill.pipelines.run import RunResult, plan
+from gristmill.pipelines.outlook import plan
+from gristmill.pipelines.run import RunResult
 from tests.pipelines.conftest import STEPS, corpus, write_jsonl
 
 SPLIT = {"train": 0.8, "test": 0.2, "similarity": 0.5}

@@ -1,0 +1,97 @@
+"""`gristmill.plan`: what a run would read and redo, and why; and what a run notes for that."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gristmill.pipelines.job import HASHES, Job, prepare
+from gristmill.pipelines.model import Pipeline
+from gristmill.pipelines.plan import ingest_key, plan_segments
+from gristmill.pipelines.work import key_of
+
+LAST = "last_run.json"  # beside the work: files and segments of the last run
+
+
+def plan(
+    pipeline: str | Path | Mapping[str, Any] | Pipeline,
+    *,
+    scratch: str | Path | None = None,
+    settings: Sequence[str] = (),
+) -> dict[str, Any]:
+    """What a run would read and redo, and why: items by source with `read` or `reuse` and the reason, and the stages after them."""
+    job = prepare(pipeline, settings, {}, scratch)
+    job.check()
+    model, store, base = job.model, job.store, job.base
+    last = store.noted(LAST) or {}
+    known = set(last.get("files", []))
+    every = [(source_plan.source, item) for source_plan in job.planned for item in source_plan.items]
+    done = store.summaries([ingest_key(source, item, model.id, job.erased) for source, item in every])
+    items = [
+        {
+            "source": source.name,
+            "item": str(item),
+            "bytes": item.bytes,
+            "action": "read" if summary is None else "reuse",
+            "reason": "done"
+            if summary is not None
+            else "content or reading options changed"
+            if any(file in known for file in item.files)
+            else "new",
+        }
+        for (source, item), summary in zip(every, done, strict=True)
+    ]
+    now, before = _segment_texts(model), last.get("segments", [])
+    gone = sorted(known - set(job.files)) if base is None else []
+    outlook = None if base is None else base.outlook(store, [e for part in plan_segments(model) for e in part.extracts])
+    fresh = any(item["action"] == "read" for item in items) or bool(gone) or bool(outlook and outlook["read"])
+    steps = [
+        {"segment": number + 1, "steps": text["names"], "action": action, "reason": reason}
+        for number, (text, (action, reason)) in enumerate(zip(now, _actions(now, before, fresh=fresh), strict=True))
+    ]
+    return {
+        "pipeline": model.name,
+        "output": model.output.path,
+        "newest_version": job.parent,
+        "appends_to": outlook,
+        "items": items,
+        "removed_files": gone,
+        "segments": steps,
+    }
+
+
+def remember(job: Job) -> None:
+    """Notes what was run over."""
+    job.store.note(LAST, {"files": sorted(set(job.files)), "segments": _segment_texts(job.model)})
+    job.store.note(HASHES, job.hashes)
+
+
+def _actions(
+    now: Sequence[dict[str, Any]], before: Sequence[dict[str, Any]], *, fresh: bool
+) -> Iterator[tuple[str, str]]:
+    """For each segment what is done with it, and why. fresh: whether there is new input."""
+    some = "new items, and rows whose decisions change"
+    rows_change = decisions_change = False
+    for text, old in itertools.zip_longest(now, before[: len(now)]):
+        if rows_change or old is None or text["rows"] != old.get("rows"):
+            rows_change = True
+            yield "redo", "new" if not before else "a step in it or before it changed"
+        elif text["wide"] != old["wide"]:
+            decisions_change = True
+            yield "compare again", "a step that compares rows changed; what it compares is there"
+        elif decisions_change:
+            yield some, "a step before it that compares rows changed"
+        else:
+            yield (some, "the input changed") if fresh else ("reuse", "done")
+
+
+def _segment_texts(model: Pipeline) -> list[dict[str, Any]]:
+    """names: of the steps of each segment. rows, wide: what its rows, and what the decisions behind them depend on."""
+    texts = []
+    for part in plan_segments(model):
+        names = [name for name, _ in part.steps] + [name for name, _ in part.wide]
+        models = [[name, type(step).VERSION, step.model_dump(mode="json")] for name, step in part.wide]
+        texts.append({"names": names, "rows": key_of(part.identity()), "wide": models})
+    return texts
