@@ -35,6 +35,8 @@ AHEAD = 64  # inputs whose blocks are fetched while those before them are worked
 class Chunks:
     """The rows of some keys: tables of bounded size, as often as it is iterated; inputs in the order given, their rows in their own.
 
+    They are read anew each time where they are more than PARTITION_BYTES, else held.
+
     note: what the reduction has to say; names that begin with `largest` are joined by their maximum, others added up.
     """
 
@@ -42,9 +44,20 @@ class Chunks:
         self.store = store
         self.notes: dict[str, int] = {}
         self._tables = tables
+        self._held: list[pa.Table] | None = None
 
     def __iter__(self) -> Iterator[pa.Table]:
-        return coalesced(self._tables())
+        return self._read() if self._held is None else iter(self._held)
+
+    def _read(self) -> Iterator[pa.Table]:
+        held: list[pa.Table] = []
+        size = 0
+        for table in coalesced(self._tables()):
+            size += table.nbytes
+            held = [*held, table] if size <= PARTITION_BYTES else []
+            yield table
+        if size <= PARTITION_BYTES:
+            self._held = held
 
     def note(self, **facts: int) -> None:
         """Joins the facts to those noted before."""

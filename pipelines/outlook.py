@@ -1,4 +1,4 @@
-"""`gristmill.plan`: what a run would read and redo, and why; and what a run notes for that."""
+"""What a run has to do, seen beforehand: `gristmill.plan` says what it would read and redo, and why; how many bytes that is; what a run notes for both."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gristmill.pipelines.engines.choose import SMALL_BYTES, THREADED_BYTES
 from gristmill.pipelines.job import HASHES, Job, prepare
 from gristmill.pipelines.model import Pipeline
 from gristmill.pipelines.plan import ingest_key, plan_segments
+from gristmill.pipelines.sources import Source, WorkItem
 from gristmill.pipelines.work import key_of
 
+COMPARED = 20  # a row that is only compared takes about so many times less than one that is read
 LAST = "last_run.json"  # beside the work: files and segments of the last run
 
 
@@ -27,8 +30,6 @@ def plan(
     model, store, base = job.model, job.store, job.base
     last = store.noted(LAST) or {}
     known = set(last.get("files", []))
-    every = [(source_plan.source, item) for source_plan in job.planned for item in source_plan.items]
-    done = store.summaries([ingest_key(source, item, model.id, job.erased) for source, item in every])
     items = [
         {
             "source": source.name,
@@ -41,7 +42,7 @@ def plan(
             if any(file in known for file in item.files)
             else "new",
         }
-        for (source, item), summary in zip(every, done, strict=True)
+        for source, item, summary in _items(job)
     ]
     now, before = _segment_texts(model), last.get("segments", [])
     gone = sorted(known - set(job.files)) if base is None else []
@@ -60,6 +61,27 @@ def plan(
         "removed_files": gone,
         "segments": steps,
     }
+
+
+def bytes_of_work(job: Job, *, fresh: bool) -> int:
+    """About the bytes of input that are to be read or gone through: items that are only compared with new ones count little."""
+    sizes = [
+        (5 if str(item).endswith((".gz", ".zst")) else 1) * item.bytes for plan in job.planned for item in plan.items
+    ]
+    before = (job.store.noted(LAST) or {}).get("segments", [])
+    redone = any(action == "redo" for action, _ in _actions(_segment_texts(job.model), before, fresh=True))
+    if fresh or redone or not SMALL_BYTES < sum(sizes) < THREADED_BYTES * COMPARED:  # they need not be looked up
+        return sum(sizes)
+    known = [summary is not None for _, _, summary in _items(job)]
+    return sum(size // COMPARED if old else size for size, old in zip(sizes, known, strict=True))
+
+
+def _items(job: Job) -> Iterator[tuple[Source, WorkItem, dict[str, Any] | None]]:
+    """Each work item with its source and, if it was read before, the summary of that."""
+    every = [(plan.source, item) for plan in job.planned for item in plan.items]
+    done = job.store.summaries([ingest_key(source, item, job.model.id, job.erased) for source, item in every])
+    for (source, item), summary in zip(every, done, strict=True):
+        yield source, item, summary
 
 
 def remember(job: Job) -> None:

@@ -6,6 +6,7 @@ import itertools
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,7 +129,16 @@ def _whole(total: Mapping[str, int], before: int, shard_bytes: int) -> list[list
 
 def write_shard(task: Shard) -> dict[str, Any]:
     """Writes the shard into the dataset under its content's name and notes its file entry."""
-    return store_shard(task, (table for piece in task.pieces for table in _rows_of(task, piece)))
+    return store_shard(task, _ahead(table for piece in task.pieces for table in _rows_of(task, piece)))
+
+
+def _ahead(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """The same tables; the next one is decompressed while one is compressed."""
+    with ThreadPoolExecutor(1) as thread:
+        due = thread.submit(next, tables, None)
+        while (table := due.result()) is not None:
+            due = thread.submit(next, tables, None)
+            yield table
 
 
 def store_shard(task: Any, rows: Iterable[pa.Table]) -> dict[str, Any]:
@@ -160,7 +170,7 @@ def _rows_of(task: Shard, piece: Piece) -> Iterator[pa.Table]:
     codes = parts.read(task.store.folder(piece.assignment) / "assignment.arrow")["split"].to_numpy()
     mine = codes == task.code
     mine[: piece.start] = mine[piece.stop :] = False
-    rows = parts.picked(task.store.folder(piece.rows), "rows", "_source", lambda start, stop: mine[start:stop].any())
+    rows = parts.picked(task.store.folder(piece.rows), "rows", lambda start, stop: mine[start:stop].any())
     kept: list[pa.RecordBatch] = []
     size = 0
     for start, batch in rows:

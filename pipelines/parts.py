@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +33,7 @@ class PartWriter:
         self._writer: pa.ipc.RecordBatchFileWriter | None = None
         self._schema: pa.Schema | None = None
         self._parts = 0
+        self._starts = [0]
 
     def write(self, table: pa.Table) -> None:
         """Appends the table, schema metadata aside."""
@@ -45,7 +47,9 @@ class PartWriter:
             self._writer = pa.ipc.new_file(str(path), table.schema, options=self._options)
             self._parts += 1
         rows = None if self._batch_bytes is None else max(1, table.num_rows * self._batch_bytes // max(1, table.nbytes))
-        self._writer.write_table(table, max_chunksize=rows)
+        for batch in table.to_batches(max_chunksize=rows):
+            self._writer.write_batch(batch)
+            self._starts.append(self._starts[-1] + batch.num_rows)
 
     def _close(self) -> None:
         if self._writer is not None:
@@ -58,6 +62,8 @@ class PartWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._close()
+        if self._batch_bytes is not None and kind is None:
+            write(self._folder / f"{self._prefix}.starts.arrow", pa.table({"start": self._starts}))
 
 
 def _has_dictionary(schema: pa.Schema) -> bool:
@@ -87,23 +93,15 @@ def batches(folder: Files, prefix: str) -> Iterator[pa.Table]:
                 yield pa.Table.from_batches([reader.get_batch(i)])
 
 
-def picked(
-    folder: Files, prefix: str, slim: str, wanted: Callable[[int, int], bool]
-) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """(number of its first row, batch) of the batches whose rows from start to stop are `wanted`; the others are not decompressed.
-
-    slim: a column that is quickly read: it tells how many rows a batch has.
-    """
-    stop = 0
+def picked(folder: Files, prefix: str, wanted: Callable[[int, int], bool]) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """(number of its first row, batch) of the batches whose rows from start to stop are `wanted`; the others are not decompressed."""
+    spans = itertools.pairwise(read(folder / f"{prefix}.starts.arrow")["start"].to_pylist())
     for path in paths(folder, prefix):
         with pa.memory_map(str(path)) as source:
-            whole = pa.ipc.open_file(source, options=pa.ipc.IpcReadOptions(use_threads=False))
-            only = pa.ipc.IpcReadOptions(use_threads=False, included_fields=[whole.schema.get_field_index(slim)])
-            counts = pa.ipc.open_file(source, options=only)
-            for i in range(whole.num_record_batches):
-                start, stop = stop, stop + counts.get_batch(i).num_rows
+            found = pa.ipc.open_file(source, options=pa.ipc.IpcReadOptions(use_threads=False))
+            for i, (start, stop) in zip(range(found.num_record_batches), spans, strict=False):
                 if wanted(start, stop):
-                    yield start, whole.get_batch(i)
+                    yield start, found.get_batch(i)
 
 
 def table(folder: Files, prefix: str, columns: Sequence[str] | None = None) -> pa.Table | None:

@@ -17,7 +17,7 @@ from gristmill.pipelines.engines.watch import WAIT
 from gristmill.pipelines.gating import publish_gated
 from gristmill.pipelines.job import Job, prepare
 from gristmill.pipelines.model import Pipeline
-from gristmill.pipelines.outlook import remember
+from gristmill.pipelines.outlook import bytes_of_work, remember
 from gristmill.pipelines.progress import Progress
 from gristmill.pipelines.report import write_report
 from gristmill.pipelines.runner import Outcome, Runner
@@ -92,7 +92,7 @@ def run(
 
     engine: "dask" or "spark", or a running dask.distributed Client or SparkSession; small inputs run in this process. address: of an existing
     cluster's scheduler or master. conf: settings of Spark. workers: how many items are worked on at a time, as many as cores if None: threads of
-    this process up to 4 GB of input and 4 workers, unless steps are Python functions, else Dask's worker processes or Spark's threads.
+    this process up to 4 GB of new input and 4 workers, unless steps are Python functions, else Dask's worker processes or Spark's threads.
     wait: seconds after which a cluster that has no workers is given up. memory: bytes that all workers together may hold (`1.5GB`); the chunks that
     they work on are made to fit. scratch: the folder or URL of work files, `OUTPUT/_work` if None; with remote output and no cluster a folder of the
     user's cache. fresh: ignores finished work. candidate: publishes nothing, the result waits as a candidate (unless the newest version holds it
@@ -108,8 +108,10 @@ def run(
     """
     start = time.monotonic()
     shown = Progress(progress)
-    job = prepare(pipeline, settings, inputs or {}, scratch, shared=address is not None or not isinstance(engine, str))
-    threads = _threads(job, engine, workers) if in_process is None else int(in_process)
+    elsewhere = address is not None or not isinstance(engine, str)
+    job = prepare(pipeline, settings, inputs or {}, scratch, shared=elsewhere)
+    decide = in_process is None and not elsewhere
+    threads = _threads(job, engine, workers, fresh=fresh) if decide else int(bool(in_process))
     started = choose_engine(
         engine, address=address, workers=workers, conf=conf, threads=threads, wait=wait, note=shown.note
     )
@@ -215,11 +217,9 @@ def chunk_bytes(memory: str | int | None, workers: int) -> int:
     return min(16 << 20, room // BYTES_PER_CHUNK)
 
 
-def _threads(job: Job, engine: Any, workers: int | None) -> int:
+def _threads(job: Job, engine: Any, workers: int | None, *, fresh: bool) -> int:
     """How many threads of this process a run uses; 0: worker processes or a cluster."""
-    size = sum(
-        (5 if str(item).endswith((".gz", ".zst")) else 1) * item.bytes for plan in job.planned for item in plan.items
-    )
+    size = bytes_of_work(job, fresh=fresh)
     threads = threads_for(size, workers, functions=any(isinstance(step, Python) for step in job.model.steps))
     return (
         threads if threads == 1 or engine == "dask" else 0

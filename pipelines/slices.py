@@ -80,12 +80,11 @@ def store_slices(chunks: Chunks, *, step: str) -> Iterator[pa.Table]:
     found = [table.drop_columns(["key"]) for table in chunks]
     if not found:
         return
-    decided = pa.concat_tables(found)
-    order = np.lexsort((decided["row"].to_numpy(), decided["item"].to_numpy()))
-    numbers = decided["item"].to_numpy()[order]
+    decided = pa.concat_tables(found).sort_by([("item", "ascending"), ("row", "ascending")]).combine_chunks()
+    numbers = decided["item"].to_numpy()
     lines = []
     for start, stop in itertools.pairwise(parts.runs(numbers.astype(np.uint64)).tolist()):
-        content = decided.take(pa.array(order[start:stop])).drop_columns(["item"])
+        content = decided.take(pa.array(np.arange(start, stop))).drop_columns(["item"])
         lines.append(_store(chunks.store, int(numbers[start]), content, step))
     yield pa.Table.from_pylist([asdict(line) for line in lines])
 

@@ -28,7 +28,7 @@ from gristmill.pipelines.work import WorkStore, finish, key_of
 
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
-PAIRS = 20_000  # pairs verified in one work item
+PAIRS = 8_000  # pairs verified in one work item
 LOADED = 1_000  # pairs whose shingle sets are in memory at a time
 SIGMAS = 4.0  # a pair whose signatures say that it is this far under the threshold is not compared: misses 3 in 100,000
 SORTED = 1_000_000  # rows of buckets, and pairs, that are in memory at a time
@@ -99,7 +99,7 @@ def similar_pairs(
     reduce = functools.partial(bucket_pairs, window=split.max_bucket)
     size, name = rows_of(store, sketches) * count * 24, f"similarity {count}x{width}"
     near = exchange(engine, store, sketches, view, reduce, size=size, name=name)
-    candidates = exchange(engine, store, near.parts, _by_left, distinct, size=near.rows * 24, name=name)
+    candidates = exchange(engine, store, near.parts, _by_right, distinct, size=near.rows * 24, name=name)
     tasks = _verify_tasks(store, sketches, candidates.parts, threshold)
     summaries = finish(engine, verify, tasks)
     linked = [Part(summary["linked"], task.key, "linked") for task, summary in zip(tasks, summaries, strict=True)]
@@ -176,17 +176,18 @@ def _pairs_within(chunks: Chunks, keys: U64, window: int, number: int, ranges: i
             yield pa.table(list(distinct_pairs(np.minimum(one, other), np.maximum(one, other))), schema=EDGES)
 
 
-def _by_left(store: WorkStore, found: Part) -> Iterator[pa.Table]:
+def _by_right(store: WorkStore, found: Part) -> Iterator[pa.Table]:
     for table in found.tables(store):
-        yield table.append_column("key", pa.array(spread(table["left"].to_numpy())))
+        yield table.append_column("key", pa.array(spread(table["right"].to_numpy())))
 
 
 def distinct(chunks: Chunks) -> Iterator[pa.Table]:
-    """EDGES, each once, sorted."""
+    """EDGES, each once, sorted by the larger id, so that the pairs of new rows come last."""
     found = [table.select(EDGES.names) for table in chunks]
     if found:
         every = pa.concat_tables(found)
-        yield pa.table(list(distinct_pairs(every["left"].to_numpy(), every["right"].to_numpy())), schema=EDGES)
+        right, left = distinct_pairs(every["right"].to_numpy(), every["left"].to_numpy())
+        yield pa.table([left, right], schema=EDGES)
 
 
 @dataclass(frozen=True)

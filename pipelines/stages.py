@@ -24,7 +24,7 @@ from gristmill.pipelines.work import WorkStore, key_of
 from gristmill.storage.sizes import row_bytes
 from gristmill.storage.tombstones import Tombstones
 
-BATCH_BYTES = 1 << 20  # of the rows that shards are made of: batches without a kept row aren't decompressed
+BATCH_BYTES = 1 << 18  # of the rows that shards are made of: batches without a kept row aren't decompressed
 TOGETHER = 1 << 16  # decisions that are written at once
 
 

@@ -1,11 +1,11 @@
-"""What a kill and a new file cost: a run killed at half of its time and run again; one new file among a hundred, whose documents are versions of
-documents in nearly all other files, as they come in the shuffled history; one whose documents are like none of the others; and the first one again,
-appended to the rows of the others as they were published.
+"""What a kill and a new file cost: a run killed at half of its time and run again; one new file among a hundred, of new documents, and of versions of
+documents in nearly all other files, as they come in the shuffled history; and this one again, appended to the rows of the others as they were
+published. A new file is taken in on the engine of the whole run, and where the run itself chooses: in its own process, for there is little to do.
 
     python benchmarks/engines/resume.py                     # 13 x 336 MB, a run of some 100 s: about 10 minutes, once the corpus is made
     python benchmarks/engines/resume.py --variants 3        # smaller
 
-Seconds are net of an empty run on the same engine. Before each run the system writes to the disk what the one before left to be written.
+Seconds are net of an empty run with the same engine. Before each run the system writes to the disk what the one before left to be written.
 """
 
 from __future__ import annotations
@@ -70,13 +70,16 @@ class Runs:
     """Runs one pipeline over chosen files of the corpus, and keeps what each took."""
 
     def __init__(self, variants: int, engine: str) -> None:
-        self.options = {"workers": 2, **ENGINES[engine]}
+        self.engine = engine
         self.source = common.corpus(variants, files=FILES)
         self.inputs, self.output = common.SCRATCH / "resume-in", common.SCRATCH / "resume-out"
         self.model = common.pipeline(self.inputs, self.output, common.ALPHA)
-        self.begun = min(took.seconds for took in start_up(engine, 2))
+        self.begun = {name: min(took.seconds for took in start_up(name, 2)) for name in (engine, "threads")}
         self.rows: list[list[Any]] = []
         self.stages: list[str] = []
+
+    def options(self, engine: str) -> dict[str, Any]:
+        return {"workers": 2, **ENGINES[engine]}
 
     def over(self, stop: int, start: int = 0) -> None:
         """Makes these files the pipeline's input."""
@@ -84,16 +87,17 @@ class Runs:
 
     def again(self) -> dict[str, Any]:
         """The result of a run that only makes ready."""
-        return launch(self.model, fresh=False, **self.options)[1]
+        return launch(self.model, fresh=False, **self.options(self.engine))[1]
 
-    def timed(self, name: str, *, fresh: bool = False) -> dict[str, Any]:
+    def timed(self, name: str, engine: str, *, fresh: bool = False) -> dict[str, Any]:
         """The result of a run that is noted; what the one before has written is on the disk by then."""
         os.sync()
-        took, result, _ = launch(self.model, fresh=fresh, **self.options)
-        net = took.seconds - self.begun
-        self.rows.append([name, *took, net, net / (self.rows[0][3] if self.rows else net), result["reused_items"]])
+        took, result, _ = launch(self.model, fresh=fresh, **self.options(engine))
+        net = took.seconds - self.begun[engine]
+        of_whole = net / (self.rows[0][4] if self.rows else net)
+        self.rows.append([name, engine, *took, net, of_whole, result["reused_items"]])
         self.stages.append(
-            f"  {name}: " + ", ".join(f"{stage} {took:.1f}" for stage, took in result["seconds"].items())
+            f"  {name}, {engine}: " + ", ".join(f"{stage} {took:.1f}" for stage, took in result["seconds"].items())
         )
         return result
 
@@ -107,35 +111,36 @@ def main() -> None:
     runs = Runs(chosen.variants, chosen.engine)
 
     runs.over(FILES)
-    whole = runs.timed("whole run", fresh=True)
-    killed_at(runs.model, runs.begun + runs.rows[0][3] / 2, **runs.options)
-    resumed = runs.timed("killed at half, run again")
-    runs.over(FILES - 1)
-    runs.again()
-    runs.over(FILES)
-    added = runs.timed(f"one new file among {FILES}")
-    for result in (resumed, added):
+    whole = runs.timed("whole run", chosen.engine, fresh=True)
+    killed_at(runs.model, runs.begun[chosen.engine] + runs.rows[0][4] / 2, **runs.options(chosen.engine))
+    same = [runs.timed("killed at half, run again", chosen.engine)]
+    for name, new in (("one of new documents", True), ("one of versions of documents", False)):
+        for engine in (chosen.engine, "threads"):
+            runs.over(FILES - 1)
+            runs.again()
+            runs.over(FILES)
+            if new:
+                apart(sorted(runs.inputs.iterdir())[-1])
+            result = runs.timed(f"{name} added", engine)
+            same += [] if new else [result]
+    for result in same:
         assert (result["fingerprint"], result["layout"]) == (whole["fingerprint"], whole["layout"])
 
-    runs.over(FILES - 1)
-    runs.again()
-    runs.over(FILES)
-    apart(sorted(runs.inputs.iterdir())[-1])
-    runs.timed("one of new documents")
-
-    runs.over(FILES - 2)
+    runs.over(FILES - 3)
     runs.again()
     runs.model["output"]["mode"] = "append"
-    runs.over(FILES - 1, FILES - 2)
+    runs.over(FILES - 2, FILES - 3)
     runs.again()  # reads what is compared of the published rows, once
-    runs.over(FILES, FILES - 1)
-    appended = runs.timed("appended, after another")
-    assert appended["rows"]["added"] > 0
+    for file, engine in ((FILES - 2, chosen.engine), (FILES - 1, "threads")):
+        runs.over(file + 1, file)
+        appended = runs.timed("one appended, after another", engine)
+        assert appended["rows"]["added"] > 0
 
     print(
-        f"{chosen.engine}, 2 workers, {chosen.variants} x 336 MB of text in {FILES} JSONL.gz files; start-up {runs.begun:.1f} s"
+        f"2 workers, {chosen.variants} x 336 MB of text in {FILES} JSONL.gz files; start-up "
+        + ", ".join(f"{engine} {seconds:.1f} s" for engine, seconds in runs.begun.items())
     )
-    common.table(runs.rows, ["", "seconds", "CPU s", "net seconds", "of a whole run", "items reused"])
+    common.table(runs.rows, ["", "engine", "seconds", "CPU s", "net seconds", "of a whole run", "items reused"])
     print("seconds of stages:", *runs.stages, sep="\n")
     shutil.rmtree(runs.output)
 

@@ -69,7 +69,7 @@ def choose_engine(
 
 
 def threads_for(size: int, workers: int | None, *, functions: bool) -> int:
-    """How many threads of this process do the work for input of so many bytes; 0: worker processes, or Spark's.
+    """How many threads of this process do the work for new input of so many bytes; 0: worker processes, or Spark's.
 
     functions: steps are the user's own, which hold the GIL and may not bear being called by several threads.
     """

@@ -14,6 +14,7 @@ from gristmill.errors import ColumnError
 from gristmill.pipelines import duplicates
 from gristmill.pipelines import ledger as ledger_module
 from gristmill.pipelines import runner as runner_module
+from gristmill.pipelines.engines.base import InProcess
 from gristmill.pipelines.steps.normalize_text import NormalizeText
 from tests.pipelines.conftest import corpus, ledger_of, rows_of, write_jsonl
 
@@ -59,8 +60,8 @@ def done(monkeypatch) -> dict[str, int]:
     return ran
 
 
-def run(model: dict[str, Any], **changes: Any) -> Any:
-    return gristmill.run({**model, **changes}, progress="quiet")
+def run(model: dict[str, Any], **options: Any) -> Any:
+    return gristmill.run(model, progress="quiet", **options)
 
 
 def reads(model: dict[str, Any]) -> list[str]:
@@ -129,6 +130,28 @@ def test_the_ledger_of_items_that_did_not_change_is_not_written_again(model, tmp
         assert ledger_of(result) == ledger_of(whole) != []
         shutil.rmtree(tmp_path / "out" / "ledger")
         shutil.rmtree(tmp_path / "fresh")
+
+
+def test_little_that_is_new_is_done_in_this_process(model, tmp_path, monkeypatch):
+    """However large the input is that it is compared with: the engine is chosen by what there is to do."""
+    asked: list[int] = []
+
+    def choose(*_, threads, **__):
+        asked.append(threads)
+        return InProcess("dask", 2)
+
+    monkeypatch.setattr("gristmill.pipelines.run.choose_engine", choose)
+    size = sum(path.stat().st_size for path in (tmp_path / "in").iterdir())
+    for module in ("engines.choose", "outlook"):
+        monkeypatch.setattr(f"gristmill.pipelines.{module}.SMALL_BYTES", 10)
+        monkeypatch.setattr(f"gristmill.pipelines.{module}.THREADED_BYTES", size // 2)
+    run(model, workers=2)
+    new = [{**row, "id": f"new-{row['id']}"} for row in corpus(2, seed=5)]
+    write_jsonl(tmp_path / "in", new, files=1, prefix="zz-new", packed=False)
+    run(model, workers=2)
+    run(model, workers=2, fresh=True)
+    run({**model, "steps": model["steps"][1:]}, workers=2)
+    assert asked == [0, 2, 0, 0]
 
 
 def test_only_new_files_are_opened(model, tmp_path, monkeypatch):

@@ -23,14 +23,12 @@ def test_of_batches_the_wanted_ones_are_read_with_their_places(tmp_path: Path) -
     with parts.PartWriter(tmp_path, "rows", batch_bytes=10_000) as writer:
         writer.write(first)
         writer.write(second)
-    every = list(parts.picked(tmp_path, "rows", "_source", lambda start, stop: True))
+    every = list(parts.picked(tmp_path, "rows", lambda start, stop: True))
     assert len(every) > 5 and sum(batch.num_rows for _, batch in every) == 53
     starts = [start for start, _ in every]
     assert [int(batch["n"][0].as_py()) for _, batch in every] == starts  # n counts the rows
     asked = []
-    some = list(
-        parts.picked(tmp_path, "rows", "_source", lambda start, stop: asked.append(start) or start <= 17 < stop)
-    )
+    some = list(parts.picked(tmp_path, "rows", lambda start, stop: asked.append(start) or start <= 17 < stop))
     assert asked == starts and len(some) == 1
     start, batch = some[0]
     assert batch["n"][17 - start].as_py() == 17 and batch.num_rows < 12
