@@ -88,8 +88,8 @@ def resolving(rows: object, size: float) -> None:
                 total,
                 size / total,
                 left,
-                result.comparisons,
-                result.capped,
+                result.comparisons.sum(),
+                result.capped.sum(),
             ]
         )
     common.table(

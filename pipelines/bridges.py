@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from gristmill.kernels.resolve import MIXED, NONE, settle
 from gristmill.pipelines import parts
 from gristmill.pipelines.assign import CODES, LEAVES, share_of
+from gristmill.pipelines.compared import Compared
 from gristmill.pipelines.components import EDGES, components
 from gristmill.pipelines.duplicates import ids_of, routed
 from gristmill.pipelines.engines.base import Engine
@@ -50,6 +51,8 @@ def join_published(
     sketches: Sequence[ExtractOf],
     groups: Sequence[ExtractOf],
     shards: I8,
+    *,
+    compared: Compared,
 ) -> Joined:
     """Where the new rows go that are linked to others, by similarity or group. `shards`: the number of each published shard's split.
 
@@ -59,7 +62,7 @@ def join_published(
 
     Rows that links connect are brought together by `exchange` and settled there; what it does for some is all held in memory.
     """
-    edges, used, counts = linked_pairs(engine, store, split, sketches, groups, group_links)
+    edges, used, counts = linked_pairs(engine, store, split, sketches, groups, group_links, compared=compared)
     stars, more = components(engine, store, edges, "linked to published")
     rows = sum(part.rows for part in edges)
     sources = [*[_Side(part, star=True) for part in stars], *[_Side(part, star=False) for part in edges]]

@@ -29,6 +29,7 @@ CHUNK_BYTES = 16 << 20  # of a table that a reduction is given
 BLOCK_BYTES = (
     64 << 10
 )  # smaller ones are not asked for one by one: the file is fetched that has them, once for all partitions
+BLOCK_BITS = 7  # rows whose numbers differ only in these last bits are in one partition: what is new is in few
 AHEAD = 64  # inputs whose blocks are fetched while those before them are worked on
 
 
@@ -73,7 +74,7 @@ Reduce = Callable[[Chunks], Iterable[pa.Table]]
 
 @dataclass(frozen=True)
 class Part:
-    """Rows of a result: in the files PREFIX-*.arrow of finished work, from `start` on, or `held` in memory where they are few.
+    """Rows of a result: in the files PREFIX-*.arrow of finished work, or `held` in memory where they are few.
 
     It can be an input of the next exchange.
     """
@@ -82,12 +83,11 @@ class Part:
     key: str = ""
     prefix: str = "result"
     held: pa.Table | None = field(default=None, compare=False)
-    start: int = 0
 
     @property
     def digest(self) -> str:
         """Changes with the rows."""
-        return f"{self.key}:{self.start}:{self.rows}" if self.held is None else content_digest(self.held)
+        return f"{self.key}:{self.rows}" if self.held is None else content_digest(self.held)
 
     def tables(self, store: WorkStore) -> Iterator[pa.Table]:
         """The rows in tables of bounded size, in order; none where there are no rows."""
@@ -96,15 +96,17 @@ class Part:
         elif self.rows:
             whole = parts.table(store.folder(self.key), self.prefix)
             assert whole is not None
-            for batch in whole.slice(self.start, self.rows).to_batches():
+            for batch in whole.to_batches():
                 yield pa.Table.from_batches([batch])
 
-    def piece(self, start: int, stop: int) -> Part:
-        """The rows from start to stop."""
-        if self.held is None:
-            return replace(self, rows=stop - start, start=self.start + start)
-        rows = self.held.take(pa.array(np.arange(start, stop)))  # a slice would be pickled with all rows
-        return replace(self, rows=stop - start, held=rows)
+    def cut(self, column: str, partitions: int) -> list[Part]:
+        """Of what is held the rows of each partition by `block` of the column, as an exchange would gather them."""
+        assert self.held is not None
+        place = block(self.held[column].to_numpy()) % np.uint64(partitions)
+        order = np.argsort(place, kind="stable")
+        cuts = np.searchsorted(place[order], np.arange(partitions + 1, dtype=np.uint64))
+        rows = (self.held.take(pa.array(order[start:stop])) for start, stop in itertools.pairwise(cuts.tolist()))
+        return [replace(self, rows=each.num_rows, held=each) for each in rows]
 
     def __str__(self) -> str:
         return f"{self.rows} rows"
@@ -147,7 +149,7 @@ def exchange(
         tables = [table for source in sources for table in view(store, source)]
         key = functools.partial(lambda: key_of("reduced here", facts, [source.digest for source in sources]))
         return _reduced_here(store, Chunks(store, lambda: tables), reduce, key)
-    partitions = partitions or -(-size // PARTITION_BYTES)
+    partitions = power_of_two(partitions or -(-size // PARTITION_BYTES))
     scattered, used = scatter(engine, store, sources, view, partitions, name)
     keys = [key_of("gather", facts, scattered.digest, p) for p in range(partitions)]
     gather = [_Gather(store, key, reduce, scattered, p) for p, key in enumerate(keys)]
@@ -236,6 +238,16 @@ def spread(ids: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
     """A key for each id that differs where ids do and is even over any number of partitions."""
     mixed = ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     return mixed ^ (mixed >> np.uint64(32))
+
+
+def block(ids: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+    """`spread`, but the same for rows of one block."""
+    return spread(ids >> BLOCK_BITS)
+
+
+def power_of_two(count: int) -> int:
+    """The least one that is not below: numbers of partitions, so that they seldom change when rows are added."""
+    return 1 << max(0, count - 1).bit_length()
 
 
 def content_digest(table: pa.Table | None) -> str:

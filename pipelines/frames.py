@@ -15,10 +15,11 @@ from gristmill.errors import ColumnError, PipelineError, missing_column
 from gristmill.kernels.digests import row_digests
 from gristmill.kernels.hashing import hex_digests
 from gristmill.kernels.minhash import band_keys, bands
-from gristmill.pipelines.duplicates import SURVIVOR_ORDER, decide_near, exact_groups
+from gristmill.pipelines.duplicates import SURVIVOR_ORDER, exact_groups
 from gristmill.pipelines.exchange import Chunks
 from gristmill.pipelines.extracts import ExactHash, Sketch
 from gristmill.pipelines.model import AnyStep
+from gristmill.pipelines.near import decide_near
 from gristmill.pipelines.plan import name_steps
 from gristmill.pipelines.sketched import flat_sets, signature_matrix
 from gristmill.pipelines.slices import ROUTED, STEPPED

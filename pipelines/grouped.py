@@ -38,6 +38,17 @@ def distinct_pairs(left: I64, right: I64) -> tuple[I64, I64]:
     return left[once], right[once]
 
 
+def place_of_pairs(left: I64, right: I64, among: tuple[I64, I64]) -> I64:
+    """For each pair the place of an equal one in `among`, -1 where there is none."""
+    every = [np.concatenate([others, own]) for others, own in zip(among, (left, right), strict=True)]
+    order = np.lexsort((every[1], every[0]))  # stable: those of `among` come first
+    starts = np.flatnonzero(heads_of(every[0][order]) | heads_of(every[1][order]))
+    place = np.empty(len(order), np.int64)
+    place[order] = np.repeat(order[starts], np.diff(np.append(starts, len(order))))
+    found = place[len(among[0]) :]
+    return np.where(found < len(among[0]), found, -1)
+
+
 def heads_of(values: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:
     """Where a sorted array has another value than before."""
     starts = np.ones(len(values), bool)

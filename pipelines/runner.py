@@ -16,11 +16,13 @@ from gristmill.errors import BalanceError, CommitConflictError, UsageError
 from gristmill.pipelines import duplicates, identity
 from gristmill.pipelines.assign import Assign, assign, cluster_splits, to_items
 from gristmill.pipelines.bridges import join_published
+from gristmill.pipelines.compared import COMPARED, Compared
 from gristmill.pipelines.engines.base import Engine
 from gristmill.pipelines.exchange import Part, exchange
 from gristmill.pipelines.extracts import ExtractOf, GroupKey, Sketch, UidKey
 from gristmill.pipelines.ledger import ITEMS, ItemLedger, Ledger, write_ledger
 from gristmill.pipelines.model import Pipeline, Split
+from gristmill.pipelines.near import near_duplicates
 from gristmill.pipelines.output import Assigned, Shard, cut, pack, write_shard
 from gristmill.pipelines.plan import Planned, SegmentPlan, ingest_key, plan_segments, split_sketch, walk_columns
 from gristmill.pipelines.progress import Progress
@@ -84,9 +86,11 @@ class Runner:
     seconds: dict[str, float] = field(default_factory=dict)
     steps: dict[str, Any] = field(default_factory=dict)
     erased: Tombstones = field(init=False)
+    compared: Compared = field(init=False)
 
     def __post_init__(self) -> None:
         self.erased = read_tombstones(self.folder)
+        self.compared = Compared(self.store.noted(COMPARED) or {})
 
     def run(self) -> Outcome:
         """Every stage in order.
@@ -107,6 +111,7 @@ class Runner:
         self._drop_published(items, plan[-1])
         files, final = self._shards(items, self._split(items, plan[-1]))
         ledger = self._ledger(items)
+        self.store.note(COMPARED, self.compared.now)
         counts = self._balance(read, bad, files.num_rows)
         if read_tombstones(self.folder) != self.erased:
             raise CommitConflictError(
@@ -221,7 +226,7 @@ class Runner:
                 found = duplicates.exact_duplicates(self.engine, self.store, step, sources)
             else:
                 assert isinstance(step, DropNearDuplicates)
-                found = duplicates.near_duplicates(self.engine, self.store, step, sources)
+                found = near_duplicates(self.engine, self.store, step, sources, self.compared)
             self._take_away(items, name, found.decided)
             self.used.update(found.used)
             self.steps[name].update(found.counts)
@@ -274,13 +279,13 @@ class Runner:
         if self.base is not None:
             known = self._split_names()
             shards = np.array([known.index(name) for name in self.base.files.table["split"].to_pylist()], np.int8)
-            joined = join_published(self.engine, self.store, split, sketches, groups, shards)
+            joined = join_published(self.engine, self.store, split, sketches, groups, shards, compared=self.compared)
             self._take_away(items, "split", joined.decided)
             self.used.update(joined.used)
             self.steps["split"].update(joined.counts)
             clustered, used = to_items(self.engine, self.store, joined.coded)
         else:
-            linked = clusters(self.engine, self.store, split, sketches, groups)
+            linked = clusters(self.engine, self.store, split, sketches, groups, self.compared)
             self.used.update(linked.used)
             self.steps["split"] = dict(linked.counts)
             rows = [item.rows for item in items]

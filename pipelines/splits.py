@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,13 @@ from gristmill.kernels.jaccard import pairs
 from gristmill.kernels.minhash import bands
 from gristmill.kernels.tally import Tally
 from gristmill.pipelines import parts
+from gristmill.pipelines.compared import Compared, asked_before
 from gristmill.pipelines.components import EDGES, components
 from gristmill.pipelines.duplicates import band_view, bucket_edges, ids_of, rows_of
 from gristmill.pipelines.engines.base import Engine
-from gristmill.pipelines.exchange import Chunks, Part, Reduce, exchange, spread
+from gristmill.pipelines.exchange import Chunks, Part, Reduce, block, exchange, power_of_two
 from gristmill.pipelines.extracts import OLD, ExtractOf, catalog, digests_of, store_catalog
-from gristmill.pipelines.grouped import among, distinct_pairs
+from gristmill.pipelines.grouped import among, distinct_pairs, place_of_pairs
 from gristmill.pipelines.model import Split
 from gristmill.pipelines.sketched import Chosen, choose
 from gristmill.pipelines.work import WorkStore, finish, key_of
@@ -44,10 +45,15 @@ class Clusters:
 
 
 def clusters(
-    engine: Engine, store: WorkStore, split: Split, sketches: Sequence[ExtractOf], groups: Sequence[ExtractOf]
+    engine: Engine,
+    store: WorkStore,
+    split: Split,
+    sketches: Sequence[ExtractOf],
+    groups: Sequence[ExtractOf],
+    compared: Compared,
 ) -> Clusters:
     """The clusters of the rows linked by verified similarity (`sketches`) or an equal group value (`groups`); chains count."""
-    edges, used, counts = linked_pairs(engine, store, split, sketches, groups, bucket_edges)
+    edges, used, counts = linked_pairs(engine, store, split, sketches, groups, bucket_edges, compared=compared)
     stars, more = components(engine, store, edges, "split")
     return Clusters(stars, [*used, *more], counts)
 
@@ -59,13 +65,15 @@ def linked_pairs(
     sketches: Sequence[ExtractOf],
     groups: Sequence[ExtractOf],
     in_group: Reduce,
+    *,
+    compared: Compared,
 ) -> tuple[list[Part], list[str], dict[str, int]]:
     """(pairs of rows linked by verified similarity or, as `in_group` says, by a group; the work that they are in; what was counted)."""
     edges: list[Part] = []
     used: list[str] = []
     counts: dict[str, int] = {}
     if split.similarity is not None and sketches:
-        edges, used, counts = similar_pairs(engine, store, split, sketches)
+        edges, used, counts = similar_pairs(engine, store, split, sketches, compared)
     if groups:
         size = rows_of(store, groups) * 16
         found = exchange(engine, store, groups, group_view, in_group, size=size, name="group_by")
@@ -90,7 +98,7 @@ def _placed_bands(store: WorkStore, source: ExtractOf, *, count: int, width: int
 
 
 def similar_pairs(
-    engine: Engine, store: WorkStore, split: Split, sketches: Sequence[ExtractOf]
+    engine: Engine, store: WorkStore, split: Split, sketches: Sequence[ExtractOf], compared: Compared
 ) -> tuple[list[Part], list[str], dict[str, int]]:
     """(EDGES: the pairs of rows that are verified similar, at least one of them new; the work used; counts)."""
     threshold = float(split.similarity or 0)
@@ -100,7 +108,7 @@ def similar_pairs(
     size, name = rows_of(store, sketches) * count * 24, f"similarity {count}x{width}"
     near = exchange(engine, store, sketches, view, reduce, size=size, name=name)
     candidates = exchange(engine, store, near.parts, _by_right, distinct, size=near.rows * 24, name=name)
-    tasks = _verify_tasks(store, sketches, candidates.parts, threshold)
+    tasks = _verify_tasks(store, sketches, candidates.parts, threshold, compared)
     summaries = finish(engine, verify, tasks)
     linked = [Part(summary["linked"], task.key, "linked") for task, summary in zip(tasks, summaries, strict=True)]
     counts = {
@@ -178,11 +186,11 @@ def _pairs_within(chunks: Chunks, keys: U64, window: int, number: int, ranges: i
 
 def _by_right(store: WorkStore, found: Part) -> Iterator[pa.Table]:
     for table in found.tables(store):
-        yield table.append_column("key", pa.array(spread(table["right"].to_numpy())))
+        yield table.append_column("key", pa.array(block(table["right"].to_numpy())))
 
 
 def distinct(chunks: Chunks) -> Iterator[pa.Table]:
-    """EDGES, each once, sorted by the larger id, so that the pairs of new rows come last."""
+    """EDGES, each once, sorted by the larger id."""
     found = [table.select(EDGES.names) for table in chunks]
     if found:
         every = pa.concat_tables(found)
@@ -199,45 +207,75 @@ class VerifyPairs:
     threshold: float
     pairs: Part
     extracts: str  # the catalog's key
+    earlier: tuple[str, ...] = field(compare=False)  # work of the run before in which these pairs may be
 
     def __str__(self) -> str:
         return f"split: {self.pairs.rows} candidate pairs"
 
 
 def _verify_tasks(
-    store: WorkStore, sketches: Sequence[ExtractOf], candidates: Sequence[Part], threshold: float
+    store: WorkStore,
+    sketches: Sequence[ExtractOf],
+    candidates: Sequence[Part],
+    threshold: float,
+    compared: Compared,
 ) -> list[VerifyPairs]:
-    listed = store_catalog(store, sketches) if candidates else ""
-    tasks = []
-    for part in candidates:
-        for start in range(0, part.rows, PAIRS):
-            piece = part.piece(start, min(start + PAIRS, part.rows))
+    """One for each partition that has pairs; of what is held it has about PAIRS."""
+    if not candidates:
+        return []
+    listed, name = store_catalog(store, sketches), key_of("verified", threshold)
+    held = candidates[0].held is not None
+    pieces = candidates[0].cut("right", power_of_two(-(-candidates[0].rows // PAIRS))) if held else candidates
+    tasks, keys = [], [""] * len(pieces)
+    for number, piece in enumerate(pieces):
+        if piece.rows:
             facts = [listed] if piece.held is None else digests_of(sketches, *piece.held.columns)
-            tasks.append(VerifyPairs(store, key_of("verify", threshold, piece.digest, facts), threshold, piece, listed))
+            keys[number] = key_of("verify", threshold, piece.digest, facts)
+            earlier = compared.earlier(name, number, len(pieces))
+            tasks.append(VerifyPairs(store, keys[number], threshold, piece, listed, earlier))
+    compared.now[name] = keys
     return tasks
 
 
 def verify(task: VerifyPairs) -> dict[str, Any]:
-    """Writes the pairs that are similar: first by their signatures, then by their shingle sets, some hundred pairs of which are loaded at a time."""
+    """Writes the pairs that are similar, and asked.arrow: all pairs, and whether they are. What earlier work says of a pair is taken over."""
     every = pa.concat_tables(task.pairs.tables(task.store))
-    candidates = np.stack([every["left"].to_numpy(), every["right"].to_numpy()], axis=1)
-    ids, places = np.unique(candidates, return_inverse=True)
-    rows, places = choose(task.store, catalog(task.store, task.extracts), ids, []), places.reshape(-1, 2)
-    minima = rows.matrix()
-    likely = places[_estimate(minima, *places.T) >= _floor(task.threshold, minima.shape[1])]
-    linked = [_linked(task.threshold, rows, likely[start : start + LOADED]) for start in range(0, len(likely), LOADED)]
-    both = ids[np.concatenate(linked)] if linked else np.zeros((0, 2), np.int64)
+    left, right = every["left"].to_numpy(), every["right"].to_numpy()
+    alike, due = np.zeros(len(left), bool), np.arange(len(left))
+    before = asked_before(task.store, task.earlier, task.extracts)
+    if before is not None:
+        place = place_of_pairs(left, right, (before["left"].to_numpy(), before["right"].to_numpy()))
+        known = (place >= 0) & before["same"].to_numpy()[place]
+        alike[known] = before["alike"].to_numpy()[place[known]]
+        due = np.flatnonzero(~known)
+    for start in range(0, len(due), PAIRS):
+        some = due[start : start + PAIRS]
+        alike[some] = _alike(task, np.stack([left[some], right[some]], axis=1))
     with task.store.create(task.key) as (folder, summary), parts.PartWriter(folder, "linked", parts.PLAIN) as writer:
-        writer.write(pa.table([both[:, 0], both[:, 1]], schema=EDGES))
-        summary.update(pairs=len(candidates), linked=len(both))
+        writer.write(pa.table([left[alike], right[alike]], schema=EDGES))
+        parts.write(folder / "asked.arrow", pa.table({"left": left, "right": right, "alike": alike}))
+        summary.update(pairs=len(left), linked=int(alike.sum()), extracts=task.extracts, compared=len(due))
     return summary
 
 
-def _linked(threshold: float, rows: Chosen, some: I64) -> I64:
-    """The pairs (places of rows) whose Jaccard similarity reaches the threshold."""
+def _alike(task: VerifyPairs, candidates: I64) -> npt.NDArray[np.bool_]:
+    """Which pairs are similar: first by their signatures, then by their shingle sets, LOADED pairs of which are in memory at a time."""
+    ids, places = np.unique(candidates, return_inverse=True)
+    rows, places = choose(task.store, catalog(task.store, task.extracts), ids, []), places.reshape(-1, 2)
+    minima = rows.matrix()
+    likely = np.flatnonzero(_estimate(minima, *places.T) >= _floor(task.threshold, minima.shape[1]))
+    alike = np.zeros(len(candidates), bool)
+    for start in range(0, len(likely), LOADED):
+        some = likely[start : start + LOADED]
+        alike[some] = _similarity(rows, places[some]) >= task.threshold
+    return alike
+
+
+def _similarity(rows: Chosen, some: I64) -> npt.NDArray[np.float64]:
+    """The Jaccard similarity of each pair (places of rows)."""
     wanted, places = np.unique(some, return_inverse=True)
     left, right = places.reshape(-1, 2).T
-    return some[pairs(*rows.sets.take(wanted).read(), left, right) >= threshold]
+    return pairs(*rows.sets.take(wanted).read(), left, right)
 
 
 def _estimate(

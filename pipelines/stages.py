@@ -25,6 +25,9 @@ from gristmill.storage.sizes import row_bytes
 from gristmill.storage.tombstones import Tombstones
 
 BATCH_BYTES = 1 << 18  # of the rows that shards are made of: batches without a kept row aren't decompressed
+WHOLE = (
+    1 << 30
+)  # of those that a later stage goes through: a table is one batch. Their stage may be the last one of another pipeline
 TOGETHER = 1 << 16  # decisions that are written at once
 
 
@@ -122,7 +125,7 @@ def segment(task: Segment) -> dict[str, Any]:
     pending = Pending(task.store, task.slices)
     with task.store.create(task.key) as (folder, summary), contextlib.ExitStack() as stack:
         names = ["rows", "index", "decisions"]
-        out = _Writers(stack, folder, names, batch_bytes=BATCH_BYTES if task.last else None)
+        out = _Writers(stack, folder, names, batch_bytes=BATCH_BYTES if task.last else WHOLE)
         slim = [
             stack.enter_context(parts.PartWriter(folder, f"extract-{i}", parts.PLAIN))
             for i in range(len(task.extracts))

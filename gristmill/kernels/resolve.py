@@ -24,14 +24,15 @@ NONE, MIXED = -1, -2  # labels of a node that has none, and of one that has seve
 class Resolved(NamedTuple):
     """kept_by (rows,) int64: -1 where the row survives, else the kept row that it was verified against; and what it took.
 
-    similarity (rows,) float64: of those two, 0 where the row survives. comparisons: pairs verified. capped: rows of their buckets, beyond
-    `max_bucket`, that survivors were not compared with, summed over survivors and bands; 0 means that nothing was left out.
+    similarity (rows,) float64: of those two, 0 where the row survives. comparisons (rows,) int64: how many it was verified against. capped (rows,)
+    int64: of a survivor the rows of its buckets, beyond `max_bucket`, that it was not compared with, summed over bands; 0 means that nothing was
+    left out.
     """
 
     kept_by: I64
     similarity: npt.NDArray[np.float64]
-    comparisons: int
-    capped: int
+    comparisons: I64
+    capped: I64
 
 
 class Linked(NamedTuple):
@@ -56,10 +57,7 @@ def resolve(keys: U64, values: U32, offsets: I64, threshold: float, max_bucket: 
     `pinned` rows are kept whatever they are like.
     """
     buckets, starts = bucket_numbers(keys)
-    kept_by, similarity, comparisons, capped = _resolve(
-        buckets, starts, read_only(values), read_only(offsets), threshold, max_bucket, pinned
-    )
-    return Resolved(kept_by, similarity, int(comparisons), int(capped))
+    return Resolved(*_resolve(buckets, starts, read_only(values), read_only(offsets), threshold, max_bucket, pinned))
 
 
 def links(keys: U64, values: U32, offsets: I64, threshold: float, max_bucket: int = 256) -> Linked:
@@ -153,21 +151,21 @@ def _resolve(buckets, starts, values, offsets, threshold, max_bucket, pinned):  
     kept_by, similarity = np.full(rows, -1, np.int64), np.zeros(rows, np.float64)
     members, lengths = np.empty(starts[-1], np.int64), np.zeros(len(starts) - 1, np.int64)
     at, stop = np.empty(bands, np.int64), np.empty(bands, np.int64)
-    comparisons, capped = 0, 0
+    comparisons, capped = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
     for row in range(pinned):
         _enter(row, buckets, starts, members, lengths)
     for row in range(pinned, rows):
         beyond = _open(row, buckets, starts, lengths, max_bucket, at, stop)
         other = _next(members, at, stop)
         while other != _NONE:
-            comparisons += 1
+            comparisons[row] += 1
             j = at_least(values, offsets, row, other, threshold)
             if j >= 0.0:
                 kept_by[row], similarity[row] = other, j
                 break
             other = _next(members, at, stop)
         if kept_by[row] < 0:
-            capped += beyond
+            capped[row] = beyond
             _enter(row, buckets, starts, members, lengths)
     return kept_by, similarity, comparisons, capped
 

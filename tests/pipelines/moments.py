@@ -14,7 +14,7 @@ from typing import Any
 
 import gristmill.pipelines.run
 from gristmill.errors import GristmillError
-from gristmill.pipelines import duplicates, exchange, runner, splits
+from gristmill.pipelines import exchange, near, runner, splits
 from gristmill.pipelines.sources import items
 from gristmill.pipelines.work import WorkStore
 from gristmill.storage.folder import Folder
@@ -72,7 +72,7 @@ def _child(sender: Connection, model: dict[str, Any], kill_at: int | None, meet:
     if meet is not None:
         _wait_before_work(meet)
     exchange.DRIVER_BYTES = exchange.PARTITION_BYTES = 4096
-    duplicates.BATCH_BYTES, splits.PAIRS, items.SMALL_BYTES = 20_000, 8, 0
+    near.BATCH_BYTES, splits.PAIRS, items.SMALL_BYTES = 20_000, 8, 0
     try:
         result = gristmill.run(model, progress="quiet", in_process=True, **options)
     except GristmillError as error:

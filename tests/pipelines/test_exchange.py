@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gristmill.pipelines import exchange as module
 from gristmill.pipelines.engines.base import InProcess
-from gristmill.pipelines.exchange import Chunks, Exchanged, exchange
+from gristmill.pipelines.exchange import Chunks, Exchanged, exchange, power_of_two
 from gristmill.pipelines.work import WorkStore
 
 
@@ -68,7 +68,7 @@ def test_every_row_of_a_key_is_in_one_call(tmp_path_factory, sources, partitions
             expected.setdefault(key, []).append(i)
     assert keys(store, found) == sorted((key, len(places), len(set(places))) for key, places in expected.items())
     assert found.notes["rows"] == sum(map(len, sources)) and found.rows == len(expected)
-    assert len(found.used) == (0 if not partitions else len(inputs) + 1 + partitions)
+    assert len(found.used) == (0 if not partitions else len(inputs) + 1 + power_of_two(partitions))
     assert all(store.done(key) is not None for key in found.used)
 
 
@@ -96,8 +96,25 @@ def test_a_result_that_turns_out_large_goes_to_a_file(tmp_path, monkeypatch):
         assert part.held is None and found.used == [part.key] and found.notes == {"seen": 2}
         rows = [row["n"] for table in part.tables(store) for row in table.to_pylist()]
         assert rows == [n for n in range(50) for _ in range(10)] and part.rows == 500
-        piece = part.piece(95, 205)
-        assert [row["n"] for table in piece.tables(store) for row in table.to_pylist()] == rows[95:205]
+
+
+@pytest.mark.parametrize("partitions", [1, 4, 16])
+def test_what_is_held_is_cut_as_it_would_be_gathered(tmp_path, partitions):
+    rng = np.random.default_rng(1)
+    ids = np.sort(rng.integers(0, 2**42, 400))
+    sources = [Source("a", tuple(module.block(ids).tolist()))]
+    gathered = exchange(
+        InProcess(), WorkStore(str(tmp_path)), sources, view, count, size=2**30, partitions=partitions, name="t"
+    )
+    cut = module.Part(400, held=pa.table({"id": ids})).cut("id", partitions)
+    assert [len(set(module.block(part.held["id"].to_numpy()))) for part in cut] == [p.rows for p in gathered.parts]
+    assert all((np.diff(part.held["id"].to_numpy()) >= 0).all() and part.rows == len(part.held) for part in cut)
+    assert sum(part.rows for part in cut) == 400
+    assert len(set(module.block(np.arange(128)))) == 1, "rows of one block stay together"
+
+
+def test_numbers_of_partitions_are_powers_of_two():
+    assert [power_of_two(count) for count in (0, 1, 2, 3, 4, 5, 1000)] == [1, 1, 2, 4, 4, 8, 1024]
 
 
 def test_finished_halves_are_found_again_and_one_new_input_costs_one_half(tmp_path, monkeypatch):
@@ -116,19 +133,19 @@ def test_finished_halves_are_found_again_and_one_new_input_costs_one_half(tmp_pa
     monkeypatch.setattr(module, "_scatter", watched(module._scatter))
     monkeypatch.setattr(module, "_gather", watched(module._gather))
     inputs = [Source(f"s{i}", (i, i + 1)) for i in range(3)]
-    first = exchange(InProcess(), store, inputs, view, count, size=30, name="t")
-    assert len(seen) == 6
-    again = exchange(InProcess(), store, inputs, view, count, size=30, name="t")
-    assert len(seen) == 6 and keys(store, again) == keys(store, first)
-    exchange(InProcess(), store, [*inputs, Source("new", (9,))], view, count, size=30, name="t")
-    assert [call for call in seen[6:] if call.startswith("_scatter")] == ["_scatter exchange: rows of new"] and len(
+    first = exchange(InProcess(), store, inputs, view, count, size=40, name="t")
+    assert len(seen) == 7
+    again = exchange(InProcess(), store, inputs, view, count, size=40, name="t")
+    assert len(seen) == 7 and keys(store, again) == keys(store, first)
+    exchange(InProcess(), store, [*inputs, Source("new", (9,))], view, count, size=40, name="t")
+    assert [call for call in seen[7:] if call.startswith("_scatter")] == ["_scatter exchange: rows of new"] and len(
         seen
-    ) == 10
-    exchange(InProcess(), store, inputs, view, count, size=30, name="other")
-    assert len(seen) == 16, "another exchange is other work"
+    ) == 12
+    exchange(InProcess(), store, inputs, view, count, size=40, name="other")
+    assert len(seen) == 19, "another exchange is other work"
 
 
-@pytest.mark.parametrize("partitions", [2, 7])
+@pytest.mark.parametrize("partitions", [2, 8])
 def test_rows_are_spread_over_partitions(tmp_path, partitions):
     rng = np.random.default_rng(0)
     inputs = [Source("a", tuple(rng.integers(0, 2**63, 7000).tolist()))]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 
 import gristmill
 from gristmill.errors import ColumnError
-from gristmill.pipelines import duplicates
+from gristmill.pipelines import exchange, near, splits
 from gristmill.pipelines import ledger as ledger_module
 from gristmill.pipelines import runner as runner_module
 from gristmill.pipelines.engines.base import InProcess
@@ -96,9 +98,9 @@ def test_a_file_added_costs_that_file(model, done, tmp_path):
 def test_new_documents_leave_the_comparisons_of_others_alone(model, tmp_path, monkeypatch):
     """A file whose documents are like none of the others; their sketches are larger, so that the average changes."""
     compared: list[int] = []
-    original = duplicates.resolve_batch
-    monkeypatch.setattr(duplicates, "resolve_batch", lambda task: compared.append(task.members.rows) or original(task))
-    monkeypatch.setattr(duplicates, "BATCH_BYTES", 3565)  # of 5 rows before, of 4 after
+    original = near.decide_near
+    monkeypatch.setattr(near, "decide_near", lambda table, *rest: compared.append(len(table)) or original(table, *rest))
+    monkeypatch.setattr(near, "BATCH_BYTES", 3565)  # of 5 rows before, of 4 after
     run(model)
     first = len(compared)
     assert first > 2
@@ -108,6 +110,63 @@ def test_new_documents_leave_the_comparisons_of_others_alone(model, tmp_path, mo
     second = run(model)
     assert compared[first:] == [2]
     assert second.fingerprint == fresh(model, tmp_path).fingerprint
+
+
+@pytest.mark.parametrize(("seed", "driver_bytes"), [(0, 8 << 20), (1, 8 << 20), (2, 8 << 20), (3, 0)])
+def test_what_was_compared_before_is_taken_over_where_it_still_holds(tmp_path, monkeypatch, seed, driver_bytes, model):
+    """Files come, go and change, each time with versions of documents in others: everything is as if the run were the first one."""
+    asked: list[int] = []
+    monkeypatch.setattr(near, "decide_near", _counting(near.decide_near, asked, 0))
+    monkeypatch.setattr(splits, "_alike", _counting(splits._alike, asked, 1))
+    for module, name, value in (
+        (exchange, "DRIVER_BYTES", driver_bytes),
+        (exchange, "PARTITION_BYTES", 8000),
+        (exchange, "BLOCK_BITS", 2),
+        (near, "BATCH_BYTES", 20_000),
+        (splits, "PAIRS", 20),
+    ):
+        monkeypatch.setattr(module, name, value)
+    chosen = random.Random(seed)
+    rows = corpus(16, seed)
+    shutil.rmtree(tmp_path / "in")
+    files = {number: chosen.sample(rows, 12) for number in range(5)}
+    saved = 0
+    for turn in range(6):
+        if turn in (1, 4):  # the last file goes, whose rows come first among survivors
+            del files[max(files)]
+        elif turn in (2, 5):  # other versions in the place of some rows
+            for number in range(3):
+                place = chosen.randrange(12)
+                family = files[number][place]["id"][:4]
+                others = [row["text"] for row in rows if row["id"].startswith(family)]
+                files[number][place] = {**files[number][place], "text": chosen.choice(others)}
+        elif turn == 3:
+            files[max(files) + 1] = chosen.sample(rows, 12)
+        shutil.rmtree(tmp_path / "in", ignore_errors=True)
+        for number, held in files.items():
+            named = [{**row, "id": f"{'zyxwvu'[number]}-{row['id']}"} for row in held]
+            write_jsonl(tmp_path / "in", named, files=1, prefix=f"{number}")
+        asked.clear()
+        result = run(model)
+        some = sum(asked)
+        asked.clear()
+        whole = fresh(model, tmp_path)
+        saved += sum(asked) - some
+        assert (result.fingerprint, result.counts, result.splits) == (whole.fingerprint, whole.counts, whole.splits)
+        assert result.steps == whole.steps
+        assert ledger_of(result) == ledger_of(whole) or not result.published  # then the version has its own already
+        shutil.rmtree(tmp_path / "fresh")
+    assert saved > 40
+
+
+def _counting(function: Callable[..., Any], asked: list[int], place: int) -> Callable[..., Any]:
+    """The function, which notes how long the argument at this place is."""
+
+    def call(*given: Any) -> Any:
+        asked.append(len(given[place]))
+        return function(*given)
+
+    return call
 
 
 def test_the_ledger_of_items_that_did_not_change_is_not_written_again(model, tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import gristmill
-from gristmill.pipelines import duplicates, splits
+from gristmill.pipelines import near, splits
 from gristmill.pipelines import exchange as exchanges
 
 from .conftest import STEPS, corpus, document, ledger_of, rows_of, variant, write_jsonl
@@ -22,7 +22,7 @@ LIMITS = {
     "DRIVER_BYTES": (exchanges, 0),
     "PARTITION_BYTES": (exchanges, 4000),
     "CHUNK_BYTES": (exchanges, 1500),
-    "BATCH_BYTES": (duplicates, 3000),
+    "BATCH_BYTES": (near, 3000),
     "PAIRS": (splits, 40),
     "LOADED": (splits, 7),
 }

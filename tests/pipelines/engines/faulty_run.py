@@ -8,7 +8,7 @@ import sys
 
 import gristmill.pipelines.run
 from gristmill.errors import GristmillError
-from gristmill.pipelines import duplicates, exchange, splits, work
+from gristmill.pipelines import exchange, near, splits, work
 from gristmill.pipelines.engines import watch
 from gristmill.pipelines.sources import items
 
@@ -20,7 +20,7 @@ def main() -> None:
     at = tuple(asked.get("at", {}).items())
     work.once = Faults(asked["folder"], asked.get("kind", ""), at, os.getpid(), asked.get("others", 0))
     exchange.DRIVER_BYTES = exchange.PARTITION_BYTES = 4096
-    duplicates.BATCH_BYTES, splits.PAIRS, items.SMALL_BYTES = 20_000, 8, 0
+    near.BATCH_BYTES, splits.PAIRS, items.SMALL_BYTES = 20_000, 8, 0
     watch.SLOW_SECONDS = asked.get("slow", watch.SLOW_SECONDS)
     try:
         result = gristmill.pipelines.run.run(asked["model"], progress="lines", **asked.get("options", {}))
