@@ -131,7 +131,7 @@ class ExtractOf:
 
     @property
     def digest(self) -> str:
-        """What the content of `read` depends on, apart from the item's number."""
+        """What the content of `tables` depends on: the item's number too, which is another one when files come or go before it."""
         return f"{self.item}:{self.key}:{self.name}:{','.join(self.gone)}"
 
     def __str__(self) -> str:

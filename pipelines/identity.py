@@ -29,8 +29,13 @@ class IdentityOf:
     """The identity file of one ingested item, or the uids of a published shard: what `exchange` reads."""
 
     item: int
-    digest: str  # the item's work key
+    key: str  # the item's work key
     source: str
+
+    @property
+    def digest(self) -> str:
+        """What the content of `view` depends on: the item's number too, which is another one when files come or go before it."""
+        return f"{self.item}:{self.key}"
 
     def __str__(self) -> str:
         return f"item {self.item}"
@@ -80,7 +85,7 @@ def id_texts(name: str, ids: pa.Array | pa.ChunkedArray) -> pa.Array | pa.Chunke
 def view(store: WorkStore, source: IdentityOf) -> Iterator[pa.Table]:
     """The identity columns of an item, with the rows' addresses and the source's name."""
     start = 0
-    for slim in parts.batches(store.folder(source.digest), "identity" if source.item < PUBLISHED else EXTRACT):
+    for slim in parts.batches(store.folder(source.key), "identity" if source.item < PUBLISHED else EXTRACT):
         n = slim.num_rows
         facts = {
             "source": pa.repeat(pa.scalar(source.source), n),

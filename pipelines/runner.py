@@ -190,7 +190,7 @@ class Runner:
         sources = [identity.IdentityOf(item.number, item.ingested, item.source) for item in items]
         if self.base is not None:
             sources += [identity.IdentityOf(found.item, found.key, "") for found in self.base.sources(self.base.uids)]
-        found = self.store.summaries([source.digest for source in sources])
+        found = self.store.summaries([source.key for source in sources])
         size = sum(int((summary or {}).get("rows", 0)) for summary in found) * 80
         reduce = identity.resolver(by_id=self.pipeline.id is not None)
         names = exchange(

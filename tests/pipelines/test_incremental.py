@@ -95,6 +95,22 @@ def test_a_file_added_costs_that_file(model, done, tmp_path):
     assert second.version == 2 and second.fingerprint == fresh(model, tmp_path).fingerprint
 
 
+@pytest.mark.parametrize("by_id", [True, False])
+def test_a_file_before_others_takes_nothing_of_theirs(model, tmp_path, monkeypatch, by_id):
+    """All items behind it have other numbers than in the run before; what was found of repeated rows then is about the same rows still."""
+    monkeypatch.setattr(exchange, "DRIVER_BYTES", 0)
+    if not by_id:
+        del model["id"]
+    repeated = [json.loads(line) for line in (tmp_path / "in" / "part-02.jsonl").read_text().splitlines()]
+    write_jsonl(tmp_path / "in", [*repeated, *repeated[:3]], files=1, prefix="zz-again", packed=False)
+    run(model)
+    new = [{**row, "id": f"new-{row['id']}"} for row in corpus(2, seed=5)]
+    write_jsonl(tmp_path / "in", new, files=1, prefix="aa-new", packed=False)
+    result, whole = run(model), fresh(model, tmp_path)
+    assert (result.fingerprint, result.counts, result.steps) == (whole.fingerprint, whole.counts, whole.steps)
+    assert ledger_of(result) == ledger_of(whole)
+
+
 def test_new_documents_leave_the_comparisons_of_others_alone(model, tmp_path, monkeypatch):
     """A file whose documents are like none of the others; their sketches are larger, so that the average changes."""
     compared: list[int] = []
