@@ -31,7 +31,7 @@ MANY = 1_000  # keys from which on listing all that is there costs less than ask
 VISIBLE = 60.0  # seconds in which what another machine wrote becomes visible on any network file system
 FULL = (errno.ENOSPC, errno.EDQUOT)  # what a full disk answers
 SIGNS = ("lock", "runs/")  # what tells in a store which runs are at work; it holds nothing of any row
-FORMAT = 5  # part of every key: raise it when the files that stages write change
+FORMAT = 6  # part of every key: raise it when the files that stages write change
 
 
 def key_of(*parts: Any) -> str:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from gristmill.pipelines import exchange as module
 from gristmill.pipelines.engines.base import InProcess
 from gristmill.pipelines.exchange import Chunks, Exchanged, exchange, power_of_two
+from gristmill.pipelines.extracts import ROW_BITS
 from gristmill.pipelines.work import WorkStore
 
 
@@ -111,6 +112,16 @@ def test_what_is_held_is_cut_as_it_would_be_gathered(tmp_path, partitions):
     assert all((np.diff(part.held["id"].to_numpy()) >= 0).all() and part.rows == len(part.held) for part in cut)
     assert sum(part.rows for part in cut) == 400
     assert len(set(module.block(np.arange(128)))) == 1, "rows of one block stay together"
+
+
+@pytest.mark.parametrize("rows", [1, 20, 300, 5000])
+def test_rows_of_items_of_any_size_are_even_over_partitions(rows):
+    """Ids have an item's number in the high bits: where items have few rows, little else differs."""
+    items = np.arange(max(20, 300_000 // rows))
+    ids = ((items[:, None] << ROW_BITS) | np.arange(rows)).ravel()
+    for keys_of in (module.spread, module.block):
+        found = np.bincount(keys_of(ids) % np.uint64(64), minlength=64)
+        assert found.min() > 0.5 * found.mean() and found.max() < 2 * found.mean()
 
 
 def test_numbers_of_partitions_are_powers_of_two():
