@@ -62,7 +62,8 @@ def near_duplicates(
     for notes in (edges.notes, members.notes):
         counts.update(notes)
     decided = [Part(summary["decided"], task.key, "decided") for task, summary in zip(tasks, summaries, strict=True)]
-    work = [*edges.used, *used, *members.used, *[key for task in tasks for key in (task.key, task.extracts)]]
+    found = [key for task, summary in zip(tasks, summaries, strict=True) for key in (task.key, summary["extracts"])]
+    work = [*edges.used, *used, *members.used, *found]
     return Found(decided, work, counts)
 
 

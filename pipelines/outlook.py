@@ -68,11 +68,14 @@ def bytes_of_work(job: Job, *, fresh: bool) -> int:
     sizes = [
         (5 if str(item).endswith((".gz", ".zst")) else 1) * item.bytes for plan in job.planned for item in plan.items
     ]
-    before = (job.store.noted(LAST) or {}).get("segments", [])
-    redone = any(action == "redo" for action, _ in _actions(_segment_texts(job.model), before, fresh=True))
+    last = job.store.noted(LAST) or {}
+    redone = any(
+        action == "redo" for action, _ in _actions(_segment_texts(job.model), last.get("segments", []), fresh=True)
+    )
     if fresh or redone or not SMALL_BYTES < sum(sizes) < THREADED_BYTES * COMPARED:  # they need not be looked up
         return sum(sizes)
-    known = [summary is not None for _, _, summary in _items(job)]
+    through = set(last.get("files", []))  # of what a run that was killed has read, the steps may be still to do
+    known = [summary is not None and through.issuperset(item.files) for _, item, summary in _items(job)]
     return sum(size // COMPARED if old else size for size, old in zip(sizes, known, strict=True))
 
 

@@ -117,8 +117,8 @@ def similar_pairs(
         "pairs_left_out": near.notes.get("pairs_left_out", 0),
         "largest_bucket": near.notes.get("largest_bucket", 0),
     }
-    work = [*near.used, *candidates.used, *[key for task in tasks for key in (task.key, task.extracts)]]
-    return linked, work, counts
+    found = [key for task, summary in zip(tasks, summaries, strict=True) for key in (task.key, summary["extracts"])]
+    return linked, [*near.used, *candidates.used, *found], counts
 
 
 def _permutations(store: WorkStore, sketches: Sequence[ExtractOf]) -> int:

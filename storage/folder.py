@@ -109,7 +109,7 @@ class Folder:
                 _make_folder(final.parent)
                 temporary.replace(final)
                 if sync:
-                    _sync_folder(final.parent)
+                    _sync(final.parent)
             finally:
                 temporary.unlink(missing_ok=True)
 
@@ -167,7 +167,7 @@ class Folder:
                     if error.errno not in NO_LINKS:
                         raise
                     _write_new(final, content)
-                _sync_folder(final.parent)
+                _sync(final.parent)
             finally:
                 temporary.unlink(missing_ok=True)
 
@@ -224,9 +224,10 @@ class Folder:
                     if error.errno not in NO_LINKS:
                         raise
                     shutil.copyfile(self.url(source), temporary)
+                    _sync(temporary)
                 os.utime(temporary)
                 temporary.replace(final)
-                _sync_folder(final.parent)
+                _sync(final.parent)
             finally:
                 temporary.unlink(missing_ok=True)
 
@@ -337,8 +338,8 @@ def _make_folder(path: Path) -> None:
         ) from error
 
 
-def _sync_folder(path: Path) -> None:
-    """Makes a new name in the folder survive a power failure."""
+def _sync(path: Path) -> None:
+    """Makes the content of a file, or new names in a folder, survive a power failure."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

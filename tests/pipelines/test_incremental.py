@@ -126,6 +126,11 @@ def test_new_documents_leave_the_comparisons_of_others_alone(model, tmp_path, mo
     second = run(model)
     assert compared[first:] == [2]
     assert second.fingerprint == fresh(model, tmp_path).fingerprint
+    old = json.loads((tmp_path / "in" / "part-00.jsonl").read_text().splitlines()[0])
+    write_jsonl(tmp_path / "in", [{**old, "id": "version"}], files=1, prefix="zzz", packed=False)
+    compared.clear()
+    run(model)
+    assert compared == [5], "of a batch that two runs have found as it was all but one component are still known"
 
 
 @pytest.mark.parametrize(("seed", "driver_bytes"), [(0, 8 << 20), (1, 8 << 20), (2, 8 << 20), (3, 0)])
@@ -227,6 +232,16 @@ def test_little_that_is_new_is_done_in_this_process(model, tmp_path, monkeypatch
     run(model, workers=2, fresh=True)
     run({**model, "steps": model["steps"][1:]}, workers=2)
     assert asked == [0, 2, 0, 0]
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    write_jsonl(tmp_path / "in", corpus(40, seed=6), files=1, prefix="zzz-new", packed=False)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(runner_module.Runner, "_segment", killed)
+        run({**model, "steps": model["steps"][1:]}, workers=2)
+    run({**model, "steps": model["steps"][1:]}, workers=2)
+    assert asked[4:] == [0, 0], "read already, but not gone through"
 
 
 def test_only_new_files_are_opened(model, tmp_path, monkeypatch):
