@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from gristmill.kernels.hashing import hash_text
 from gristmill.pipelines import parts
+from gristmill.pipelines.components import labelled
 from gristmill.pipelines.engines.base import Engine
 from gristmill.pipelines.exchange import Chunks, Part, exchange, spread, store_list, stored_list
 from gristmill.pipelines.extracts import ROW_BITS, leaving_rows
@@ -65,9 +66,7 @@ def to_items(engine: Engine, store: WorkStore, coded: Sequence[Part]) -> tuple[d
 def _by_item(store: WorkStore, stars: Part) -> Iterator[pa.Table]:
     """key (the item), id, label: every row of each cluster, the smallest one too (more than once)."""
     for table in stars.tables(store):
-        labels, ids = table["left"].to_numpy(), table["right"].to_numpy()
-        smallest = np.unique(labels)
-        labels, ids = np.concatenate([labels, smallest]), np.concatenate([ids, smallest])
+        labels, ids = labelled(table)
         yield pa.table({"key": (ids >> ROW_BITS).astype(np.uint64), "id": ids, "label": labels})
 
 

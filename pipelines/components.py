@@ -75,6 +75,13 @@ def join(edges: pa.Table) -> tuple[I64, I64]:
     return ids, ids[labels]
 
 
+def labelled(stars: pa.Table) -> tuple[I64, I64]:
+    """(label, id) of every row of the components, the smallest one too (more than once)."""
+    labels, ids = stars["left"].to_numpy(), stars["right"].to_numpy()
+    smallest = np.unique(labels)
+    return np.concatenate([labels, smallest]), np.concatenate([ids, smallest])
+
+
 def _both_ways(store: WorkStore, part: Part) -> Iterator[pa.Table]:
     """node, other: each edge from both of its ends. What a table's own edges join is tied to its smallest row before: far fewer rounds."""
     for table in coalesced(part.tables(store)):

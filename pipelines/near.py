@@ -18,7 +18,7 @@ from gristmill.kernels.minhash import band_keys, bands
 from gristmill.kernels.resolve import Resolved, resolve
 from gristmill.pipelines import parts
 from gristmill.pipelines.compared import Compared, asked_before
-from gristmill.pipelines.components import components
+from gristmill.pipelines.components import components, labelled
 from gristmill.pipelines.duplicates import SURVIVOR_ORDER, Found, band_view, bucket_edges, ids_of, routed, rows_of
 from gristmill.pipelines.engines.base import Engine
 from gristmill.pipelines.exchange import Chunks, Part, block, exchange, power_of_two
@@ -81,9 +81,7 @@ def _batch_rows(store: WorkStore, sources: Sequence[ExtractOf]) -> int:
 def by_component(store: WorkStore, stars: Part) -> Iterator[pa.Table]:
     """key, label, id: every row of each component, the smallest one too (more than once)."""
     for table in stars.tables(store):
-        labels, ids = table["left"].to_numpy(), table["right"].to_numpy()
-        smallest = np.unique(labels)
-        labels, ids = np.concatenate([labels, smallest]), np.concatenate([ids, smallest])
+        labels, ids = labelled(table)
         yield pa.table({"key": block(labels), "label": labels, "id": ids})
 
 
@@ -167,7 +165,6 @@ def resolve_batch(task: ResolveBatch) -> dict[str, Any]:
             candidate_rows=len(ids),
             decided=sum(decided.num_rows for decided in every),
             extracts=task.extracts,
-            compared=int((~taken).sum()),
             **dict(zip(COUNTS, counts.sum(axis=0).tolist(), strict=True)),
         )
     return summary

@@ -254,7 +254,7 @@ def verify(task: VerifyPairs) -> dict[str, Any]:
     with task.store.create(task.key) as (folder, summary), parts.PartWriter(folder, "linked", parts.PLAIN) as writer:
         writer.write(pa.table([left[alike], right[alike]], schema=EDGES))
         parts.write(folder / "asked.arrow", pa.table({"left": left, "right": right, "alike": alike}))
-        summary.update(pairs=len(left), linked=int(alike.sum()), extracts=task.extracts, compared=len(due))
+        summary.update(pairs=len(left), linked=int(alike.sum()), extracts=task.extracts)
     return summary
 
 
