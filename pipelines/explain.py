@@ -9,12 +9,10 @@ from typing import Any
 import pyarrow as pa
 
 from gristmill.errors import DatasetNotFoundError, UsageError, capped
-from gristmill.pipelines.lookup import ledger_rows, matching_rows
-from gristmill.storage.candidates import list_candidates
+from gristmill.pipelines.lookup import ledger_rows, matching_rows, other_ledgers
 from gristmill.storage.dataset import Dataset, open_dataset
 from gristmill.storage.erasing import DUPLICATES
 from gristmill.storage.tombstones import base_uids, read_tombstones
-from gristmill.storage.versions import read_manifest, version_numbers
 
 SHOWN = 300  # characters of a row's text that are shown
 MOST = 5  # other rows, or records of one name, that are told one by one
@@ -27,12 +25,15 @@ _TIES = {
 }  # how a decision's other row is tied to it, by rule or action
 
 
-def explain_row(dataset: str | Dataset, uid: str, *, position: str | None = None) -> dict[str, Any]:
+def explain_row(
+    dataset: str | Dataset, uid: str, *, position: str | None = None, run: str | None = None
+) -> dict[str, Any]:
     """uid, fate (kept, dropped, quarantined, erased), origins, decisions in order (each as in the ledger), split, file and the row itself if kept.
 
     position: of several records with the uid, the one that was read there. For a duplicate, `kept_rows` tell where the row that was kept in its
     place came from, and what became of that; of a row that was kept, `duplicates` are those that left for it: their number and the first.
-    `erased`: since when a tombstone matches the uid, else None. `run`: the ledger of a run that published nothing, where only that knows the row.
+    `erased`: since when a tombstone matches the uid, else None. `run`: the ledger of a run that published nothing, where only that knows the row, or
+    where it is asked for.
     One pass over the ledgers of the version (of each run that added to it, oldest first), reading only the row groups that may hold the uid.
 
     Raises:
@@ -44,9 +45,9 @@ def explain_row(dataset: str | Dataset, uid: str, *, position: str | None = None
         raise DatasetNotFoundError(f"version {opened.version} of {opened.path} has no ledger")
     erased, names = _tombstone(opened, uid)
     origins, decided = _told(opened, ledgers, names)
-    run = None
-    if not origins and not decided and not erased:
+    if run is None and not origins and not decided and not erased:
         run = _unpublished_run(opened, uid)
+    if run is not None:
         ledgers = [run]
         origins, decided = _told(opened, ledgers, names)
     unreadable = ledger_rows(folder, ledgers, "quarantine", names)
@@ -121,18 +122,14 @@ def _unpublished_run(opened: Dataset, uid: str) -> str:
     Raises:
         UsageError: there is none; names versions and candidates that know the row.
     """
-    folder = opened.folder
-    known = {f"{opened.path}@{number}": read_manifest(folder, number) for number in version_numbers(folder)}
-    known |= {Dataset(folder, each).name: each for each in list_candidates(folder)}
-    named = {ledger: name for name, manifest in known.items() for ledger in manifest.ledgers}
-    every = {f"ledger/{path.split('/')[1]}" for path, *_ in folder.list("ledger")} - set(opened.manifest.ledgers)
+    beside = other_ledgers(opened)
     having = [
         ledger
-        for ledger in sorted(every)
-        if any(ledger_rows(folder, [ledger], kind, [uid]) for kind in ("origin", "decisions"))
+        for ledger in beside
+        if any(ledger_rows(opened.folder, [ledger], kind, [uid]) for kind in ("origin", "decisions"))
     ]
-    others = sorted({named[ledger] for ledger in having if ledger in named})
-    alone = [ledger for ledger in having if ledger not in named]
+    others = sorted({name for ledger in having if (name := beside[ledger]) is not None})
+    alone = [ledger for ledger in having if beside[ledger] is None]
     if alone and not others:
         return alone[0]
     hint = (

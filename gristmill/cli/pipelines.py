@@ -6,12 +6,15 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gristmill.cli.options import AsJson, DatasetPath, Settings, counted, print_outcome, size
 from gristmill.errors import UsageError, capped
+
+if TYPE_CHECKING:
+    from gristmill.pipelines.places import FileRecords
 
 LISTED = 100  # quarantined records of a file
 
@@ -171,9 +174,9 @@ def explain(
         raise UsageError(
             "say which row: its _uid, or --file FILE --line N; --file FILE alone lists what of the file is quarantined"
         )
-    position = None
+    position = run = None
     if file is not None:
-        from gristmill.pipelines.lookup import file_records
+        from gristmill.pipelines.places import file_records
         from gristmill.storage.dataset import open_dataset
 
         records = file_records(open_dataset(dataset), file)
@@ -183,19 +186,21 @@ def explain(
             else records.record(file) or records.record(records.place)
         )
         if record is None:
-            _print_quarantined(records.place, records.quarantined(), as_json=as_json)
+            _print_quarantined(records, as_json=as_json)
             return
-        uid, position = record
+        (uid, position), run = record, records.run
     assert uid is not None
-    found = explain_row(dataset, uid, position=position)
+    found = explain_row(dataset, uid, position=position, run=run)
     print(json.dumps(found) if as_json else story(found))
 
 
-def _print_quarantined(place: str, rows: list[dict[str, Any]], *, as_json: bool) -> None:
+def _print_quarantined(records: FileRecords, *, as_json: bool) -> None:
+    rows = records.quarantined()
     if as_json:
-        print(json.dumps({"file": place, "quarantined": len(rows), "rows": rows[:LISTED]}))
+        print(json.dumps({"file": records.place, "run": records.run, "quarantined": len(rows), "rows": rows[:LISTED]}))
         return
-    print(f"{place}: {counted(len(rows), 'record')} quarantined")
+    by = f" by a run that published nothing ({records.run})" if records.run else ""
+    print(f"{records.place}: {counted(len(rows), 'record')} quarantined{by}")
     for row in rows[:LISTED]:
         print(f"  {row['position']}: {row['step']}, {row['rule']}; uid {row['uid']}")
     if len(rows) > LISTED:

@@ -6,13 +6,16 @@ import gzip
 import json
 
 import pyarrow as pa
+import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 
 import gristmill
+from gristmill.cli.main import app
 from gristmill.errors import UsageError
+from gristmill.pipelines.erase import erase
 from gristmill.pipelines.explain import explain_row, story
-from gristmill.pipelines.lookup import file_records
+from gristmill.pipelines.places import file_records
 from gristmill.storage.gc import gc
 
 from .conftest import document, ledger_of, rows_of, variant
@@ -295,3 +298,83 @@ def test_a_place_that_is_none_is_said(mixed, run, tmp_path):
     )
     with pytest.raises(UsageError, match="'x.txt' may be .*a/x.txt, .*b/x.txt; give more of the path"):
         file_records(two.dataset, "x.txt")
+
+
+ROWS = [{"id": name, "text": f"{name} {'text ' * 9}"} for name in "abcd"]
+
+
+def _written(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize("by_id", [True, False])
+def test_a_line_of_a_file_that_was_changed_never_names_another_record(run, tmp_path, by_id):
+    file = _written(tmp_path / "n.jsonl", ROWS)
+    options = {"steps": [{"step": "filter", "where": "length(text) > 9"}], **({"id": "id"} if by_id else {})}
+    first = run(file, **options)
+    uids = [file_records(first.dataset, "n.jsonl").record_of_line(line, "")[0] for line in (1, 4)]
+    assert not by_id or uids == ["a", "d"]
+    _written(file, [{"id": "z", "text": "short"}, *ROWS, {"id": "y", "text": "short"}])
+    result = run(file, **options)
+    assert not result.published
+    records = file_records(result.dataset, "n.jsonl")
+    with pytest.raises(
+        UsageError, match=r"not as .*@1 read it: line 1 is now the record '.*', and at that place '.*' was read"
+    ) as said:
+        records.record_of_line(1, "")
+    now = str(said.value).rsplit(" ", 1)[1]
+    assert explain_row(result.path, now)["fate"] == "dropped" and (not by_id or now == "z")
+    with pytest.raises(UsageError, match="line 5 is now the record .*, and at that place no record was read.*explain"):
+        records.record_of_line(5, "")
+    _written(file, [*ROWS[:2], {"id": "c", "text": "another"}])
+    assert records.record_of_line(1, "")[0] == uids[0], "what stands where it stood is told, whatever comes behind"
+
+
+def test_a_line_is_that_of_the_run_that_read_the_file_last(run, tmp_path):
+    options = {"id": "id", "steps": [], "output": {"mode": "append"}}
+    file = _written(tmp_path / "n.jsonl", ROWS)
+    run(file, **options)
+    _written(file, [{"id": "z", "text": "new"}, *ROWS])
+    result = run(file, **options)
+    records = file_records(result.dataset, "n.jsonl")
+    assert [records.record_of_line(line, "")[0] for line in (1, 2, 5)] == ["z", "a", "d"]
+
+
+def test_a_line_that_can_be_read_by_itself_is_that_which_was_put_aside_after_others(run, tmp_path):
+    rows = [{"id": "a", "v": "text"}, {"id": "b", "v": 1}, {"id": None, "v": "x"}, {"id": "d", "v": "y"}]
+    result = run(_written(tmp_path / "n.jsonl", rows), id="id", steps=[])
+    records = file_records(result.dataset, "n.jsonl")
+    found = [explain_row(result.dataset, *records.record_of_line(line, "")[:1])["fate"] for line in (1, 2, 3, 4)]
+    assert found == ["kept", "quarantined", "quarantined", "kept"]
+    erase(result.path, ids=["d"])
+    records = file_records(gristmill.open_dataset(result.path), "n.jsonl")
+    assert records.record_of_line(4, "")[0].startswith("erased:")
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_rows_of_other_files_that_were_changed_are_refused_too(run, tmp_path, kind):
+    def write(names):
+        table = pa.table({"id": names, "text": [name * 5 for name in names]})
+        (pq.write_table if kind == "parquet" else pa_csv.write_csv)(table, tmp_path / f"n.{kind}")
+
+    write(["a", "b", "c"])
+    result = run(sources=[{"kind": kind, "path": str(tmp_path / f"n.{kind}")}], id="id", steps=[])
+    line = 3 if kind == "csv" else 2  # a CSV file's first line names the columns
+    records = file_records(result.dataset, f"n.{kind}")
+    assert records.record_of_line(line, "")[0] == "b"
+    write(["z", "a", "b"])
+    with pytest.raises(UsageError, match=f"line {line} is now the record 'a', and at that place 'b' was read"):
+        records.record_of_line(line, "")
+
+
+def test_lines_of_a_file_that_only_a_run_read_which_published_nothing(run, tmp_path, capsys):
+    options = {"id": "id", "steps": [{"step": "filter", "where": "length(text) > 9"}], "output": {"mode": "append"}}
+    run(_written(tmp_path / "1.jsonl", ROWS), **options)
+    second = run(_written(tmp_path / "2.jsonl", [{"id": "z", "text": "short"}]), **options)
+    assert not second.published
+    app(["explain", second.path, "--file", "2.jsonl", "--line", "1"], standalone_mode=False)
+    text = capsys.readouterr().out
+    assert "z in" in text and "dropped by a run that published nothing (ledger/" in text
+    app(["explain", second.path, "--file", "2.jsonl"], standalone_mode=False)
+    assert "2.jsonl: 0 records quarantined by a run that published nothing (ledger/" in capsys.readouterr().out
