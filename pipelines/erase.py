@@ -25,7 +25,7 @@ from gristmill.storage.versions import newest_version
 
 def erase(dataset: str, *, ids: Sequence[str] | None = None, where: str | None = None) -> dict[str, Any]:
     """The receipt of erasing rows by `_uid`, or those of the newest version for which the expression is true; what was dropped as a duplicate of
-    them and what was made from them goes too.
+    them and what was made from them goes too (`followed` of the `marked`). `unseen`: how many of the uids no version or ledger has.
 
     A new version holds all other rows; only the shards that held these are written anew. Versions, ledgers and candidates that hold them are
     refused from now on; `gc` removes their bytes, and all work files. Every later run leaves the rows out, by keyed hashes of their uids: ids

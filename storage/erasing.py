@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,14 +11,22 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gristmill.errors import DatasetError
+from gristmill.errors import CommitConflictError, DatasetError
 from gristmill.storage.candidates import candidate_path, list_candidates
 from gristmill.storage.dataset import Dataset, tainted_path
 from gristmill.storage.folder import Folder
 from gristmill.storage.manifest import FileEntry, FileList, Manifest
 from gristmill.storage.parquet import ParquetSettings, ShardWriter, open_parquet, read_table, write_table
 from gristmill.storage.tombstones import ERASED, Tombstones, base_uids, write_tombstones
-from gristmill.storage.versions import describe, now, publish_manifest, read_files, read_manifest, version_numbers
+from gristmill.storage.versions import (
+    Published,
+    describe,
+    now,
+    publish_manifest,
+    read_files,
+    read_manifest,
+    version_numbers,
+)
 
 RECEIPTS = "erased/receipts"
 DUPLICATES = ("exact_duplicate", "near_duplicate", "duplicate_id")
@@ -45,6 +54,9 @@ class Erasure:
             "dataset": self.folder.base,
             "asked": len(self.asked),
             "marked": len(self.uids),
+            "followed": len(self.uids)
+            - len(self.asked),  # duplicates of the rows asked for, and what was made from them
+            "unseen": self._unseen(marks),
             "rows": erased,
             "version_before": manifest.version,
             "version": manifest.version,
@@ -62,12 +74,44 @@ class Erasure:
                 ledger=ledgers[-1] if ledgers else None, earlier_ledgers=ledgers[:-1],
                 **{name: getattr(manifest, name) for name in ("pipeline", "engine", "gate")},
             )  # fmt: skip
-            published = publish_manifest(self.folder, new, files)
+            published = self._publish(new, files)
             receipt.update(version=published.manifest.version, fingerprint=published.manifest.fingerprint)
         receipt["tainted"] = self._taint(receipt["version"])
         name = hashlib.sha256(json.dumps(receipt, sort_keys=True).encode()).hexdigest()[:16]
         self.folder.create(f"{RECEIPTS}/{name}.json", json.dumps(receipt, indent=1).encode())
         return {**receipt, "receipt": f"{RECEIPTS}/{name}.json"}
+
+    def _publish(self, new: Manifest, files: FileList) -> Published:
+        try:
+            return publish_manifest(self.folder, new, files)
+        except CommitConflictError as error:
+            newest = version_numbers(self.folder)[-1]
+            holds = "still holds" if self._holds(read_manifest(self.folder, newest), {}) else "does not hold"
+            raise CommitConflictError(
+                f"'{self.folder.base}': the rows are marked, so that no run from now on keeps them, but a run published version {newest} meanwhile, "
+                f"which {holds} them, and older versions are not refused yet. Run the same erase again when no run is at work.",
+                version=newest,
+            ) from error
+
+    def _unseen(self, marks: Tombstones) -> int:
+        """How many of the uids asked for are in no ledger and no shard of any version."""
+        _, names = marks.find(self.asked)
+        left = set(zip(self.asked.to_pylist(), names.to_pylist(), strict=True))
+        ledgers = [path for path in _ledger_files(self.folder, ["ledger"]) if "/quarantine-" not in path]
+        shards = (
+            entry.path
+            for number in reversed(version_numbers(self.folder))
+            for entry in read_files(self.folder, read_manifest(self.folder, number))
+        )
+        for path in dict.fromkeys(itertools.chain(ledgers, shards)):
+            if not left:
+                break
+            column = "uid" if path.startswith("ledger/") else "_uid"
+            found = self._base(read_table(self.folder, path, [column])[column].cast(pa.large_string()))
+            wanted = pa.array([name for pair in left for name in pair], pa.large_string())
+            here = set(found.filter(pc.is_in(found, value_set=wanted)).to_pylist())
+            left = {pair for pair in left if here.isdisjoint(pair)}
+        return len(left)
 
     def hits(self, uids: pa.Array | pa.ChunkedArray) -> Any:
         """Which of the uids go."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,7 +25,10 @@ def erase(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Erase rows: a new version without them, older ones that hold them refused, every later run told. `gc` then removes their bytes."""
+    """Erase rows: a new version without them, older ones that hold them refused, every later run told. `gc` then removes their bytes.
+
+    What was dropped as a duplicate or near-duplicate of them, and what was made from them, is marked too: else the next run would keep nearly the same text.
+    """
     from gristmill.pipelines.erase import erase as erase_rows
     from gristmill.pipelines.erase import read_ids
 
@@ -34,8 +37,12 @@ def erase(
         print(json.dumps(receipt))
         return
     print(
-        f"{receipt['dataset']}: {counted(receipt['rows'], 'row')} erased, version {receipt['version']} is without them ({counted(receipt['marked'], 'uid')} marked)"
+        f"{receipt['dataset']}: {counted(receipt['rows'], 'row')} erased, version {receipt['version']} is without them ({_marked(receipt)})"
     )
+    if receipt["unseen"]:
+        print(
+            f"  never seen in this dataset: {receipt['unseen']} of the {counted(receipt['asked'], 'uid')}; marked all the same, but check the spelling"
+        )
     if receipt["tainted"]:
         print(
             f"  refused from now on: version{'s' if len(receipt['tainted']) > 1 else ''} {', '.join(map(str, receipt['tainted']))}"
@@ -43,3 +50,10 @@ def erase(
     print(
         f"  receipt: {receipt['receipt']}\n  now: gristmill gc {receipt['dataset']}   (removes the bytes: old shards, ledgers, reports, work files)"
     )
+
+
+def _marked(receipt: dict[str, Any]) -> str:
+    text = f"{counted(receipt['marked'], 'uid')} marked"
+    if receipt["followed"]:
+        text += f", {receipt['followed']} of them dropped before as duplicates or near-duplicates of the others, or made from them"
+    return text

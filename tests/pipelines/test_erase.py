@@ -158,7 +158,13 @@ def test_an_id_that_no_row_has_yet_is_left_out_when_it_comes(tmp_path, run):
     write_jsonl(tmp_path / "in", corpus(4), files=1)
     first = run(tmp_path / "in", id="id", steps=STEPS[:1])
     receipt = erase(first.path, ids=["later"])
-    assert (receipt["rows"], receipt["version"], receipt["tainted"]) == (0, 1, [])
+    assert (receipt["rows"], receipt["version"], receipt["tainted"], receipt["unseen"]) == (0, 1, [], 1)
+    assert json.loads((Path(first.path) / receipt["receipt"]).read_text())["unseen"] == 1
+    victim = rows_of(first)[0]["_uid"]
+    again = erase(first.path, ids=["later", "typo", victim])
+    assert (again["unseen"], again["followed"]) == (2, 0)
+    make_physical(first.path)
+    assert erase(first.path, ids=[victim])["unseen"] == 0, "its mark is in the ledger"
     write_jsonl(tmp_path / "in", [{"id": "later", "text": "x" * 40, "family": 1, "score": 1}], files=1, prefix="more")
     second = run(tmp_path / "in", id="id", steps=STEPS[:1])
     assert second.counts["read"] == 17 and "later" not in [row["id"] for row in rows_of(second)]
@@ -183,6 +189,30 @@ def test_a_run_that_was_at_work_meanwhile_publishes_nothing(tmp_path, run, monke
         run(tmp_path / "in", id="id", steps=STEPS[:1])
     monkeypatch.undo()
     assert victim not in [row["_uid"] for row in rows_of(run(tmp_path / "in", id="id", steps=STEPS[:1]))]
+
+
+def test_an_erasure_that_a_run_overtakes_says_what_holds_the_rows_and_what_to_do(tmp_path, run, monkeypatch):
+    from gristmill.errors import CommitConflictError
+    from gristmill.storage.erasing import Erasure
+
+    write_jsonl(tmp_path / "in", corpus(4), files=1)
+    first = run(tmp_path / "in", id="id", steps=STEPS[:1])
+    victim = rows_of(first)[0]["_uid"]
+    follow = Erasure._follow
+
+    def overtaken(self, ledgers):
+        write_jsonl(tmp_path / "in", corpus(5), files=1, prefix="more")
+        assert run(tmp_path / "in", id="id", steps=STEPS[:1]).published
+        follow(self, ledgers)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Erasure, "_follow", overtaken)
+        with pytest.raises(
+            CommitConflictError, match="the rows are marked.* published version 2 .* still holds.*same erase again"
+        ) as said:
+            erase(first.path, ids=[victim])
+    assert "this run" not in str(said.value)
+    assert (erase(first.path, ids=[victim])["tainted"], gristmill.open_dataset(first.path).version) == ([1, 2], 3)
 
 
 @pytest.mark.parametrize("scratch", [None, "scratch"])
@@ -237,12 +267,16 @@ def test_the_command(tmp_path, run, capsys):
     result = run(tmp_path / "in", id="id")
     (tmp_path / "ids.txt").write_text("planted-0\n\n")
     app(["erase", result.path, "--ids", str(tmp_path / "ids.txt"), "--json"], standalone_mode=False)
-    assert json.loads(capsys.readouterr().out)["rows"] == 1
+    receipt = json.loads(capsys.readouterr().out)
+    assert (receipt["rows"], receipt["marked"], receipt["followed"], receipt["unseen"]) == (1, 3, 2, 0)
     app(["gc", result.path, "--dry-run", "--json"], standalone_mode=False)
     expected = json.loads(capsys.readouterr().out)["erased_files"]
     app(["gc", result.path, "--json"], standalone_mode=False)
     assert json.loads(capsys.readouterr().out)["erased_files"] == expected and expected["data"] == 1
     assert holding(Path(result.path)) == []
+    (tmp_path / "ids.txt").write_text("family-3-0\nplnted-0\n")
+    app(["erase", result.path, "--ids", str(tmp_path / "ids.txt")], standalone_mode=False)
+    assert "never seen in this dataset: " in capsys.readouterr().out
     for words, message in (
         (["erase", result.path], "say which rows"),
         (["erase", f"{result.path}", "--where", "family"], "write a comparison"),
