@@ -18,14 +18,15 @@ from gristmill.pipelines.engines.base import TOGETHER, Task, gather, probes, sin
 from gristmill.pipelines.engines.watch import WAIT, Watch, Workers, quiet
 from gristmill.storage.folder import is_alive
 
-CONNECT = "20s"  # to wait for a scheduler that doesn't answer
+CONNECT = 20.0  # seconds to wait for a scheduler that doesn't answer, unless less is asked for
+SPARK = ("spark://", "yarn", "k8s://", "local[", "local-cluster[")  # what masters of Spark begin with
 
 
 class DaskEngine:
     """Runs work items on Dask worker processes. The cluster starts in the background at once, so that planning and starting overlap.
 
     address: an existing scheduler, such as tcp://host:8786; None starts `workers` processes on loopback, without a dashboard. client: of a
-    running cluster; it stays open. wait: seconds after which a stage without workers is given up.
+    running cluster; it stays open. wait: seconds after which a stage without workers is given up, and a scheduler that doesn't answer if they are under 20.
     """
 
     name = "dask"
@@ -48,7 +49,7 @@ class DaskEngine:
             self.workers = len(client.scheduler_info(n_workers=-1)["workers"]) or 1
             return
         starter = ThreadPoolExecutor(1)
-        self._client = starter.submit(_connect, address, self.workers, self._folder.name)
+        self._client = starter.submit(_connect, address, self.workers, self._folder.name, min(CONNECT, max(wait, 1.0)))
         starter.shutdown(wait=False)
 
     def map(
@@ -225,6 +226,8 @@ def _sweep() -> None:
 def _check_address(address: str) -> None:
     from distributed.comm import get_address_host_port
 
+    if address.startswith(SPARK):
+        raise UsageError(f"--address {address} is a Spark master: add --engine spark")
     try:
         get_address_host_port(address)
     except ValueError as error:
@@ -253,14 +256,14 @@ def _forked() -> dict[str, str]:
     return forked
 
 
-def _connect(address: str | None, workers: int, folder: str) -> Any:
+def _connect(address: str | None, workers: int, folder: str, patience: float) -> Any:
     """A client of the scheduler at the address, or of worker processes started here."""
     import dask
     import distributed
 
     try:
         if address:
-            return distributed.Client(address, timeout=CONNECT, set_as_default=False)
+            return distributed.Client(address, timeout=patience, set_as_default=False)
         quick = {"distributed.admin.low-level-log-length": 0, "distributed.worker.use-file-locking": False}
         with dask.config.set({**quick, **_forked()}):
             cluster = distributed.LocalCluster(

@@ -244,11 +244,17 @@ def test_a_running_client_is_used_and_stays_open(tmp_path, run):
     assert threads.fingerprint == one.fingerprint and threads.layout == one.layout
 
 
-def test_a_scheduler_that_is_not_there_is_said(tmp_path, run, monkeypatch):
-    monkeypatch.setattr("gristmill.pipelines.engines.dask.CONNECT", "2s")
+def test_a_scheduler_that_is_not_there_is_said_after_the_time_that_was_given(tmp_path, run):
     write_jsonl(tmp_path / "in", corpus(3), files=1)
-    with pytest.raises(RunError, match=r"can't reach the Dask scheduler at tcp://127.0.0.1:9: .*--address"):
-        run(tmp_path / "in", address="tcp://127.0.0.1:9")
+    with pytest.raises(RunError, match=r"can't reach the Dask scheduler at tcp://127.0.0.1:9: .*after 2 s.*--address"):
+        run(tmp_path / "in", address="tcp://127.0.0.1:9", wait=2)
+
+
+@pytest.mark.parametrize("address", ["spark://127.0.0.1:7077", "local[2]", "yarn"])
+def test_a_master_of_spark_given_to_dask_is_said(tmp_path, run, address):
+    write_jsonl(tmp_path / "in", corpus(3), files=1)
+    with pytest.raises(UsageError, match="is a Spark master: add --engine spark"):
+        run(tmp_path / "in", address=address)
 
 
 @pytest.mark.parametrize(
