@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,10 +16,10 @@ import pyarrow.compute as pc
 from gristmill.errors import UsageError, missing_column
 from gristmill.pipelines.fetched import remove_copies
 from gristmill.pipelines.steps import where as expressions
-from gristmill.pipelines.work import SIGNS, open_store, scratch_of
+from gristmill.pipelines.work import SIGNS, WorkStore, open_store, scratch_of
 from gristmill.storage.dataset import Dataset, open_dataset, split_version
 from gristmill.storage.erasing import Erasure
-from gristmill.storage.folder import THREADS, open_folder
+from gristmill.storage.folder import THREADS, Folder, open_folder
 from gristmill.storage.purge import pending, purge
 from gristmill.storage.versions import newest_version
 
@@ -82,13 +83,29 @@ def make_physical(dataset: str, scratch: str | None = None, *, dry_run: bool = F
     folder = open_folder(location)
     if not pending(folder):
         return {}
-    roots = {scratch_of(folder.base, None, shared=True), scratch_of(folder.base, scratch)}
-    stores = [open_store(root) for root in sorted(roots) if "://" in root or Path(root).exists()]
+    stores = _stores(folder, scratch)
     with contextlib.ExitStack() as held:
         for store in stores if not dry_run else []:
             store.claim(held.enter_context(store.held()), "run `gristmill gc` again when it is done")
         work = sum(_purge_work(store.root, dry_run=dry_run) for store in stores)
         return purge(folder, {"_work": work} if work else {}, dry_run=dry_run)
+
+
+def run_at_work(dataset: str, scratch: str | None = None) -> bool:
+    """Whether a run is at work with the dataset's work files on this machine, those in `scratch` too. Runs with work files behind a URL are not seen."""
+    location, _ = split_version(dataset, None)
+    for store in _stores(open_folder(location), scratch):
+        if os.access(Path(store.root) / SIGNS[0], os.W_OK):  # never so of a URL
+            with store.held() as lock:
+                if not lock.alone():
+                    return True
+    return False
+
+
+def _stores(folder: Folder, scratch: str | None) -> list[WorkStore]:
+    """The stores of work files that a run may have used."""
+    roots = {scratch_of(folder.base, None, shared=True), scratch_of(folder.base, scratch)}
+    return [open_store(root) for root in sorted(roots) if "://" in root or Path(root).exists()]
 
 
 def _purge_work(root: str, *, dry_run: bool) -> int:

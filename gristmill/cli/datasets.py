@@ -177,15 +177,16 @@ def gc(
     as_json: AsJson = False,
 ) -> None:
     """Remove files that no version needs; after `erase`, every byte that may hold erased rows."""
-    from gristmill.pipelines.erase import make_physical
+    from gristmill.pipelines.erase import make_physical, run_at_work
     from gristmill.storage.dataset import open_dataset
     from gristmill.storage.gc import gc as collect
 
     opened = open_dataset(dataset)
     erased = make_physical(opened.path, scratch, dry_run=dry_run)
+    busy = run_at_work(opened.path, scratch)
     found = collect(opened.folder, keep, dry_run=dry_run)
     if as_json:
-        print(json.dumps({**dataclasses.asdict(found), "erased_files": erased}))
+        print(json.dumps({**dataclasses.asdict(found), "erased_files": erased, "run_at_work": busy}))
         return
     if erased:
         print(
@@ -196,6 +197,10 @@ def gc(
     print(
         f"{'would remove' if dry_run else 'removed'} {versions}{counted(len(found.files), 'file')}, {size(found.bytes)}"
     )
+    if busy:
+        print(
+            "  a run is at work: its work files and all that it may be about to publish (files younger than a day) stay; run gc again when it is done"
+        )
 
 
 def publish(candidate: Candidate, as_json: AsJson = False) -> None:

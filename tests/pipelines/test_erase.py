@@ -13,6 +13,7 @@ from gristmill.cli.main import app
 from gristmill.errors import RunError, TaintedVersionError, UsageError
 from gristmill.pipelines.erase import erase, make_physical
 from gristmill.pipelines.explain import explain_row, story
+from gristmill.pipelines.work import open_store
 from gristmill.storage.gc import gc
 from tests.pipelines.conftest import STEPS, corpus, document, ledger_of, rows_of, write_jsonl
 
@@ -306,3 +307,17 @@ def test_erased_on_s3(s3_folder, tmp_path, monkeypatch):
     left = gristmill.open_dataset(result.path)
     assert not left.verify() and "planted-0" not in left.to_table()["_uid"].to_pylist()
     assert gristmill.run(model, progress="quiet", scratch=tmp_path / "scratch").fingerprint == receipt["fingerprint"]
+
+
+def test_gc_says_that_a_run_is_at_work(tmp_path, run, capsys):
+    write_jsonl(tmp_path / "in", corpus(3), files=1)
+    result = run(tmp_path / "in", id="id", steps=[])
+    store = open_store(f"{result.path}/_work")
+    for words in (["gc", result.path], ["gc", result.path, "--dry-run"]):
+        with store.held():
+            app(words, standalone_mode=False)
+            assert "a run is at work: " in capsys.readouterr().out
+            app([*words, "--json"], standalone_mode=False)
+            assert json.loads(capsys.readouterr().out)["run_at_work"] is True
+        app(words, standalone_mode=False)
+        assert "at work" not in capsys.readouterr().out
