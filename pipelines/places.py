@@ -109,8 +109,8 @@ class FileRecords:
         by = f"the run of {self.run}" if self.run else self.dataset.name
         return UsageError(
             f"'{self.place}' is not as {by} read it: line {line} is now the record '{record.uids[0]}', and at that place "
-            f"{read} was read. Run the pipeline again, or ask by uid: "
-            f"gristmill explain {self.dataset.path} {record.uids[0]}",
+            f"{read} was read. Ask by uid: gristmill explain {self.dataset.path} {record.uids[0]}; "
+            "or run the pipeline again, if the file was changed after its last run",
             line=line,
         )
 
@@ -184,6 +184,7 @@ def _span(where: str, line: int) -> tuple[int, int]:
         for block in stream_blocks(stream, 0, stream.seek(0, os.SEEK_END)):
             if lines + block.count(b"\n") < line - 1:
                 lines += block.count(b"\n")
+                start = offset + block.rfind(b"\n") + 1 if b"\n" in block else start
             else:
                 for end in re.finditer(b"\n", block):
                     lines += 1

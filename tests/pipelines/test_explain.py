@@ -323,10 +323,12 @@ def test_a_line_of_a_file_that_was_changed_never_names_another_record(run, tmp_p
         UsageError, match=r"not as .*@1 read it: line 1 is now the record '.*', and at that place '.*' was read"
     ) as said:
         records.record_of_line(1, "")
-    now = str(said.value).rsplit(" ", 1)[1]
+    now = str(said.value).split("gristmill explain ")[1].split(";")[0].split()[1]
     assert explain_row(result.path, now)["fate"] == "dropped" and (not by_id or now == "z")
     with pytest.raises(UsageError, match="line 5 is now the record .*, and at that place no record was read.*explain"):
         records.record_of_line(5, "")
+    with pytest.raises(UsageError, match="n.jsonl' has 6 lines, not 9"):
+        records.record_of_line(9, "")
     _written(file, [*ROWS[:2], {"id": "c", "text": "another"}])
     assert records.record_of_line(1, "")[0] == uids[0], "what stands where it stood is told, whatever comes behind"
 
