@@ -107,7 +107,10 @@ def similar_pairs(
     reduce = functools.partial(bucket_pairs, window=split.max_bucket)
     size, name = rows_of(store, sketches) * count * 24, f"similarity {count}x{width}"
     near = exchange(engine, store, sketches, view, reduce, size=size, name=name)
-    candidates = exchange(engine, store, near.parts, _by_right, distinct, size=near.rows * 24, name=name)
+    size, each = near.rows * 24, 8 * PAIRS
+    candidates = exchange(
+        engine, store, near.parts, _by_right, distinct, size=size, name=name, partitions=-(-near.rows // each)
+    )
     tasks = _verify_tasks(store, sketches, candidates.parts, threshold, compared)
     summaries = finish(engine, verify, tasks)
     linked = [Part(summary["linked"], task.key, "linked") for task, summary in zip(tasks, summaries, strict=True)]

@@ -24,7 +24,13 @@ COPIED = 4 << 20  # bytes copied at a time
 THREADS = 8  # of requests to a store at a time
 TEMPORARY = ".tmp-"  # files so named are being written, or were when their writer died
 SPOOLED = f"gristmill{TEMPORARY}"  # local files on their way to a store
-NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)  # what file systems without hard links answer
+NO_LINKS = (
+    errno.EPERM,
+    errno.ENOTSUP,
+    errno.ENOSYS,
+    errno.EMLINK,
+    errno.EXDEV,
+)  # what file systems without hard links answer
 
 
 @dataclass(frozen=True)
