@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from gristmill.pipelines import parts
-from gristmill.pipelines.extracts import ROW_BITS, catalog
-from gristmill.pipelines.work import WorkStore
+from gristmill.pipelines.exchange import Part
+from gristmill.pipelines.extracts import ROW_BITS, ExtractOf, catalog, digests_of
+from gristmill.pipelines.work import WorkStore, key_of
 
+Task = TypeVar("Task")
 I64 = npt.NDArray[np.int64]
 COMPARED = "compared.json"  # beside the work: `Compared.now` of the last run
 
@@ -24,6 +27,29 @@ class Compared:
 
     before: Mapping[str, Sequence[str]] = field(default_factory=dict)
     now: dict[str, Sequence[str]] = field(default_factory=dict)
+
+    def tasks(
+        self,
+        name: str,
+        sources: Sequence[ExtractOf],
+        listed: str,
+        pieces: Sequence[Part],
+        columns: Sequence[str],
+        make: Callable[[str, Part, tuple[str, ...]], Task],
+    ) -> list[Task]:
+        """One for each piece, by partition, that has rows: `make` of its key, the piece and the earlier work. Noted for the run after this one.
+
+        name: what the work depends on but the rows; listed: the key of the sources' catalog; columns: those of a piece that hold rows of the sources.
+        """
+        tasks, keys = [], [""] * len(pieces)
+        for number, piece in enumerate(pieces):
+            if piece.rows:
+                held = piece.held
+                facts = [listed] if held is None else digests_of(sources, *[held[column] for column in columns])
+                keys[number] = key_of("compared", name, piece.digest, facts)
+                tasks.append(make(keys[number], piece, self.earlier(name, number, len(pieces))))
+        self.now[name] = keys
+        return tasks
 
     def earlier(self, name: str, number: int, partitions: int) -> tuple[str, ...]:
         """The earlier work on rows of the partition with this number. Then as now the number of partitions is a power of two."""

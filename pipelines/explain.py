@@ -56,13 +56,6 @@ def explain_row(
             [each for each in rows if each["position"] == position] for rows in (origins, decided, unreadable)
         )
     row = None if position is not None and _left(decided, position) else _kept_row(opened, uid)
-    leaving = [entry for entry in decided if entry["action"] in LEAVING]
-    fate = (
-        "kept" if row
-        else "erased" if erased
-        else "quarantined" if any(entry["action"] == "quarantine" for entry in leaving)
-        else "dropped"
-    )  # fmt: skip
     if not origins:  # what could not be read has no row, but a place and raw bytes
         origins = [{name: entry[name] for name in ("uid", "source", "position")} for entry in decided[:1]]
     tied = [entry["other_uid"] for entry in decided if entry["action"] == "drop" and entry["other_uid"]]
@@ -70,7 +63,7 @@ def explain_row(
         "uid": uid,
         "dataset": opened.path,
         "version": opened.version,
-        "fate": fate,
+        "fate": "kept" if row else "erased" if erased else _reason(decided),
         "erased": erased,
         "run": run,
         "origins": [{**origin, **_left(decided, origin["position"])} for origin in origins],
@@ -88,6 +81,11 @@ def explain_row(
         "kept_rows": _others(opened, ledgers, sorted(set(tied) - {uid})[:MOST]),
         "duplicates": _duplicates(opened, ledgers, uid) if row else {"rows": 0, "first": []},
     }
+
+
+def _reason(decided: Sequence[dict[str, Any]]) -> str:
+    """Why a row isn't there."""
+    return "quarantined" if any(entry["action"] == "quarantine" for entry in decided) else "dropped"
 
 
 def _told(

@@ -22,7 +22,7 @@ from gristmill.pipelines.components import components, labelled
 from gristmill.pipelines.duplicates import SURVIVOR_ORDER, Found, band_view, bucket_edges, ids_of, routed, rows_of
 from gristmill.pipelines.engines.base import Engine
 from gristmill.pipelines.exchange import Chunks, Part, block, exchange, power_of_two
-from gristmill.pipelines.extracts import PUBLISHED, ExtractOf, catalog, digests_of, store_catalog
+from gristmill.pipelines.extracts import PUBLISHED, ExtractOf, catalog, store_catalog
 from gristmill.pipelines.grouped import distinct_pairs, place_of_pairs
 from gristmill.pipelines.sketched import Chosen, choose
 from gristmill.pipelines.steps.dedupe import DropNearDuplicates
@@ -126,15 +126,11 @@ def _batches(
     count, width = bands(step.threshold, step.permutations)
     listed, name = store_catalog(store, sources), key_of("resolved", step, count, width)
     pieces = members if members[0].held is None else members[0].cut("label", batches)
-    tasks, keys = [], [""] * len(pieces)
-    for number, piece in enumerate(pieces):
-        if piece.rows:
-            facts = [listed] if piece.held is None else digests_of(sources, piece.held["id"])
-            keys[number] = key_of("resolve", step, count, width, piece.digest, facts)
-            earlier = compared.earlier(name, number, len(pieces))
-            tasks.append(ResolveBatch(store, keys[number], step, count, width, piece, listed, earlier))
-    compared.now[name] = keys
-    return tasks
+
+    def batch(key: str, piece: Part, earlier: tuple[str, ...]) -> ResolveBatch:
+        return ResolveBatch(store, key, step, count, width, piece, listed, earlier)
+
+    return compared.tasks(name, sources, listed, pieces, ["id"], batch)
 
 
 def resolve_batch(task: ResolveBatch) -> dict[str, Any]:

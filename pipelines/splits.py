@@ -21,7 +21,7 @@ from gristmill.pipelines.components import EDGES, components
 from gristmill.pipelines.duplicates import band_view, bucket_edges, ids_of, rows_of
 from gristmill.pipelines.engines.base import Engine
 from gristmill.pipelines.exchange import Chunks, Part, Reduce, block, exchange, power_of_two
-from gristmill.pipelines.extracts import OLD, ExtractOf, catalog, digests_of, store_catalog
+from gristmill.pipelines.extracts import OLD, ExtractOf, catalog, store_catalog
 from gristmill.pipelines.grouped import among, distinct_pairs, place_of_pairs
 from gristmill.pipelines.model import Split
 from gristmill.pipelines.sketched import Chosen, choose
@@ -229,15 +229,11 @@ def _verify_tasks(
     listed, name = store_catalog(store, sketches), key_of("verified", threshold)
     held = candidates[0].held is not None
     pieces = candidates[0].cut("right", power_of_two(-(-candidates[0].rows // PAIRS))) if held else candidates
-    tasks, keys = [], [""] * len(pieces)
-    for number, piece in enumerate(pieces):
-        if piece.rows:
-            facts = [listed] if piece.held is None else digests_of(sketches, *piece.held.columns)
-            keys[number] = key_of("verify", threshold, piece.digest, facts)
-            earlier = compared.earlier(name, number, len(pieces))
-            tasks.append(VerifyPairs(store, keys[number], threshold, piece, listed, earlier))
-    compared.now[name] = keys
-    return tasks
+
+    def some_pairs(key: str, piece: Part, earlier: tuple[str, ...]) -> VerifyPairs:
+        return VerifyPairs(store, key, threshold, piece, listed, earlier)
+
+    return compared.tasks(name, sketches, listed, pieces, EDGES.names, some_pairs)
 
 
 def verify(task: VerifyPairs) -> dict[str, Any]:
